@@ -1,0 +1,57 @@
+//! The API of Holdfast: four kinds in the group `holdfast.dev`, their rules, their words. Acts on nothing.
+
+mod backup;
+mod condition;
+mod generate;
+mod policy;
+mod reason;
+mod restore;
+mod retention;
+mod source;
+mod store;
+
+pub use backup::{ArtifactStatus, Backup, BackupPhase, BackupSpec, BackupStatus, DeletionPolicy};
+pub use condition::{ConditionType, condition, is_true, merge_conditions};
+pub use generate::{all, to_yaml};
+pub use policy::{
+    BackupCounts, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, CompressionSpec, JobTemplate, LastBackup,
+};
+pub use reason::{Reason, Retry};
+pub use restore::{
+    OnExisting, RestoreFrom, RestoreFromPolicy, RestoreFromStore, RestoreInto, RestoreRequest, RestoreRequestSpec,
+    RestoreRequestStatus, RestoreSourceStatus, ScaleTarget,
+};
+pub use retention::{KeepWithin, RetentionSpec};
+pub use source::{
+    Engine, PasswordSecret, PostgresDatabases, PostgresFormat, PostgresInto, PostgresSource, Source, TlsMode, TlsSpec,
+};
+pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus, EncryptionSpec, S3Spec, SecretKey};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The API group of all kinds.
+pub const GROUP: &str = "holdfast.dev";
+/// The API version of all kinds.
+pub const VERSION: &str = "v1alpha1";
+
+/// The name of an object in the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalRef {
+    /// Name of the object, in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// One key of a ConfigMap in the same namespace, which holds PEM certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapKey {
+    /// Name of the ConfigMap, in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub config_map: String,
+    /// Key in the ConfigMap, for example `ca.crt`.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}

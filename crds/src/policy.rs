@@ -1,0 +1,207 @@
+//! `BackupPolicy`: what to save, when, where, how long to keep it. Pure data.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{BackupPhase, LocalRef, RetentionSpec, Source};
+
+/// What to save, when, where, and how long to keep it.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "holdfast.dev",
+    version = "v1alpha1",
+    kind = "BackupPolicy",
+    namespaced,
+    status = "BackupPolicyStatus",
+    shortname = "bpol",
+    category = "holdfast",
+    derive = "PartialEq",
+    doc = "BackupPolicy says what to save, when, where, and how long to keep it.",
+    printcolumn(name = "Schedule", type_ = "string", json_path = ".spec.schedule"),
+    printcolumn(name = "Suspend", type_ = "boolean", json_path = ".spec.suspend"),
+    printcolumn(name = "Last success", type_ = "date", json_path = ".status.lastSuccessfulTime"),
+    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextScheduledTime"),
+    printcolumn(name = "Backups", type_ = "integer", json_path = ".status.backups.complete"),
+    printcolumn(name = "Size", type_ = "integer", json_path = ".status.storedBytes"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Store", type_ = "string", json_path = ".spec.storeRef.name", priority = 1),
+    printcolumn(name = "Last backup", type_ = "string", json_path = ".status.lastBackup.name", priority = 1),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupPolicySpec {
+    /// The BackupStore in this namespace that the backups go to.
+    pub store_ref: LocalRef,
+    /// When to run: five cron fields (`0 2 * * *`), `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`, `@every 5m`, and `H` in a
+    /// field for a value that is stable for this policy and spread over all of them. Absent: on demand only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub schedule: Option<String>,
+    /// Time zone of `schedule`, by its IANA name, such as `Asia/Jakarta`.
+    #[serde(default = "default_time_zone")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: String,
+    /// Start no scheduled run. Running ones finish, backups made by hand still run, and missed slots are not made up for.
+    #[serde(default)]
+    pub suspend: bool,
+    /// Start one run as soon as the policy is there, beside the schedule.
+    #[serde(default)]
+    pub run_on_create: bool,
+    /// A slot that was missed by more than this many seconds is skipped, and said so; of the newer ones one catch-up run is made.
+    #[serde(default = "default_starting_deadline")]
+    #[schemars(range(min = 10, max = 31_536_000))]
+    pub starting_deadline_seconds: i64,
+    /// A run that takes longer than this many seconds fails.
+    #[serde(default = "default_timeout")]
+    #[schemars(range(min = 1, max = 2_592_000))]
+    pub timeout_seconds: i64,
+    /// A dump that moves no byte for this many seconds fails.
+    #[serde(default = "default_idle_timeout")]
+    #[schemars(range(min = 1, max = 2_592_000))]
+    pub idle_timeout_seconds: i64,
+    /// What to save: 1 to 32 sources with unique names.
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[x_kube(validation = Rule::new("size(self) > 0").message(
+        "needs at least one source, such as {name: db, postgres: {host: …, database: …, credentialsSecret: {name: …}}}"
+    ))]
+    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a.name == b.name))").message(
+        "each source needs a name of its own: two of them have the same"
+    ))]
+    pub sources: Vec<Source>,
+    /// How artifacts are compressed.
+    #[serde(default)]
+    pub compression: CompressionSpec,
+    /// Which backups stay. Absent: all of them, for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionSpec>,
+    /// Where and how the Jobs of this policy run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_template: Option<JobTemplate>,
+}
+
+/// Compression of artifacts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CompressionSpec {
+    /// zstd level, 1 (fastest) to 19 (smallest); 0 turns compression off.
+    #[serde(default = "default_level")]
+    #[schemars(range(min = 0, max = 19))]
+    pub level: i32,
+}
+
+impl Default for CompressionSpec {
+    fn default() -> Self {
+        Self { level: default_level() }
+    }
+}
+
+/// The knobs of the Jobs that a platform team needs, and no others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JobTemplate {
+    /// Resources of the worker's container. Default: requests of 100m CPU and 128Mi, a limit of 512Mi memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// Labels of the nodes that Jobs may run on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that Jobs tolerate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// Affinity of the Pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// PriorityClass of the Pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+    /// Labels added to the Pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations added to the Pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What is known of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupPolicyStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`: the policy can run. `LastBackupSucceeded`: its newest ended backup is complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The newest slot that was decided on: run, caught up or skipped. The cursor of the schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_scheduled_time: Option<Time>,
+    /// The next slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_scheduled_time: Option<Time>,
+    /// When the newest complete backup ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_successful_time: Option<Time>,
+    /// The newest backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_backup: Option<LastBackup>,
+    /// How many backups there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<BackupCounts>,
+    /// Bytes in the bucket of all complete backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<i64>,
+    /// How many backups have failed since the last complete one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consecutive_failures: Option<i32>,
+}
+
+/// A backup in one line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastBackup {
+    /// Name of the Backup.
+    pub name: String,
+    /// Its phase.
+    pub phase: BackupPhase,
+}
+
+/// Backups of a policy, counted by how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupCounts {
+    /// Backups in phase Completed.
+    pub complete: i32,
+    /// Backups in phase Failed.
+    pub failed: i32,
+}
+
+fn default_time_zone() -> String {
+    "UTC".to_owned()
+}
+
+fn default_starting_deadline() -> i64 {
+    3600
+}
+
+fn default_timeout() -> i64 {
+    14_400
+}
+
+fn default_idle_timeout() -> i64 {
+    300
+}
+
+fn default_level() -> i32 {
+    3
+}

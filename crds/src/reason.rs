@@ -1,0 +1,193 @@
+//! Reasons: why a worker ended, why an object is in its state; with the exit codes and what is tried again. Pure.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Why something ended as it did. A worker's exit code and its reason stand for each other ([`Reason::exit_code`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Reason {
+    /// It did all of what it was for.
+    Completed,
+    /// The spec asks for something that cannot be.
+    InvalidConfiguration,
+    /// The source or the target does not answer (network).
+    SourceUnreachable,
+    /// The source or the target refuses (authentication, permission, no such database).
+    SourceRefused,
+    /// The tool or the server ended the dump.
+    DumpFailed,
+    /// The tool or the server ended the restore.
+    RestoreFailed,
+    /// The dump is not whole (truncated, unreadable files, trailer or checksum missing).
+    SourceIncomplete,
+    /// The store does not answer, or not well (network, 5xx).
+    StoreUnreachable,
+    /// The store refuses (403, no bucket).
+    StoreRefused,
+    /// What is stored is not what was written.
+    ChecksumMismatch,
+    /// A disk is full.
+    NoSpace,
+    /// The backup cannot be decrypted with the keys at hand.
+    KeyMissing,
+    /// The target holds data and the request says to leave it alone.
+    TargetNotEmpty,
+    /// No complete backup fits the request; the candidates are listed.
+    NoMatchingBackup,
+    /// No byte moved for `idleTimeoutSeconds`.
+    Stalled,
+    /// It took longer than `timeoutSeconds`.
+    DeadlineExceeded,
+    /// The run's Job is gone and left no result.
+    JobVanished,
+    /// The Pod found no node.
+    PodUnschedulable,
+    /// The Pod's image cannot be pulled.
+    ImagePullFailed,
+    /// A Secret or one of its keys is not there.
+    SecretNotFound,
+    /// A ConfigMap or one of its keys is not there.
+    ConfigMapNotFound,
+    /// A PersistentVolumeClaim is not there.
+    ClaimNotFound,
+    /// The Pod could not start, for another reason.
+    PodNotStarted,
+    /// The worker was killed for its memory.
+    OOMKilled,
+    /// The Pod was evicted, deleted, or lost with its node.
+    PodLost,
+    /// The policy is not there.
+    PolicyNotFound,
+    /// The store is not there.
+    StoreNotFound,
+    /// The store is not ready.
+    StoreNotReady,
+    /// The store is read-only.
+    StoreReadOnly,
+    /// The Backup is not there.
+    BackupNotFound,
+    /// The schedule cannot be read.
+    InvalidSchedule,
+    /// The schedule is one that never comes due.
+    NeverFires,
+    /// There is no such time zone.
+    UnknownTimeZone,
+    /// The run before is not over yet.
+    PreviousRunning,
+    /// It is under way.
+    InProgress,
+    /// The store has been proved by a canary object.
+    Probed,
+    /// The store is being proved.
+    Probing,
+    /// The store refuses the credentials.
+    CredentialsRejected,
+    /// The bucket is not there.
+    BucketNotFound,
+    /// The store does not answer.
+    Unreachable,
+    /// It can run.
+    Ready,
+    /// Nothing has been set that would do it.
+    NotConfigured,
+    /// Nothing has run yet.
+    NoBackupYet,
+    /// A listing of the bucket contradicts what is known: nothing was deleted.
+    ListIncomplete,
+}
+
+/// Whether a failed attempt is worth another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The same would happen again.
+    Never,
+    /// It may pass by itself.
+    Again,
+}
+
+impl Reason {
+    /// All reasons that a worker can end with.
+    pub const OF_WORKERS: [Self; 17] = [
+        Self::Completed,
+        Self::InvalidConfiguration,
+        Self::SourceUnreachable,
+        Self::SourceRefused,
+        Self::DumpFailed,
+        Self::RestoreFailed,
+        Self::SourceIncomplete,
+        Self::StoreUnreachable,
+        Self::StoreRefused,
+        Self::ChecksumMismatch,
+        Self::NoSpace,
+        Self::KeyMissing,
+        Self::TargetNotEmpty,
+        Self::NoMatchingBackup,
+        Self::Stalled,
+        Self::DeadlineExceeded,
+        Self::ListIncomplete,
+    ];
+
+    /// The exit code of a worker that ends with this reason; none for reasons seen from outside only.
+    pub fn exit_code(self) -> Option<u8> {
+        Some(match self {
+            Self::Completed => 0,
+            Self::InvalidConfiguration => 10,
+            Self::SourceUnreachable => 11,
+            Self::SourceRefused => 12,
+            Self::DumpFailed | Self::RestoreFailed => 13,
+            Self::SourceIncomplete | Self::ListIncomplete => 14,
+            Self::StoreUnreachable => 15,
+            Self::StoreRefused => 16,
+            Self::ChecksumMismatch => 17,
+            Self::NoSpace => 18,
+            Self::KeyMissing => 19,
+            Self::TargetNotEmpty => 20,
+            Self::NoMatchingBackup => 21,
+            Self::Stalled | Self::DeadlineExceeded => 22,
+            _ => return None,
+        })
+    }
+
+    /// The exit codes that end a Job at once, because the same would happen again.
+    pub const FINAL_EXIT_CODES: [i32; 7] = [10, 12, 16, 18, 19, 20, 21];
+
+    /// Whether a worker that ended with this reason is tried again.
+    pub fn retry(self) -> Retry {
+        match self {
+            Self::SourceUnreachable
+            | Self::DumpFailed
+            | Self::RestoreFailed
+            | Self::SourceIncomplete
+            | Self::StoreUnreachable
+            | Self::ChecksumMismatch
+            | Self::Stalled => Retry::Again,
+            _ => Retry::Never,
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_final_exit_codes_are_those_of_the_reasons_that_are_never_tried_again() {
+        for reason in Reason::OF_WORKERS {
+            let code = reason.exit_code().unwrap();
+            // 22 stands for a stall (again) and for a deadline (never): the Job's own deadline ends the latter.
+            if code != 0 && code != 22 && reason != Reason::ListIncomplete {
+                assert_eq!(
+                    Reason::FINAL_EXIT_CODES.contains(&i32::from(code)),
+                    reason.retry() == Retry::Never,
+                    "{reason}"
+                );
+            }
+        }
+    }
+}

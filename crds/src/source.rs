@@ -1,0 +1,204 @@
+//! Sources: what a policy saves, one variant an engine. Pure data.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ConfigMapKey;
+
+/// One thing to save. It has a name, unique in its policy, and exactly one engine.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.postgres)").message(
+    "a source needs exactly one engine, and this version of Holdfast knows postgres: write postgres: {host: …, database: …, credentialsSecret: {name: …}}"
+))]
+pub struct Source {
+    /// Name of the source: a folder in the bucket, and what `sources` and `into` of other objects refer to. It should never change.
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')").message(
+        "must be lower-case letters, digits and hyphens, such as db"
+    ))]
+    pub name: String,
+    /// A PostgreSQL server, dumped with pg_dump.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<PostgresSource>,
+}
+
+/// The engine of a source, as one value to match on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Engine<'a> {
+    /// PostgreSQL, by pg_dump and pg_restore.
+    Postgres(&'a PostgresSource),
+}
+
+impl Engine<'_> {
+    /// The engine's name as manifests, metrics and messages write it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => "postgres",
+        }
+    }
+}
+
+impl Source {
+    /// The engine, or none where the object came past admission without one.
+    pub fn engine(&self) -> Option<Engine<'_>> {
+        self.postgres.as_ref().map(Engine::Postgres)
+    }
+}
+
+/// A PostgreSQL server and which of its databases to save.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "(has(self.database) ? 1 : 0) + (has(self.databases) ? 1 : 0) + (has(self.allDatabases) && self.allDatabases ? 1 : 0) == 1"
+).message("set exactly one of database: shop, databases: [shop, audit] and allDatabases: true"))]
+#[x_kube(validation = Rule::new("!has(self.databases) || size(self.databases) > 0").message(
+    "databases must name at least one database; for all of them write allDatabases: true"
+))]
+pub struct PostgresSource {
+    /// Host name or address of the server.
+    #[schemars(length(min = 1, max = 253))]
+    pub host: String,
+    /// Port of the server.
+    #[serde(default = "default_postgres_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// The one database to save.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub database: Option<String>,
+    /// The databases to save, one artifact each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub databases: Option<Vec<String>>,
+    /// Save every database of the server that accepts connections and is no template, one artifact each.
+    #[serde(default)]
+    pub all_databases: bool,
+    /// Secret in this namespace with the user's name and password.
+    pub credentials_secret: PasswordSecret,
+    /// Format of the artifact.
+    #[serde(default)]
+    pub format: PostgresFormat,
+    /// Also save roles (without their passwords) and tablespaces, as an artifact of its own.
+    #[serde(default)]
+    pub include_globals: bool,
+    /// Patterns of tables to leave out, as pg_dump's `--exclude-table` takes them, such as `audit.*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 256)))]
+    pub exclude_tables: Vec<String>,
+    /// Whether and how the connection is encrypted.
+    #[serde(default)]
+    pub tls: TlsSpec,
+}
+
+/// Which databases of a server, as one value to match on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostgresDatabases<'a> {
+    /// These, at least one.
+    Named(&'a [String]),
+    /// Every database that accepts connections and is no template.
+    All,
+}
+
+impl PostgresSource {
+    /// Which databases to save.
+    pub fn selection(&self) -> PostgresDatabases<'_> {
+        match (&self.database, &self.databases) {
+            (Some(one), _) => PostgresDatabases::Named(std::slice::from_ref(one)),
+            (None, Some(several)) => PostgresDatabases::Named(several),
+            (None, None) => PostgresDatabases::All,
+        }
+    }
+}
+
+/// Where a Postgres source is restored to: every field that is set overrides the source's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresInto {
+    /// Host name or address of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// Port of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+    /// Database to restore into; created if it is missing. Only for a backup of a single database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub database: Option<String>,
+    /// Secret in this namespace with the user's name and password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret: Option<PasswordSecret>,
+    /// Whether and how the connection is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+}
+
+/// A Secret with a user's name and password.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PasswordSecret {
+    /// Name of the Secret, in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key that holds the user's name.
+    #[serde(default = "default_username_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub username_key: String,
+    /// Key that holds the password.
+    #[serde(default = "default_password_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub password_key: String,
+}
+
+/// Format of a Postgres artifact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PostgresFormat {
+    /// pg_dump's custom format (`.pgdump`), for pg_restore. The default: it is checked piece by piece while it streams.
+    #[default]
+    Custom,
+    /// SQL statements (`.sql`), for psql.
+    Plain,
+}
+
+/// Encryption of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsSpec {
+    /// How much the connection is protected.
+    #[serde(default)]
+    pub mode: TlsMode,
+    /// Certificates (PEM) to trust for VerifyCa and VerifyFull. Absent: the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<ConfigMapKey>,
+}
+
+/// How much a connection is protected, in libpq's terms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsMode {
+    /// Never encrypted.
+    Disable,
+    /// Encrypted if the server offers it. The default.
+    #[default]
+    Prefer,
+    /// Encrypted, whoever the server is.
+    Require,
+    /// Encrypted, with a certificate of a trusted authority.
+    VerifyCa,
+    /// Encrypted, with a certificate of a trusted authority for this very host name.
+    VerifyFull,
+}
+
+fn default_postgres_port() -> i32 {
+    5432
+}
+
+fn default_username_key() -> String {
+    "username".to_owned()
+}
+
+fn default_password_key() -> String {
+    "password".to_owned()
+}

@@ -1,0 +1,150 @@
+//! `BackupStore`: one place in S3-compatible storage. Pure data.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ConfigMapKey;
+
+/// One place in S3-compatible storage where backups are kept, and the credentials to reach it.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "holdfast.dev",
+    version = "v1alpha1",
+    kind = "BackupStore",
+    namespaced,
+    status = "BackupStoreStatus",
+    shortname = "bstore",
+    category = "holdfast",
+    derive = "PartialEq",
+    doc = "BackupStore is one place in S3-compatible storage, proved by a short Job that writes, reads, lists and deletes a canary object.",
+    printcolumn(name = "Bucket", type_ = "string", json_path = ".spec.s3.bucket"),
+    printcolumn(name = "Prefix", type_ = "string", json_path = ".spec.s3.prefix"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Probed", type_ = "date", json_path = ".status.lastProbeTime"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.s3.endpoint", priority = 1),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.encryption)").message(
+    "spec.encryption is not supported by this version of Holdfast: remove it (backups are then stored without client-side encryption), or wait for a version that supports it"
+).reason(Reason::FieldValueForbidden))]
+pub struct BackupStoreSpec {
+    /// Where in S3-compatible storage the backups live.
+    pub s3: S3Spec,
+    /// Client-side encryption. Not supported by this version: a store that sets it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionSpec>,
+    /// Only restore from this store: nothing in it is ever written or deleted. For disaster recovery.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// A bucket of an S3-compatible service and how to reach it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct S3Spec {
+    /// Name of the bucket. It must exist: Holdfast never creates one.
+    #[schemars(length(max = 255))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$')").message(
+        "must be the name of an S3 bucket: 3 to 63 lower-case letters, digits, dots and hyphens, without a path (put the path into prefix)"
+    ))]
+    pub bucket: String,
+    /// Path in the bucket below which everything is stored: objects live under `<prefix>/<namespace>/<policy>/…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("self == '' || (self.matches('^[A-Za-z0-9._=@-]+(/[A-Za-z0-9._=@-]+)*$') && !self.split('/').exists(s, s == '.' || s == '..'))").message(
+        "must be a path without a slash at its ends, of letters, digits and . _ = @ -, such as prod or backups/prod"
+    ))]
+    pub prefix: Option<String>,
+    /// URL of the service, such as `http://s3.storage.svc:8333`. Absent: Amazon S3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("isURL(self) && (url(self).getScheme() == 'http' || url(self).getScheme() == 'https')").message(
+        "must be a URL with its scheme, such as https://s3.example.com or http://s3.storage.svc:8333"
+    ))]
+    pub endpoint: Option<String>,
+    /// Region of the bucket. S3-compatible services mostly accept the default.
+    #[serde(default = "default_region")]
+    #[schemars(length(min = 1, max = 64))]
+    pub region: String,
+    /// Address the bucket in the path (`endpoint/bucket`) rather than in the host name. Default: true when `endpoint` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_style: Option<bool>,
+    /// Name of a Secret in this namespace with the keys `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and optionally
+    /// `AWS_SESSION_TOKEN`. Absent: the ambient identity of the Jobs (see `serviceAccountName`). Only the kubelet reads it;
+    /// a rotated Secret is picked up by running Jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub credentials_secret: Option<String>,
+    /// Certificates (PEM) to trust instead of the public ones, for a service with a certificate of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<ConfigMapKey>,
+    /// ServiceAccount in this namespace that the Jobs run as, for workload identity. Absent: Jobs mount no token at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account_name: Option<String>,
+}
+
+impl S3Spec {
+    /// Whether the bucket is addressed in the path: as set, else true for every service but Amazon's own.
+    pub fn uses_path_style(&self) -> bool {
+        self.path_style.unwrap_or(self.endpoint.is_some())
+    }
+
+    /// The prefix without slashes at its ends; empty when there is none.
+    pub fn prefix(&self) -> &str {
+        self.prefix.as_deref().unwrap_or_default().trim_matches('/')
+    }
+}
+
+/// Client-side encryption of everything that is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EncryptionSpec {
+    /// Public keys (`age1…`) that backups are encrypted to.
+    #[schemars(length(min = 1, max = 16), inner(length(max = 4096)))]
+    pub recipients: Vec<String>,
+    /// Secret with the private keys; mounted into restore and verify Jobs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_secret: Option<SecretKey>,
+}
+
+/// One key of a Secret in the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKey {
+    /// Name of the Secret, in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// What is known of a store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStoreStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready` (reasons: Probing, Probed, CredentialsRejected, BucketNotFound, Unreachable, SecretNotFound, …) and `Encrypted`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// When the last probe ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_probe_time: Option<Time>,
+}
+
+fn default_region() -> String {
+    "us-east-1".to_owned()
+}

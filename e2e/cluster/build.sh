@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Builds what Debian does not package, once for each version, into the cache; `$cache/bin` links to the current ones.
+#
+#   build.sh kubernetes etcd coredns pause …      the names of the folders in tools/
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=settings.sh
+source "$here/settings.sh"
+# shellcheck source=progress.sh
+source "$here/progress.sh"
+
+# The version that tools/NAME/go.mod asks for.
+version_of() {
+  local name=$1
+  case $name in
+  kubernetes) module=k8s.io/kubernetes ;;
+  etcd) module=go.etcd.io/etcd/server/v3 ;;
+  coredns) module=github.com/coredns/coredns ;;
+  helm) module=helm.sh/helm/v3 ;;
+  kubeconform) module=github.com/yannh/kubeconform ;;
+  rclone) module=github.com/rclone/rclone ;;
+  pause) echo 1 && return ;;
+  *) fail "no such tool: $name" ;;
+  esac
+  awk -v module="$module" '
+    $1 == module { print substr($2, 2); exit }
+    $1 == "require" && $2 == module { print substr($3, 2); exit }' "$here/tools/$name/go.mod"
+}
+
+# The folder in the cache: the version for people, a hash of the sources for changes that keep it.
+folder_of() {
+  local name=$1 hash
+  hash=$(cd "$here/tools/$name" && find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum)
+  echo "$cache/tools/$name-$(version_of "$name")-${hash:0:8}"
+}
+
+build() {
+  local name=$1 folder=$2
+  local flags="-s -w" packages=tool static="" version
+  version=$(version_of "$name")
+  case $name in
+  kubernetes)
+    local package=k8s.io/component-base/version minor=${version#1.}
+    flags+=" -X $package.gitVersion=v$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
+    packages="tool ./..."
+    ;;
+  helm) flags+=" -X helm.sh/helm/v3/internal/version.version=v$version" ;;
+  coredns) packages=./... ;;
+  pause) packages=./... static=true ;;
+  rclone) static=true ;;
+  esac
+  # These two also run inside images, some of which hold no C library.
+  if [[ -n $static ]]; then export CGO_ENABLED=0; fi
+  mkdir -p "$folder.part"
+  cd "$here/tools/$name"
+  # shellcheck disable=SC2086  # $packages is a list
+  nice go build -trimpath -mod=readonly -ldflags "$flags" -o "$folder.part/" $packages
+  rename_main "$name" "$folder.part"
+  mv "$folder.part" "$folder"
+}
+
+# Go names a program after the last part of its module's path, which for etcd is "server".
+rename_main() {
+  if [[ $1 == etcd ]]; then mv "$2/server" "$2/etcd"; fi
+}
+
+mkdir -p "$cache/tools" "$bin"
+exec 8>"$cache/build.lock"
+flock 8
+for name in "$@"; do
+  folder=$(folder_of "$name")
+  if [[ ! -d $folder ]]; then
+    command -v go >/dev/null || fail "building $name takes Go 1.26 or newer, and there is no go on the PATH"
+    rm -rf "$folder.part"
+    step "building $name $(version_of "$name")" -- build "$name" "$folder"
+  fi
+  for file in "$folder"/*; do ln -sfn "$file" "$bin/${file##*/}"; done
+done

@@ -1,0 +1,3 @@
+module holdfast.dev/e2e/cluster/tools/provisioner
+
+go 1.24.0

@@ -1,0 +1,152 @@
+//! Engines: how a source is dumped and brought back, one file each. They talk to databases and tools; where the bytes go is the worker's.
+//!
+//! An engine is cancelled by dropping its future: its tools are killed with their handles (`process`). It knows neither S3 nor Kubernetes.
+
+pub mod postgres;
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use holdfast_crds::{Engine, OnExisting, Reason, Source};
+
+use crate::store::manifest::{ArtifactEntry, ItemCount, Manifest};
+use crate::task::{Failure, Mounts, RestoreTarget, Target};
+
+/// Looks at a stream as it passes: counts what is in it and proves that it is whole.
+pub trait Inspect: Send {
+    /// The next bytes of the stream, in order.
+    ///
+    /// # Errors
+    /// As soon as the stream is seen not to be what it should ([`Reason::SourceIncomplete`]).
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), Failure>;
+
+    /// The stream has ended.
+    ///
+    /// # Errors
+    /// Where it ended before its own end marker ([`Reason::SourceIncomplete`]).
+    fn finish(&mut self) -> Result<Inspection, Failure>;
+}
+
+/// What a stream held.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Tables, collections, keyspaces or files with the count of their rows, documents, keys or bytes. Complete, in stream order.
+    pub items: Vec<ItemCount>,
+}
+
+/// Where an engine puts its streams: the worker compresses, hashes and uploads them.
+pub trait ArtifactSink: Send {
+    /// Stores one stream to its end as the artifact `name` (`shop.pgdump`: without the attempt, the compression's or encryption's
+    /// ending, which the sink adds). The stream is read on a blocking thread, in large pieces. `metadata` goes into the manifest's
+    /// entry. The object is complete when this returns; it counts only once the manifest names it.
+    fn store(
+        &mut self,
+        name: &str,
+        stream: Box<dyn Read + Send>,
+        inspect: Box<dyn Inspect>,
+        metadata: ArtifactMetadata,
+    ) -> impl Future<Output = Result<Inspection, Failure>> + Send;
+}
+
+/// What an engine says of an artifact, for the manifest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ArtifactMetadata {
+    /// Name of the database, where the artifact is one.
+    pub database: Option<String>,
+    /// Format: `pgdump-custom`, `sql`, `sql-globals`, …
+    pub format: String,
+    /// Roles that own something in it or were granted something on it.
+    pub roles: Vec<String>,
+    /// Extensions installed in the database.
+    pub extensions: Vec<String>,
+}
+
+/// Where an engine gets its streams from: the worker downloads, checks and decompresses them.
+pub trait ArtifactSource: Send {
+    /// Writes the plain bytes of an artifact to `sink`, on a blocking thread, and closes it. The last bytes (at least one, at most a few
+    /// MiB) are held back until size and SHA-256 of everything stored have been found right, so that a tool that needs the end of its
+    /// input to commit never commits a damaged stream; on a mismatch `sink` is dropped without them and the error is
+    /// [`Reason::ChecksumMismatch`]. Returns the number of plain bytes.
+    fn fetch(
+        &mut self,
+        artifact: &ArtifactEntry,
+        sink: Box<dyn Write + Send>,
+        inspect: Box<dyn Inspect>,
+    ) -> impl Future<Output = Result<(u64, Inspection), Failure>> + Send;
+}
+
+/// What an engine knows after a dump, for the manifest and the status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dumped {
+    /// Version of the server.
+    pub server_version: String,
+    /// Tool with its version, such as `pg_dump 18.1`.
+    pub tool_version: String,
+    /// `snapshot` or `fuzzy`.
+    pub consistency: String,
+}
+
+/// What an engine has restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Tables, documents, keys or files.
+    pub items: i64,
+    /// Plain bytes.
+    pub bytes: u64,
+    /// What was restored and what could not be kept, in one line.
+    pub message: String,
+}
+
+/// Dumps a source, every artifact of it, into `sink`.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn dump(
+    source: &Source,
+    mounts: &Mounts,
+    scratch: &Path,
+    sink: &mut impl ArtifactSink,
+) -> Result<Dumped, Failure> {
+    match source.engine() {
+        Some(Engine::Postgres(postgres)) => postgres::dump(postgres, mounts, scratch, sink).await,
+        None => Err(Failure::new(
+            Reason::InvalidConfiguration,
+            format!("source {}: names no engine this version knows", source.name),
+        )),
+    }
+}
+
+/// Checks a target without touching it: reachable, allowed, versions compatible, and empty where `on_existing` says so.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn check_target(
+    target: &RestoreTarget,
+    manifest: &Manifest,
+    on_existing: OnExisting,
+    scratch: &Path,
+) -> Result<(), Failure> {
+    match &target.server {
+        Target::Postgres(server) => {
+            postgres::check_target(server, &target.mounts, manifest, on_existing, scratch).await
+        }
+    }
+}
+
+/// Restores all artifacts of a manifest into a target that [`check_target`] found fit.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn restore(
+    target: &RestoreTarget,
+    manifest: &Manifest,
+    on_existing: OnExisting,
+    scratch: &Path,
+    source: &mut impl ArtifactSource,
+) -> Result<Restored, Failure> {
+    match &target.server {
+        Target::Postgres(server) => {
+            postgres::restore(server, &target.mounts, manifest, on_existing, scratch, source).await
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `manifest.json`: the commit of a source of a run. Pure. Its fields are stated in docs/bucket.md.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The `formatVersion` this version writes. A manifest with a greater one is refused, never guessed at.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// At most this many per-item counts are kept in a manifest; the totals are always exact.
+pub const MAX_ITEM_COUNTS: usize = 10_000;
+
+/// What was stored of one source of a run. Unknown fields are kept when read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Version of this format.
+    pub format_version: u32,
+    /// The run's folder.
+    pub run_id: String,
+    /// UID of the cluster's `kube-system` namespace.
+    pub cluster_uid: String,
+    /// Namespace of the policy.
+    pub namespace: String,
+    /// Name of the policy.
+    pub policy: String,
+    /// UID of the policy.
+    pub policy_uid: String,
+    /// Name of the source.
+    pub source: String,
+    /// Engine of the source.
+    pub engine: String,
+    /// Names of all sources of the run.
+    pub run_sources: Vec<String>,
+    /// The instant the run stands for.
+    pub slot: Timestamp,
+    /// When this source's dump began.
+    pub start_time: Timestamp,
+    /// When everything but this manifest was stored.
+    pub end_time: Timestamp,
+    /// What was stored.
+    pub artifacts: Vec<ArtifactEntry>,
+    /// Tables, documents, keys or files, of all artifacts.
+    pub items: i64,
+    /// `snapshot`: all of one instant; `fuzzy`: not so.
+    pub consistency: String,
+    /// Version of the server.
+    pub server_version: String,
+    /// Tool with its version.
+    pub tool_version: String,
+    /// Version of Holdfast that wrote it.
+    pub holdfast_version: String,
+    /// Fields of later versions.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// One object of a backup.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactEntry {
+    /// Its key in the bucket.
+    pub key: String,
+    /// Its name without attempt and endings, such as `shop.pgdump`.
+    pub name: String,
+    /// `pgdump-custom`, `sql`, `sql-globals`, …
+    pub format: String,
+    /// The database it holds, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// Size of the object.
+    pub stored_bytes: u64,
+    /// Size of what is in it.
+    pub source_bytes: u64,
+    /// SHA-256 of the object, hex.
+    pub stored_sha256: String,
+    /// SHA-256 of what is in it, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_sha256: Option<String>,
+    /// `zstd` or `none`.
+    pub compression: String,
+    /// Public keys it is encrypted to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encryption_recipients: Vec<String>,
+    /// How many tables, collections, keyspaces or files are in it.
+    pub items: i64,
+    /// How many rows, documents, keys or bytes each of them holds; the first [`MAX_ITEM_COUNTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub item_counts: Vec<ItemCount>,
+    /// Roles that own something in it or were granted something on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// Extensions installed in the database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<String>,
+    /// Fields of later versions.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// One table, collection, keyspace or file, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemCount {
+    /// Its name, as SQL writes it: `"odd schema"."odd table"`.
+    pub name: String,
+    /// Rows, documents, keys or bytes.
+    pub count: i64,
+}

@@ -1,0 +1,4 @@
+//! The bucket: keys, manifests, the catalogue of what is there, and the S3 client.
+
+pub mod keys;
+pub mod manifest;

@@ -1,0 +1,243 @@
+//! The contract between the controller and a worker: the task in, the report out. Pure.
+//!
+//! The controller writes the task as JSON into the environment variable [`TASK_ENV`] of the Job's container. It names files and folders
+//! where the kubelet mounts Secrets and ConfigMaps, never what is in them. The worker answers with its exit code and a [`Report`] in the
+//! Pod's termination message.
+
+mod failure;
+mod report;
+
+use std::path::PathBuf;
+
+use holdfast_crds::{OnExisting, RetentionSpec, S3Spec, Source, TlsSpec};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use failure::Failure;
+pub use report::{
+    BackupReport, Outcome, Report, RestoreReport, RestoredSource, RetainReport, TERMINATION_MESSAGE_LIMIT,
+};
+
+/// Environment variable that carries the task, as JSON.
+pub const TASK_ENV: &str = "HOLDFAST_TASK";
+/// Environment variable with the Pod's name, by the downward API: it makes the names of an attempt its own.
+pub const POD_NAME_ENV: &str = "HOLDFAST_POD_NAME";
+/// Where the kubelet reads the termination message.
+pub const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
+
+/// What a worker is to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all_fields = "camelCase")]
+pub enum Task {
+    /// Prove a store: write, read, list and delete a canary object (a read-only store: list).
+    Probe(ProbeTask),
+    /// Save one source of a run.
+    Backup(Box<BackupTask>),
+    /// Apply a policy's retention to the bucket.
+    Retain(RetainTask),
+    /// Delete the data of one run.
+    Delete(DeleteTask),
+    /// Bring one restore point back.
+    Restore(Box<RestoreTask>),
+}
+
+impl Task {
+    /// The worker's subcommand for this task.
+    pub fn subcommand(&self) -> &'static str {
+        match self {
+            Self::Probe(_) => "probe",
+            Self::Backup(_) => "backup",
+            Self::Retain(_) => "retain",
+            Self::Delete(_) => "delete",
+            Self::Restore(_) => "restore",
+        }
+    }
+}
+
+/// A store as a worker sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreTask {
+    /// Name of the BackupStore, for messages.
+    pub name: String,
+    /// Where the bucket is.
+    pub s3: S3Spec,
+    /// Never write or delete.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Folder with the files `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and maybe `AWS_SESSION_TOKEN`, read anew when they change.
+    /// Absent: the ambient identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<PathBuf>,
+    /// File with the certificates (PEM) to trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+}
+
+/// Whose backups: `<prefix>/<namespace>/<policy>/` in the bucket, and who owns them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scope {
+    /// UID of the cluster: that of its `kube-system` namespace.
+    pub cluster_uid: String,
+    /// Namespace of the policy.
+    pub namespace: String,
+    /// Name of the policy.
+    pub policy: String,
+    /// UID of the policy; empty where a restore needs no policy object.
+    #[serde(default)]
+    pub policy_uid: String,
+}
+
+/// Where the kubelet put what a source or a target needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mounts {
+    /// Folder with the files `username` and `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<PathBuf>,
+    /// File with the certificates (PEM) to trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+}
+
+/// Prove a store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeTask {
+    /// The store to prove.
+    pub store: StoreTask,
+}
+
+/// Save one source of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupTask {
+    /// Where to.
+    pub store: StoreTask,
+    /// Whose.
+    pub scope: Scope,
+    /// Name of the Backup.
+    pub backup: String,
+    /// The run's folder.
+    pub run_id: String,
+    /// The instant the run stands for.
+    pub slot: Timestamp,
+    /// Names of all sources of the run, so that a listing alone tells a complete run from a partial one.
+    pub run_sources: Vec<String>,
+    /// What to save.
+    pub source: Source,
+    /// Its Secrets and certificates.
+    pub mounts: Mounts,
+    /// zstd level; 0 = off.
+    pub level: i32,
+    /// Seconds after which the worker gives up (DeadlineExceeded).
+    pub timeout_seconds: i64,
+    /// Seconds without a moved byte after which the worker gives up (Stalled).
+    pub idle_timeout_seconds: i64,
+}
+
+/// Apply retention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetainTask {
+    /// Where.
+    pub store: StoreTask,
+    /// Whose.
+    pub scope: Scope,
+    /// The rules.
+    pub retention: RetentionSpec,
+    /// Time zone in which days, weeks, months and years are counted.
+    pub time_zone: String,
+    /// Runs that the cluster knows to be complete: if the listing lacks one of them, it is in doubt and nothing is deleted.
+    pub known: Vec<String>,
+    /// Runs that are under way or that a restore reads from: never deleted.
+    pub protected: Vec<String>,
+    /// How many runs to delete at the most, oldest first; the rest is for the next time.
+    pub limit: usize,
+}
+
+/// Delete the data of one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteTask {
+    /// Where.
+    pub store: StoreTask,
+    /// Whose.
+    pub scope: Scope,
+    /// Which.
+    pub run_id: String,
+}
+
+/// Which run of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Select {
+    /// This one.
+    RunId(String),
+    /// The newest complete one at or before this instant; null: the newest.
+    At(Option<Timestamp>),
+}
+
+/// Bring one restore point back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreTask {
+    /// Where from.
+    pub store: StoreTask,
+    /// Whose.
+    pub scope: Scope,
+    /// Name of the RestoreRequest.
+    pub request: String,
+    /// UID of the RestoreRequest.
+    pub request_uid: String,
+    /// Which run.
+    pub select: Select,
+    /// Which sources; absent: all of the run, each of which needs an entry in `targets`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<String>>,
+    /// Where each source goes.
+    pub targets: Vec<RestoreTarget>,
+    /// What to do with a target that holds data.
+    pub on_existing: OnExisting,
+    /// Seconds after which the worker gives up (DeadlineExceeded).
+    pub timeout_seconds: i64,
+    /// Seconds without a moved byte after which the worker gives up (Stalled).
+    pub idle_timeout_seconds: i64,
+}
+
+/// Where one source goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreTarget {
+    /// Name of the source.
+    pub source: String,
+    /// Its Secrets and certificates.
+    pub mounts: Mounts,
+    /// The server.
+    pub server: Target,
+}
+
+/// A target, by engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Target {
+    /// A Postgres server.
+    Postgres(PostgresTarget),
+}
+
+/// A Postgres server to restore into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresTarget {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: i32,
+    /// Database, where it is not the one that was saved. Only for a source with a single database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// Encryption of the connection.
+    #[serde(default)]
+    pub tls: TlsSpec,
+}
