@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Measures the worker beside the pipes of stock tools that it replaces: one database, one S3 server, interleaved rounds.
+
+Wall time, CPU time of the client side (not of the servers), peak resident memory (of a pipe: the sum of its processes' peaks; of the
+worker: its own, with the largest of its tools beside it) and stored bytes. Prints a Markdown table of medians, with minimum and maximum.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import servers
+from servers import POSTGRES_BIN, PASSWORD
+
+DATABASE = "bench"
+SEED = """
+CREATE EXTENSION pgcrypto;
+CREATE TABLE notes AS
+  SELECT i AS id, jsonb_build_object(
+    'id', i, 'title', 'note ' || md5(i::text), 'tags', jsonb_build_array(md5((i % 97)::text), md5((i % 13)::text)),
+    'body', repeat(md5((i * 7)::text) || ' and then some words that repeat ', 4), 'score', (i * 7919) % 1000) AS body
+  FROM generate_series(1, {notes}) AS i;
+ALTER TABLE notes ADD PRIMARY KEY (id);
+CREATE TABLE files AS
+  SELECT i AS id, (SELECT string_agg(gen_random_bytes(1024), NULL) FROM generate_series(1, 32 + i * 0)) AS content
+  FROM generate_series(1, {files}) AS i;
+ALTER TABLE files ADD PRIMARY KEY (id);
+"""
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--holdfast", required=True, type=pathlib.Path, help="the release binary")
+    options.add_argument("--weed", required=True, help="the S3 server's binary")
+    options.add_argument("--rclone", required=True)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--gigabytes", type=float, default=1.3, help="size of the database")
+    options.add_argument("--only", default="", help="comma-separated names of measurements")
+    options = options.parse_args()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
+    os.chmod(folder, 0o755)
+    try:
+        with servers.postgres(folder / "postgres") as port, \
+                servers.s3(folder / "s3", options.weed, options.rclone) as (endpoint, rclone_env):
+            bench = Bench(options, folder, port, endpoint, rclone_env)
+            bench.seed()
+            bench.run()
+    finally:
+        servers.remove(folder)
+
+
+class Bench:
+    def __init__(self, options, folder, port, endpoint, rclone_env):
+        self.options, self.folder, self.port, self.endpoint = options, folder, port, endpoint
+        self.env = {**rclone_env, "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "postgres", "PGPASSWORD": PASSWORD}
+        self.rounds = {}
+        for name, files in {
+            "store": {"AWS_ACCESS_KEY_ID": servers.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": servers.SECRET_KEY},
+            "source": {"username": "postgres", "password": PASSWORD},
+        }.items():
+            (folder / name).mkdir()
+            for key, value in files.items():
+                (folder / name / key).write_text(value)
+
+    def sql(self, statement, database="postgres"):
+        return subprocess.run(
+            [POSTGRES_BIN / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database],
+            input=statement, env=self.env, check=True, capture_output=True, text=True).stdout.strip()
+
+    def seed(self):
+        scale = self.options.gigabytes / 1.3
+        began = time.monotonic()
+        self.sql(f"CREATE DATABASE {DATABASE}")
+        subprocess.run(
+            [POSTGRES_BIN / "pgbench", "-i", "-q", "-s", str(max(1, int(35 * scale))), DATABASE],
+            env=self.env, check=True, stderr=subprocess.DEVNULL)
+        self.sql(SEED.format(notes=int(700_000 * scale), files=int(8_000 * scale)), DATABASE)
+        self.sql("VACUUM ANALYZE", DATABASE)
+        self.sql("CHECKPOINT")
+        size = int(self.sql(f"SELECT pg_database_size('{DATABASE}')"))
+        print(f"database: {size / 1e9:.2f} GB, seeded in {time.monotonic() - began:.0f} s", file=sys.stderr)
+        self.size = size
+
+    def run(self):
+        pg_dump = [POSTGRES_BIN / "pg_dump", "-d", DATABASE]
+        custom = [*pg_dump, "-Fc", "-Z0"]
+        rcat = [self.options.rclone, "rcat", "--s3-no-check-bucket"]
+        measurements = {
+            "floor: pg_dump -Fc -Z0 > /dev/null": lambda n: self.pipe([custom]),
+            "holdfast backup": self.holdfast_backup,
+            "pg_dump -Fc -Z0 | zstd -3 -T0 | rclone rcat":
+                lambda n: self.pipe([custom, ["zstd", "-q", "-3", "-T0"], [*rcat, f"s3:bench/pipe/{n}.zst"]], f"pipe/{n}.zst"),
+            "pg_dump | gzip | rclone rcat":
+                lambda n: self.pipe([pg_dump, ["gzip"], [*rcat, f"s3:bench/gzip/{n}.gz"]], f"gzip/{n}.gz"),
+            "holdfast restore": self.holdfast_restore,
+            "rclone cat | zstd -d | pg_restore": self.pipe_restore,
+        }
+        chosen = [m for m in measurements if not self.options.only or any(o in m for o in self.options.only.split(","))]
+        for n in range(self.options.rounds):
+            for name in chosen:
+                self.sql("CHECKPOINT")
+                figures = measurements[name](n)
+                self.rounds.setdefault(name, []).append(figures)
+                print(f"round {n + 1}: {name}: " + ", ".join(f"{k} {v:.2f}" for k, v in figures.items()), file=sys.stderr)
+        self.print_table()
+
+    def pipe(self, commands, key=None):
+        """Runs a pipe; waits for each process on its own, so that each one's CPU and memory are known."""
+        began, children, before = time.monotonic(), [], None
+        for i, command in enumerate(commands):
+            last = i == len(commands) - 1
+            child = subprocess.Popen(
+                command, env=self.env, stdin=before, stdout=subprocess.DEVNULL if last else subprocess.PIPE)
+            if before:
+                before.close()
+            before = child.stdout
+            children.append(child)
+        cpu = memory = 0
+        for child in children:
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+            if child.returncode:
+                raise SystemExit(f"{child.args} ended with {child.returncode}")
+            cpu += usage.ru_utime + usage.ru_stime
+            memory += usage.ru_maxrss
+        return self.figures(time.monotonic() - began, cpu, memory / 1024, self.stored(key) if key else 0)
+
+    def holdfast(self, task):
+        subcommand = task["kind"].lower()
+        report = self.folder / "report"
+        report.write_text("")
+        env = {
+            "PATH": os.environ["PATH"], "HOLDFAST_TASK": json.dumps(task), "HOLDFAST_POD_NAME": f"bench-{time.monotonic_ns()}",
+            "AWS_EC2_METADATA_DISABLED": "true", "TMPDIR": str(self.folder), "RUST_LOG": "warn",
+        }
+        began = time.monotonic()
+        child = subprocess.Popen([self.options.holdfast, "worker", subcommand, "--report", report], env=env)
+        own = Peak(child.pid)
+        _, status, usage = os.wait4(child.pid, 0)
+        wall = time.monotonic() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise SystemExit(f"holdfast worker {subcommand} ended with {child.returncode}: {report.read_text()}")
+        return json.loads(report.read_text()), self.figures(wall, usage.ru_utime + usage.ru_stime, own.mebibytes())
+
+    def store(self):
+        return {
+            "name": "bench", "credentials": str(self.folder / "store"),
+            "s3": {"bucket": "bench", "prefix": "holdfast", "endpoint": self.endpoint, "region": "us-east-1"},
+        }
+
+    def scope(self):
+        return {"clusterUid": "bench", "namespace": "bench", "policy": "bench", "policyUid": "bench"}
+
+    def run_id(self, n):
+        return f"20261121T02{n:02d}00Z-3f9a1c"
+
+    def holdfast_backup(self, n):
+        source = {
+            "name": "db", "postgres": {
+                "host": "127.0.0.1", "port": self.port, "database": DATABASE, "credentialsSecret": {"name": "bench"}},
+        }
+        report, figures = self.holdfast({
+            "kind": "Backup", "store": self.store(), "scope": self.scope(), "backup": f"bench-{n}", "runId": self.run_id(n),
+            "slot": f"2026-11-21T02:{n:02d}:00Z", "runSources": ["db"], "source": source,
+            "mounts": {"credentials": str(self.folder / "source")}, "level": 3, "timeoutSeconds": 3600, "idleTimeoutSeconds": 300,
+        })
+        figures["stored MiB"] = report["outcome"]["backup"]["storedBytes"] / 2**20
+        return figures
+
+    def holdfast_restore(self, n):
+        name = f"worker_{n}"
+        _, figures = self.holdfast({
+            "kind": "Restore", "store": self.store(), "scope": self.scope(), "request": f"bench-{n}", "requestUid": f"bench-{n}",
+            "select": {"runId": self.run_id(n)}, "onExisting": "Fail", "timeoutSeconds": 3600, "idleTimeoutSeconds": 300,
+            "targets": [{
+                "source": "db", "mounts": {"credentials": str(self.folder / "source")},
+                "server": {"postgres": {"host": "127.0.0.1", "port": self.port, "database": name}},
+            }],
+        })
+        self.sql(f"DROP DATABASE {name}")
+        return figures
+
+    def pipe_restore(self, n):
+        name = f"pipe_{n}"
+        self.sql(f"CREATE DATABASE {name}")
+        figures = self.pipe([
+            [self.options.rclone, "cat", f"s3:bench/pipe/{n}.zst"], ["zstd", "-q", "-d"],
+            [POSTGRES_BIN / "pg_restore", "--exit-on-error", "-d", name],
+        ])
+        self.sql(f"DROP DATABASE {name}")
+        return figures
+
+    def stored(self, key):
+        listing = subprocess.run(
+            [self.options.rclone, "size", "--json", f"s3:bench/{key}"], env=self.env, check=True, capture_output=True)
+        return json.loads(listing.stdout)["bytes"] / 2**20
+
+    @staticmethod
+    def figures(wall, cpu, memory, stored=0.0):
+        return {"wall s": wall, "client CPU s": cpu, "peak MiB": memory, "stored MiB": stored}
+
+    def print_table(self):
+        print(f"Database of {self.size / 1e9:.2f} GB, {self.options.rounds} rounds: median (minimum to maximum).\n")
+        columns = ["wall s", "client CPU s", "peak MiB", "stored MiB"]
+        print("| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
+        for name, rounds in self.rounds.items():
+            cells = []
+            for column in columns:
+                values = [r[column] for r in rounds]
+                digits = 0 if "MiB" in column else 1
+                cells.append(f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})")
+            print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+class Peak:
+    """The peak of one process's own resident memory, read from the kernel until it is gone."""
+
+    def __init__(self, pid):
+        self.pid, self.peak = pid, 0
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+
+    def watch(self):
+        while True:
+            try:
+                lines = pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines()
+            except (FileNotFoundError, ProcessLookupError):
+                return
+            high = [line for line in lines if line.startswith("VmHWM:")]
+            if not high:
+                return
+            self.peak = max(self.peak, int(high[0].split()[1]))
+            time.sleep(0.02)
+
+    def mebibytes(self):
+        self.thread.join()
+        return self.peak / 1024
+
+
+if __name__ == "__main__":
+    if shutil.which("zstd") is None:
+        raise SystemExit("zstd is missing: run `make packages`")
+    main()
