@@ -4,6 +4,7 @@
 
 pub mod postgres;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -32,6 +33,8 @@ pub trait Inspect: Send {
 pub struct Inspection {
     /// Tables, collections, keyspaces or files with the count of their rows, documents, keys or bytes. Complete, in stream order.
     pub items: Vec<ItemCount>,
+    /// What else the stream tells of itself. The sink adds it to the `properties` of the manifest's entry.
+    pub properties: BTreeMap<String, String>,
 }
 
 /// Where an engine puts its streams: the worker compresses, hashes and uploads them.
@@ -59,6 +62,8 @@ pub struct ArtifactMetadata {
     pub roles: Vec<String>,
     /// Extensions installed in the database.
     pub extensions: Vec<String>,
+    /// What else a restore needs to know, by the engine's own names: encoding, locale, owner, …
+    pub properties: BTreeMap<String, String>,
 }
 
 /// Where an engine gets its streams from: the worker downloads, checks and decompresses them.

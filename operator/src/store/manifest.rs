@@ -94,6 +94,9 @@ pub struct ArtifactEntry {
     /// Extensions installed in the database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<String>,
+    /// What else a restore needs to know, by the engine's own names: encoding, locale, owner, …
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -103,7 +106,7 @@ pub struct ArtifactEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ItemCount {
-    /// Its name, as SQL writes it: `"odd schema"."odd table"`.
+    /// Its name, as SQL writes it and quoted where it must be: `public.orders`, `"odd schema"."odd table"`.
     pub name: String,
     /// Rows, documents, keys or bytes.
     pub count: i64,
