@@ -19,6 +19,7 @@ version_of() {
   helm) module=helm.sh/helm/v3 ;;
   kubeconform) module=github.com/yannh/kubeconform ;;
   rclone) module=github.com/rclone/rclone ;;
+  kind) module=sigs.k8s.io/kind ;;
   pause) echo 1 && return ;;
   *) fail "no such tool: $name" ;;
   esac
