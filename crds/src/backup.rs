@@ -84,7 +84,7 @@ impl BackupPhase {
 }
 
 /// What is known of a backup.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStatus {
     /// The generation of the spec that this status speaks of.
@@ -92,6 +92,9 @@ pub struct BackupStatus {
     pub observed_generation: Option<i64>,
     /// Pending, Running, Completed or Failed; the last two never change.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf || (oldSelf != 'Completed' && oldSelf != 'Failed')").message(
+        "Completed and Failed are final: the phase never changes again"
+    ).reason(Reason::FieldValueForbidden))]
     pub phase: BackupPhase,
     /// The run's folder in the bucket, below the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -130,7 +130,9 @@ pub struct RestoreFromStore {
 /// Where one source goes.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.postgres)").message(
+#[x_kube(validation = Rule::new(
+    "has(self.postgres) && !has(self.config) && !has(self.mongodb) && !has(self.redis) && !has(self.volume)"
+).message(
     "needs exactly one engine, that of the source, and this version of Holdfast knows postgres: write postgres: {database: …}"
 ))]
 pub struct RestoreInto {
@@ -165,7 +167,7 @@ pub struct ScaleTarget {
 }
 
 /// What is known of a restore.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreRequestStatus {
     /// The generation of the spec that this status speaks of.
@@ -173,6 +175,9 @@ pub struct RestoreRequestStatus {
     pub observed_generation: Option<i64>,
     /// Pending, Running, Completed or Failed; the last two never change.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf || (oldSelf != 'Completed' && oldSelf != 'Failed')").message(
+        "Completed and Failed are final: the phase never changes again"
+    ).reason(Reason::FieldValueForbidden))]
     pub phase: BackupPhase,
     /// The restore point in one line, such as `backup/shop-20261121-020000`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

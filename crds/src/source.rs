@@ -9,7 +9,9 @@ use crate::ConfigMapKey;
 /// One thing to save. It has a name, unique in its policy, and exactly one engine.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.postgres)").message(
+#[x_kube(validation = Rule::new(
+    "has(self.postgres) && !has(self.config) && !has(self.mongodb) && !has(self.redis) && !has(self.volume)"
+).message(
     "a source needs exactly one engine, and this version of Holdfast knows postgres: write postgres: {host: …, database: …, credentialsSecret: {name: …}}"
 ))]
 pub struct Source {

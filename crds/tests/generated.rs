@@ -13,7 +13,7 @@ fn crds_in_the_crate_and_in_the_chart_are_current() {
         let yaml = holdfast_crds::to_yaml(&crd).unwrap();
         let file = format!("{}.yaml", crd.spec.names.plural);
         check(&root().join("crds/yaml").join(&file), &yaml);
-        check(&root().join("charts/holdfast/crds").join(&file), &yaml);
+        check(&root().join("charts/holdfast/files/crds").join(&file), &yaml);
     }
 }
 
