@@ -1,1 +1,3 @@
-//! (being written)
+//! Decisions: what should happen, as values, from what was observed and the time. Pure.
+
+pub mod retention;

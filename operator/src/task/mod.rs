@@ -155,6 +155,15 @@ pub struct RetainTask {
     pub protected: Vec<String>,
     /// How many runs to delete at the most, oldest first; the rest is for the next time.
     pub limit: usize,
+    /// A partial run goes only when it is older than the newest complete one by more than this many seconds: the policy's
+    /// `timeoutSeconds` and a day.
+    #[serde(default = "default_grace_seconds")]
+    pub grace_seconds: i64,
+}
+
+/// The longest timeout a policy can have, and a day.
+fn default_grace_seconds() -> i64 {
+    2_592_000 + 86_400
 }
 
 /// Delete the data of one run.
