@@ -1,1 +1,5 @@
-//! (being written)
+//! Formats that engines write and read, as streams that are looked at while they pass. Pure.
+
+pub mod pgdump;
+pub mod sqldump;
+pub mod table_name;
