@@ -270,20 +270,22 @@ impl PgDumpReader {
         let length = self.int(bytes)?;
         self.text.clear();
         if length < 0 {
-            return self.end_text(field, true);
+            self.end_text(field, true);
+            return Ok(());
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > TEXT_LIMIT || (length > NAME_LIMIT && self.keeps(field)) {
             return Err(self.broken(format_args!("it is damaged: a text of {length} bytes")));
         }
         if length == 0 {
-            return self.end_text(field, false);
+            self.end_text(field, false);
+            return Ok(());
         }
         self.state = State::Text(field, length);
         Ok(())
     }
 
-    fn end_text(&mut self, field: Field, absent: bool) -> Result<(), Failure> {
+    fn end_text(&mut self, field: Field, absent: bool) {
         let text = String::from_utf8_lossy(&self.text).into_owned();
         self.text.clear();
         self.state = match field {
@@ -325,11 +327,9 @@ impl PgDumpReader {
             Field::AccessMethod if self.version >= (1, 16) => State::RelKind,
             Field::Tablespace | Field::AccessMethod => State::TextLength(Field::Owner),
             Field::Owner => State::TextLength(Field::WithOids),
-            Field::WithOids => State::TextLength(Field::Dependency),
             Field::Dependency if absent => State::Offset,
-            Field::Dependency => State::TextLength(Field::Dependency),
+            Field::WithOids | Field::Dependency => State::TextLength(Field::Dependency),
         };
-        Ok(())
     }
 
     fn end_entry(&mut self, disposition: u8) -> Result<(), Failure> {
@@ -476,7 +476,7 @@ impl Inspect for PgDumpReader {
                     self.offset += now.len() as u64;
                     bytes = rest;
                     if now.len() == left {
-                        self.end_text(field, false)?;
+                        self.end_text(field, false);
                     } else {
                         self.state = State::Text(field, left - now.len());
                     }

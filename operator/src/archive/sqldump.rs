@@ -55,8 +55,7 @@ pub struct SqlDumpReader {
     line: Vec<u8>,
     tag: Vec<u8>,
     escapes: bool,
-    restricted: bool,
-    unrestricted: bool,
+    restriction: Restriction,
     complete: bool,
     trailer: Vec<u8>,
     offset: u64,
@@ -90,6 +89,14 @@ enum State {
     Copy(CopyPlace),
 }
 
+/// psql's restricted mode, which newer tools put their text into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restriction {
+    None,
+    Begun,
+    Ended,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CopyPlace {
     Inside,
@@ -112,8 +119,7 @@ impl SqlDumpReader {
             line: Vec::new(),
             tag: Vec::new(),
             escapes: false,
-            restricted: false,
-            unrestricted: false,
+            restriction: Restriction::None,
             complete: false,
             trailer: Vec::new(),
             offset: 0,
@@ -212,9 +218,9 @@ impl SqlDumpReader {
     fn end_command(&mut self) {
         let line = std::mem::take(&mut self.line);
         if line.starts_with(b"restrict ") {
-            self.restricted = true;
+            self.restriction = Restriction::Begun;
         } else if line.starts_with(b"unrestrict ") {
-            self.unrestricted = true;
+            self.restriction = Restriction::Ended;
         }
     }
 
@@ -267,17 +273,12 @@ impl SqlDumpReader {
         rest
     }
 
-    /// Takes bytes inside something that only `end` ends; returns what is behind it, or nothing.
-    fn until<'a>(&mut self, bytes: &'a [u8], end: u8) -> Option<(&'a [u8], &'a [u8])> {
-        if let Some(at) = memchr::memchr(end, bytes) { Some((&bytes[..at], &bytes[at + 1..])) } else { None }
-    }
-
     fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Failure> {
         let (first, rest) = (bytes[0], &bytes[1..]);
         match self.state {
             State::Sql => self.sql(first)?,
             State::Text { escapes: false, .. } => {
-                let Some((inside, rest)) = self.until(bytes, b'\'') else {
+                let Some((inside, rest)) = until(bytes, b'\'') else {
                     self.keep(bytes);
                     return Ok(&[]);
                 };
@@ -298,7 +299,7 @@ impl SqlDumpReader {
                 None => return Ok(&[]),
             },
             State::Name => {
-                let Some((inside, rest)) = self.until(bytes, b'"') else {
+                let Some((inside, rest)) = until(bytes, b'"') else {
                     self.keep(bytes);
                     return Ok(&[]);
                 };
@@ -323,7 +324,7 @@ impl SqlDumpReader {
             }
             State::Dollar(seen) => return Ok(self.dollar(seen, bytes)),
             State::Comment | State::Command => {
-                let Some((inside, rest)) = self.until(bytes, b'\n') else {
+                let Some((inside, rest)) = until(bytes, b'\n') else {
                     self.keep_line(bytes);
                     return Ok(&[]);
                 };
@@ -387,6 +388,11 @@ impl SqlDumpReader {
     }
 }
 
+/// What is before the first `end`, and what is behind it.
+fn until(bytes: &[u8], end: u8) -> Option<(&[u8], &[u8])> {
+    memchr::memchr(end, bytes).map(|at| (&bytes[..at], &bytes[at + 1..]))
+}
+
 impl Inspect for SqlDumpReader {
     fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         while !bytes.is_empty() && !self.complete {
@@ -420,11 +426,11 @@ impl Inspect for SqlDumpReader {
         for line in trailer.split(|byte| *byte == b'\n') {
             match line {
                 b"" | b"--" => {}
-                line if line.starts_with(b"\\unrestrict ") => self.unrestricted = true,
+                line if line.starts_with(b"\\unrestrict ") => self.restriction = Restriction::Ended,
                 _ => return Err(self.broken("there is something after its end marker")),
             }
         }
-        if self.restricted != self.unrestricted {
+        if self.restriction == Restriction::Begun {
             return Err(self.broken("it is cut off: the restricted mode it began with has no end"));
         }
         Ok(Inspection { items: std::mem::take(&mut self.items), properties: BTreeMap::new() })

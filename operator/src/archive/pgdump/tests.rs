@@ -37,9 +37,9 @@ impl Writer {
         let mut w = Self { minor, bytes: b"PGDMP".to_vec() };
         w.bytes.extend_from_slice(&[1, minor, 0, 4, 8, 1]);
         if minor >= 15 {
-            w.bytes.push(0)
+            w.bytes.push(0);
         } else {
-            w.int(0)
+            w.int(0);
         }
         for part in [12, 30, 9, 21, 10, 126, 0] {
             w.int(part);
