@@ -39,11 +39,14 @@ pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::s
 
 /// Names the engines of later versions beside each `postgres`.
 fn name_later_engines(schema: &mut JSONSchemaProps) {
-    let Some(spec) = schema.properties.as_mut().and_then(|p| p.get_mut("spec")).and_then(|s| s.properties.as_mut()) else {
+    let Some(spec) = schema.properties.as_mut().and_then(|p| p.get_mut("spec")).and_then(|s| s.properties.as_mut())
+    else {
         return;
     };
     for list in ["sources", "into"] {
-        let Some(JSONSchemaPropsOrArray::Schema(item)) = spec.get_mut(list).and_then(|l| l.items.as_mut()) else { continue };
+        let Some(JSONSchemaPropsOrArray::Schema(item)) = spec.get_mut(list).and_then(|l| l.items.as_mut()) else {
+            continue;
+        };
         let Some(fields) = item.properties.as_mut().filter(|fields| fields.contains_key("postgres")) else { continue };
         for engine in LATER_ENGINES {
             fields.entry(engine.to_owned()).or_insert_with(|| JSONSchemaProps {

@@ -1,5 +1,8 @@
 //! What retention says: which backups of a policy stay. Pure data; the decision itself is the operator's `plan/retention`.
 
+// The fields are called what users write, as in restic. On the module, because the derive repeats the struct.
+#![allow(clippy::struct_field_names)]
+
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 

@@ -75,7 +75,8 @@ fn every_rule_on_a_spec_has_a_sample_that_breaks_it() {
     assert!(messages.len() > 10);
     for message in messages {
         // A rule about a change cannot be broken by one object alone; the API server reports two equal list entries before our rule.
-        let untestable = message.contains("never changes") || message.starts_with("each source needs a name of its own");
+        let untestable =
+            message.contains("never changes") || message.starts_with("each source needs a name of its own");
         assert!(untestable || expected.iter().any(|e| message.contains(e.as_str())), "no sample breaks: {message}");
     }
 }
