@@ -107,7 +107,7 @@ pub enum Retry {
 
 impl Reason {
     /// All reasons that a worker can end with.
-    pub const OF_WORKERS: [Self; 17] = [
+    pub const OF_WORKERS: [Self; 22] = [
         Self::Completed,
         Self::InvalidConfiguration,
         Self::SourceUnreachable,
@@ -125,6 +125,11 @@ impl Reason {
         Self::Stalled,
         Self::DeadlineExceeded,
         Self::ListIncomplete,
+        Self::CredentialsRejected,
+        Self::BucketNotFound,
+        Self::Unreachable,
+        Self::StoreReadOnly,
+        Self::PodLost,
     ];
 
     /// The exit code of a worker that ends with this reason; none for reasons seen from outside only.
@@ -136,14 +141,16 @@ impl Reason {
             Self::SourceRefused => 12,
             Self::DumpFailed | Self::RestoreFailed => 13,
             Self::SourceIncomplete | Self::ListIncomplete => 14,
-            Self::StoreUnreachable => 15,
-            Self::StoreRefused => 16,
+            Self::StoreUnreachable | Self::Unreachable => 15,
+            Self::StoreRefused | Self::CredentialsRejected | Self::BucketNotFound | Self::StoreReadOnly => 16,
             Self::ChecksumMismatch => 17,
             Self::NoSpace => 18,
             Self::KeyMissing => 19,
             Self::TargetNotEmpty => 20,
             Self::NoMatchingBackup => 21,
             Self::Stalled | Self::DeadlineExceeded => 22,
+            // What a shell says of a process that SIGTERM ended: the Pod was told to go.
+            Self::PodLost => 143,
             _ => return None,
         })
     }
@@ -159,6 +166,8 @@ impl Reason {
             | Self::RestoreFailed
             | Self::SourceIncomplete
             | Self::StoreUnreachable
+            | Self::Unreachable
+            | Self::PodLost
             | Self::ChecksumMismatch
             | Self::Stalled => Retry::Again,
             _ => Retry::Never,
