@@ -149,8 +149,8 @@ pub struct RetainTask {
     pub retention: RetentionSpec,
     /// Time zone in which days, weeks, months and years are counted.
     pub time_zone: String,
-    /// Runs that the cluster knows to be complete: if the listing lacks one of them, it is in doubt and nothing is deleted.
-    pub known: Vec<String>,
+    /// Runs that the cluster knows to be complete: where the listing lacks one that is there, it is in doubt and nothing is deleted.
+    pub known: Vec<KnownRun>,
     /// Runs that are under way or that a restore reads from: never deleted.
     pub protected: Vec<String>,
     /// How many runs to delete at the most, oldest first; the rest is for the next time.
@@ -159,6 +159,16 @@ pub struct RetainTask {
     /// `timeoutSeconds` and a day.
     #[serde(default = "default_grace_seconds")]
     pub grace_seconds: i64,
+}
+
+/// A run that the cluster knows to be complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownRun {
+    /// Its folder.
+    pub run_id: String,
+    /// Names of its sources.
+    pub sources: Vec<String>,
 }
 
 /// The longest timeout a policy can have, and a day.
