@@ -3,6 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# A word made of others runs them in their order, also under -j.
+.NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
 # The image that `make image` builds and `make install` runs. With KUBECONFIG set: a name that cluster can pull.

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# `make test-images`: builds the images that the tests and the demo use, and gives them to the cluster.
+#
+#   localhost/holdfast-test/postgres:15, …:18    localhost/holdfast-test/s3:1    localhost/holdfast-test/tools:1
+# Environment: TEST_IMAGES, the names' prefix, for a cluster that pulls from a registry.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=../cluster/settings.sh
+source "$here/../cluster/settings.sh"
+# shellcheck source=../cluster/progress.sh
+source "$here/../cluster/progress.sh"
+# shellcheck source=storage.sh
+source "$here/storage.sh"
+
+prefix=${TEST_IMAGES:-localhost/holdfast-test}
+
+# make NAME:TAG SUITE FOLDER ARGUMENT…: skipped while neither the folder nor the base has changed.
+make() {
+  local image=$prefix/$1 suite=$2 folder=$3 key
+  shift 3
+  if [[ $image_builder == buildah ]]; then "$here/base.sh" "$suite"; fi
+  key=$( (cd "$folder" && find . -type f -print0 | sort -z | xargs -0 sha256sum && echo "$suite $*") | fingerprint)
+  if [[ $(built_from "$image") != "$key" ]]; then
+    step "building the image $image" -- build_image "$image" "$folder" --build-arg BASE="$(base_of "$suite")" "$@"
+    record_built "$image" "$key"
+  fi
+  images+=("$image")
+}
+
+if [[ $image_builder == buildah ]]; then "$here/../cluster/packages.sh" image; fi
+"$here/seaweedfs.sh"
+lock_images
+images=()
+make postgres:15 bookworm "$here/postgres" --build-arg MAJOR=15
+make postgres:18 sid "$here/postgres" --build-arg MAJOR=18
+make tools:1 sid "$here/tools"
+
+s3=$image_store/s3
+mkdir -p "$s3"
+cp "$here"/s3/* "$bin/weed" "$s3/"
+make s3:1 trixie "$s3"
+
+"$here/load.sh" "${images[@]}"
