@@ -146,6 +146,9 @@ pub struct BackupPolicyStatus {
     /// The newest slot that was decided on: run, caught up or skipped. The cursor of the schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scheduled_time: Option<Time>,
+    /// The schedule with its time zone that `lastScheduledTime` was decided under. An edited one counts from the time of the edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
     /// The next slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_scheduled_time: Option<Time>,
