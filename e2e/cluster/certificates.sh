@@ -62,4 +62,4 @@ client kubelet "/O=system:nodes/CN=system:node:$node_name"
 client proxy /CN=system:kube-proxy
 client dns /CN=system:dns
 client provisioner /CN=system:hostpath-provisioner
-touch done
+touch "done"

@@ -1,5 +1,5 @@
 # Lists what the cluster puts on the machine, each kind by a mark that only it bears. Sourced by the other scripts.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 
 # Each container has a monitor, told apart by the socket of our containerd in its command line.
 our_shims() {

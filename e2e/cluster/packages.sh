@@ -10,6 +10,7 @@ declare -A packages=(
   [cluster]="containerd runc containernetworking-plugins nftables conntrack iproute2 socat openssl util-linux curl ca-certificates buildah"
   [image]="buildah debootstrap ca-certificates"
   [test]="postgresql-15 python3-venv pkg-config zstd"
+  [lint]="shellcheck python3"
 )
 
 missing=()

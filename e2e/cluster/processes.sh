@@ -1,5 +1,5 @@
 # Starts processes that outlive this shell, and ends exactly those it started. Sourced by the other scripts.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154,SC2164
 # A process is recorded as "PID START": with the time it started, a number reused after a crash or a reboot is told apart.
 
 process_start() {

@@ -1,5 +1,5 @@
 # Decides which cluster is meant, and where its kubeconfig is. Sourced by the other scripts, after settings.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 
 # foreign: the one KUBECONFIG names. kind: one in the running Docker engine. own: processes of this machine.
 which_cluster() {

@@ -58,5 +58,6 @@ key=$( (cat Dockerfile && echo "$runtime_key" && sha256sum <"$context/holdfast")
 if [[ $(built_from "$image") != "$key" ]]; then
   step "building the image $image" -- build_final
   record_built "$image" "$key"
+  remove_replaced
 fi
 "$here/load.sh" "$image"

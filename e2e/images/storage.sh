@@ -1,5 +1,5 @@
 # How images are built and kept. Sourced by the other scripts, after settings.sh and which-cluster.sh.
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154
 
 # vfs and chroot work without privileges that a container or a small machine may lack; the images are kept in the cache.
 image_store=$cache/images
@@ -43,6 +43,14 @@ tag_image() {
 built_from() {
   local file=$image_store/built/${1//[^a-zA-Z0-9.-]/_}
   if [[ -f $file ]] && has_image "$1"; then cat "$file"; fi
+}
+
+# The image that a new one of the same name replaced is of no more use, and vfs keeps a whole copy of each.
+remove_replaced() {
+  case $image_builder in
+  docker) docker image prune --force >/dev/null ;;
+  buildah) "${buildah[@]}" rmi --prune >/dev/null ;;
+  esac
 }
 
 record_built() { echo "$2" >"$image_store/built/${1//[^a-zA-Z0-9.-]/_}"; }

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Measures the worker beside the stock tools it replaces, and the controller with many policies. Takes some minutes.
+#
+#   bench.sh [worker | controller]
+set -euo pipefail
+# shellcheck source=environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+"$cluster_dir/packages.sh" test
+"$repository_dir/e2e/images/seaweedfs.sh"
+"$cluster_dir/build.sh" kubernetes etcd rclone
+step "building the program" -- cargo build --release --locked --package holdfast --bin holdfast
+program=${CARGO_TARGET_DIR:-target}/release/holdfast
+
+if [[ ${1:-worker} == worker ]]; then
+  python3 e2e/bench/worker.py --holdfast "$program" --weed "$bin/weed" --rclone "$bin/rclone"
+fi
+if [[ ${1:-controller} == controller ]]; then
+  python3 e2e/bench/controller.py --holdfast "$program" --bin "$bin" --crds crds/yaml --kubectl "$bin/kubectl"
+fi

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Everything that can be told without running the product: format, clippy, licenses, scripts, the chart, generated files.
+set -euo pipefail
+# shellcheck source=environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+deny_version=0.20.2
+deny=$cache/tools/cargo-deny-$deny_version/bin/cargo-deny
+
+check_dependencies() {
+  "$deny" --all-features check licenses bans sources
+}
+
+# The database of known flaws is fetched from the internet; where it cannot be, that check alone is left out, and said so.
+check_advisories() {
+  local log
+  log=$(mktemp)
+  if "$deny" fetch db >"$log" 2>&1; then
+    "$deny" --all-features check --disable-fetch advisories
+  else
+    say "  SKIPPED: known flaws in dependencies (cargo deny check advisories): their database cannot be fetched from here:"
+    say "    $(grep -m 1 -i error "$log")"
+  fi
+  rm "$log"
+}
+
+check_scripts() {
+  git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run e2e/images/postgres/start-postgres e2e/images/s3/start-s3 |
+    xargs -0 shellcheck --external-sources --source-path SCRIPTDIR
+}
+
+check_chart() {
+  helm lint --strict charts/holdfast
+  "$cluster_dir/schemas.sh"
+  helm template holdfast charts/holdfast --namespace holdfast-system |
+    kubeconform -strict -summary -schema-location "$cache/schemas/current/{{.ResourceKind}}-{{.ResourceAPIVersion}}.json" \
+      -skip CustomResourceDefinition
+}
+
+say "Lint:"
+"$cluster_dir/packages.sh" lint
+"$cluster_dir/build.sh" kubernetes helm kubeconform
+if [[ ! -x $deny ]]; then
+  step "building cargo-deny $deny_version" -- nice cargo install --locked "cargo-deny@$deny_version" --root "${deny%/bin/*}"
+fi
+step "format" -- cargo fmt --all --check
+step "clippy" -- cargo clippy --workspace --all-targets --locked -- -D warnings
+step "licenses, sources and duplicates of dependencies" -- check_dependencies
+check_advisories
+step "scripts" -- check_scripts
+step "chart" -- check_chart
+step "generated files are current" -- cargo test --quiet --locked --package holdfast-crds --test generated
+say "Nothing to complain about."

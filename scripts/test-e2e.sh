@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The tests on the running cluster, with the image built here. `make test-e2e` brings both about first.
+set -euo pipefail
+# shellcheck source=environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+use_cluster
+"$cluster_dir/build.sh" kubernetes helm
+say "Tests on the cluster of $KUBECONFIG:"
+cargo test --package holdfast-e2e --locked
