@@ -1,5 +1,8 @@
 //! Generated files are those of this commit. `make generate` writes them (it sets `HOLDFAST_GENERATE`).
 
+// clippy.toml allows these in test functions; what test functions call is test code too.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
