@@ -31,7 +31,7 @@ fn every_engine_has_a_sample() {
         .filter(|sample| sample["kind"] == "BackupPolicy")
         .flat_map(|sample| serde_json::from_value::<BackupPolicy>(sample).unwrap().spec.sources)
         .collect();
-    let saved = |engine: &str| sources.iter().filter_map(|s| s.engine()).any(|e| e.kind() == engine);
+    let saved = |engine: &str| sources.iter().filter_map(holdfast_crds::Source::engine).any(|e| e.kind() == engine);
     // The schema names every engine beside the source's name; those of later versions say so.
     let crd = serde_json::to_value(holdfast_crds::all()).unwrap();
     let policy = crd.as_array().unwrap().iter().find(|c| c["spec"]["names"]["kind"] == "BackupPolicy").unwrap();
