@@ -63,19 +63,17 @@ impl Clients {
         Ok(Self { majors })
     }
 
-    fn client(&self, found: Option<(&u32, &PathBuf)>) -> Option<Client> {
-        found.map(|(major, folder)| Client { major: *major, folder: folder.clone() })
-    }
-
     /// The newest one: its psql speaks to every server.
     pub fn newest(&self) -> Result<Client, Failure> {
-        self.client(self.majors.last_key_value())
+        self.majors
+            .last_key_value()
+            .map(client)
             .ok_or_else(|| Failure::new(Reason::InvalidConfiguration, "there is no PostgreSQL client here"))
     }
 
     /// The one to dump a server with: of its own major version, or the nearest newer one; never an older one.
     pub fn to_dump(&self, server_major: u32, server_version: &str) -> Result<Client, Failure> {
-        self.client(self.majors.range(server_major..).next()).ok_or_else(|| {
+        self.majors.range(server_major..).next().map(client).ok_or_else(|| {
             Failure::new(
                 Reason::InvalidConfiguration,
                 format!(
@@ -93,7 +91,7 @@ impl Clients {
         let near = self.majors.range(oldest..).next();
         // An archive of an older tool is read by every newer one: where the image has none as new as the server, the newest will do.
         let any = self.majors.range(archive_major..).next_back();
-        self.client(near.or(any)).ok_or_else(|| {
+        near.or(any).map(client).ok_or_else(|| {
             Failure::new(
                 Reason::InvalidConfiguration,
                 format!(
@@ -113,6 +111,10 @@ impl Clients {
             None => "none".to_owned(),
         }
     }
+}
+
+fn client((major, folder): (&u32, &PathBuf)) -> Client {
+    Client { major: *major, folder: folder.clone() }
 }
 
 #[cfg(test)]
@@ -176,10 +178,7 @@ mod tests {
         let found = Clients::under(base.path()).unwrap();
         assert_eq!(found.majors.keys().copied().collect::<Vec<_>>(), [15, 18]);
         assert_eq!(found.newest().unwrap().tool("psql"), base.path().join("18/bin/psql"));
-        assert_eq!(
-            Clients::under(&base.path().join("none")).unwrap_err().reason,
-            Reason::InvalidConfiguration
-        );
+        assert_eq!(Clients::under(&base.path().join("none")).unwrap_err().reason, Reason::InvalidConfiguration);
     }
 
     #[test]

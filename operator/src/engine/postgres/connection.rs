@@ -44,7 +44,10 @@ impl Login {
     /// Reads the mounted Secret and writes the password file into `scratch`.
     pub fn prepare(host: &str, port: i32, tls: &TlsSpec, mounts: &Mounts, scratch: &Path) -> Result<Self, Failure> {
         let folder = mounts.credentials.as_deref().ok_or_else(|| {
-            Failure::new(Reason::InvalidConfiguration, format!("no credentials are mounted for postgres at {host}:{port}"))
+            Failure::new(
+                Reason::InvalidConfiguration,
+                format!("no credentials are mounted for postgres at {host}:{port}"),
+            )
         })?;
         let user = secret(folder, "username")?;
         if user.is_empty() {
@@ -139,10 +142,16 @@ fn ssl_mode(mode: TlsMode) -> &'static str {
 fn secret(folder: &Path, key: &str) -> Result<String, Failure> {
     let path = folder.join(key);
     let bytes = fs::read(&path).map_err(|error| {
-        Failure::new(Reason::InvalidConfiguration, format!("the mounted Secret's file {} cannot be read: {error}", path.display()))
+        Failure::new(
+            Reason::InvalidConfiguration,
+            format!("the mounted Secret's file {} cannot be read: {error}", path.display()),
+        )
     })?;
     let unusable = |what: &str| {
-        Failure::new(Reason::InvalidConfiguration, format!("the {key} in the Secret {what}: write it as one line of UTF-8"))
+        Failure::new(
+            Reason::InvalidConfiguration,
+            format!("the {key} in the Secret {what}: write it as one line of UTF-8"),
+        )
     };
     let mut text = String::from_utf8(bytes).map_err(|_| unusable("is not UTF-8"))?;
     if text.ends_with('\n') {
@@ -161,7 +170,10 @@ fn write_password_file(scratch: &Path, password: &str) -> Result<PathBuf, Failur
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let path = scratch.join(format!("pgpass-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let failed = |error: std::io::Error| {
-        Failure::new(Reason::InvalidConfiguration, format!("the password file {} cannot be written: {error}", path.display()))
+        Failure::new(
+            Reason::InvalidConfiguration,
+            format!("the password file {} cannot be written: {error}", path.display()),
+        )
     };
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
     if !password.is_empty() {
@@ -188,7 +200,13 @@ mod tests {
 
     fn prepare(username: &str, password: &str) -> Result<(Login, tempfile::TempDir), Failure> {
         let folder = tempfile::tempdir().unwrap();
-        let login = Login::prepare("db.svc", 5432, &TlsSpec::default(), &mounts(folder.path(), username, password), folder.path())?;
+        let login = Login::prepare(
+            "db.svc",
+            5432,
+            &TlsSpec::default(),
+            &mounts(folder.path(), username, password),
+            folder.path(),
+        )?;
         Ok((login, folder))
     }
 

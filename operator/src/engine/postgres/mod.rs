@@ -1,19 +1,43 @@
-//! PostgreSQL. Talks to the server through its own tools.
+//! PostgreSQL. Talks to the server through its own tools; docs/postgres.md tells users what that means.
+
+#[allow(dead_code, reason = "the restore that uses it comes next")]
+mod clients;
+mod connection;
+#[allow(dead_code, reason = "the restore that uses it comes next")]
+mod database;
+mod dump;
+#[allow(dead_code, reason = "the restore that uses it comes next")]
+mod server;
+mod trouble;
 
 use std::path::Path;
 
-use holdfast_crds::{OnExisting, PostgresSource, Reason};
+use holdfast_crds::{OnExisting, PostgresDatabases, PostgresSource, Reason};
 
 use super::{ArtifactSink, ArtifactSource, Dumped, Restored};
 use crate::store::manifest::Manifest;
 use crate::task::{Failure, Mounts, PostgresTarget};
+pub use clients::BASE_ENV;
+use connection::Login;
+use server::Server;
 
 /// Dumps the databases of a source.
 ///
 /// # Errors
 /// The reason, with one line a person can act on.
-pub async fn dump(_: &PostgresSource, _: &Mounts, _: &Path, _: &mut impl ArtifactSink) -> Result<Dumped, Failure> {
-    Err(Failure::new(Reason::InvalidConfiguration, "not there yet"))
+pub async fn dump(
+    source: &PostgresSource,
+    mounts: &Mounts,
+    scratch: &Path,
+    sink: &mut impl ArtifactSink,
+) -> Result<Dumped, Failure> {
+    let login = Login::prepare(&source.host, source.port, &source.tls, mounts, scratch)?;
+    let first = match source.selection() {
+        PostgresDatabases::Named(names) => names.first().map(String::as_str),
+        PostgresDatabases::All => None,
+    };
+    let server = Server::connect(login, first).await?;
+    dump::dump(source, &server, sink).await
 }
 
 /// Checks a target without touching it.

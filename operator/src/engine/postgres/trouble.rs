@@ -16,11 +16,6 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// Trouble that only has words.
-    pub fn unknown(words: impl Into<String>) -> Self {
-        Self { reason: None, sqlstate: None, words: words.into(), advice: "" }
-    }
-
     /// Whether the database that was asked for is not there.
     pub fn is_missing_database(&self) -> bool {
         self.words.contains("database \"") && self.words.ends_with("does not exist")
@@ -43,38 +38,86 @@ const CONNECTION: &[(&str, Reason, &str)] = &[
     ("too many clients already", Reason::SourceUnreachable, "raise max_connections or free connections"),
     ("remaining connection slots are reserved", Reason::SourceUnreachable, "raise max_connections or free connections"),
     ("too many connections for", Reason::SourceUnreachable, "raise the connection limit of the role or database"),
-    (
-        "password authentication failed",
-        Reason::SourceRefused,
-        "check user name and password in the Secret",
-    ),
+    ("password authentication failed", Reason::SourceRefused, "check user name and password in the Secret"),
     ("no password supplied", Reason::SourceRefused, "the server wants a password and the Secret has an empty one"),
-    ("no pg_hba.conf entry", Reason::SourceRefused, "allow this user, database and address in the server's pg_hba.conf, and check tls.mode"),
-    ("pg_hba.conf rejects connection", Reason::SourceRefused, "allow this user, database and address in the server's pg_hba.conf"),
-    ("authentication failed", Reason::SourceRefused, "check user name and password in the Secret, and the server's pg_hba.conf"),
+    (
+        "no pg_hba.conf entry",
+        Reason::SourceRefused,
+        "allow this user, database and address in the server's pg_hba.conf, and check tls.mode",
+    ),
+    (
+        "pg_hba.conf rejects connection",
+        Reason::SourceRefused,
+        "allow this user, database and address in the server's pg_hba.conf",
+    ),
+    (
+        "authentication failed",
+        Reason::SourceRefused,
+        "check user name and password in the Secret, and the server's pg_hba.conf",
+    ),
     ("is not permitted to log in", Reason::SourceRefused, "the role needs LOGIN"),
     ("permission denied for database", Reason::SourceRefused, "grant the role CONNECT on the database"),
     ("is not currently accepting connections", Reason::SourceRefused, "the database has ALLOW_CONNECTIONS false"),
-    ("unsupported startup parameter", Reason::SourceRefused, "this is a connection pooler: name the server itself as host"),
-    ("certificate verify failed", Reason::SourceRefused, "the server's certificate is not from an authority in tls.caBundle"),
-    ("does not match host name", Reason::SourceRefused, "the server's certificate is for another host name: check host, or use VerifyCa"),
-    ("server does not support SSL", Reason::SourceRefused, "turn TLS on at the server, or set tls.mode to Prefer or Disable"),
+    (
+        "unsupported startup parameter",
+        Reason::SourceRefused,
+        "this is a connection pooler: name the server itself as host",
+    ),
+    (
+        "certificate verify failed",
+        Reason::SourceRefused,
+        "the server's certificate is not from an authority in tls.caBundle",
+    ),
+    (
+        "does not match host name",
+        Reason::SourceRefused,
+        "the server's certificate is for another host name: check host, or use VerifyCa",
+    ),
+    (
+        "server does not support SSL",
+        Reason::SourceRefused,
+        "turn TLS on at the server, or set tls.mode to Prefer or Disable",
+    ),
     ("Connection refused", Reason::SourceUnreachable, "check host and port and that the server runs"),
     ("could not translate host name", Reason::SourceUnreachable, "check host: the name does not resolve"),
-    ("timeout expired", Reason::SourceUnreachable, "check host and port and that no NetworkPolicy or firewall is in the way"),
-    ("Connection timed out", Reason::SourceUnreachable, "check host and port and that no NetworkPolicy or firewall is in the way"),
+    (
+        "timeout expired",
+        Reason::SourceUnreachable,
+        "check host and port and that no NetworkPolicy or firewall is in the way",
+    ),
+    (
+        "Connection timed out",
+        Reason::SourceUnreachable,
+        "check host and port and that no NetworkPolicy or firewall is in the way",
+    ),
     ("No route to host", Reason::SourceUnreachable, "check host and the network"),
     ("Network is unreachable", Reason::SourceUnreachable, "check host and the network"),
-    ("Connection reset by peer", Reason::SourceUnreachable, "check that the server runs and speaks PostgreSQL on this port"),
+    (
+        "Connection reset by peer",
+        Reason::SourceUnreachable,
+        "check that the server runs and speaks PostgreSQL on this port",
+    ),
     ("No such file or directory", Reason::SourceUnreachable, "check host and that the server runs"),
-    ("server closed the connection unexpectedly", Reason::SourceUnreachable, "check that the server runs and speaks PostgreSQL on this port"),
-    ("received invalid response to SSL", Reason::SourceUnreachable, "check that the server speaks PostgreSQL on this port"),
+    (
+        "server closed the connection unexpectedly",
+        Reason::SourceUnreachable,
+        "check that the server runs and speaks PostgreSQL on this port",
+    ),
+    (
+        "received invalid response to SSL",
+        Reason::SourceUnreachable,
+        "check that the server speaks PostgreSQL on this port",
+    ),
     ("does not exist", Reason::SourceRefused, "check the names of the user and of the database"),
 ];
 
 /// Words of a failed command, with what they mean.
 const COMMAND: &[(&str, Option<Reason>, &str)] = &[
-    ("permission denied", Some(Reason::SourceRefused), "grant it to the role; docs/postgres.md tells which rights are needed"),
+    (
+        "permission denied",
+        Some(Reason::SourceRefused),
+        "grant it to the role; docs/postgres.md tells which rights are needed",
+    ),
     (
         "row-level security",
         Some(Reason::SourceRefused),
@@ -116,14 +159,17 @@ pub(super) fn of_tool(stderr: &str) -> Trouble {
         .lines()
         .filter_map(|line| {
             let (_, rest) = line.split_once(": ")?;
-            let what = rest.strip_prefix("error: ").or_else(|| rest.strip_prefix("detail: Error message from server: "));
-            what.or_else(|| rest.strip_prefix("fatal: ")).map(|words| words.trim_start_matches("could not execute query: "))
+            let what =
+                rest.strip_prefix("error: ").or_else(|| rest.strip_prefix("detail: Error message from server: "));
+            what.or_else(|| rest.strip_prefix("fatal: "))
+                .map(|words| words.trim_start_matches("could not execute query: "))
         })
         .collect();
     if errors.is_empty() {
         return command(stderr.lines().next_back().unwrap_or("it gave no reason"));
     }
-    command(&errors.join(": "))
+    let sentences: Vec<&str> = errors.iter().map(|words| words.trim_end_matches('.')).collect();
+    command(&sentences.join(": "))
 }
 
 /// A line of `VERBOSITY verbose`: `psql:<stdin>:1: ERROR:  42501: permission denied`. The word before the code may be translated.
@@ -251,9 +297,11 @@ mod tests {
         assert_eq!(found.reason, None);
         assert_eq!(
             found.words,
-            "Dumping the contents of table \"big\" failed: PQgetResult() failed.: FATAL:  terminating connection due to administrator command"
+            "Dumping the contents of table \"big\" failed: PQgetResult() failed: FATAL:  terminating connection due to administrator command"
         );
-        let refused = of_tool("pg_dump: error: query failed: ERROR:  permission denied for table secret\npg_dump: detail: Query was: LOCK TABLE");
+        let refused = of_tool(
+            "pg_dump: error: query failed: ERROR:  permission denied for table secret\npg_dump: detail: Query was: LOCK TABLE",
+        );
         assert_eq!(refused.reason, Some(Reason::SourceRefused));
         let silent = of_tool("");
         assert_eq!(silent.words, "it gave no reason");

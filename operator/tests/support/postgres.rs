@@ -1,0 +1,501 @@
+//! A PostgreSQL server of the tests' own, and a sink and a source that keep artifacts in memory.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is part of tests")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use holdfast::engine::{ArtifactMetadata, ArtifactSink, ArtifactSource, Inspect, Inspection};
+use holdfast::store::manifest::{ArtifactEntry, FORMAT_VERSION, Manifest};
+use holdfast::task::{Failure, Mounts, PostgresTarget, RestoreTarget, Target};
+use holdfast_crds::{PasswordSecret, PostgresSource, Reason};
+
+/// Where the tests' own tools are.
+pub const BIN: &str = "/usr/lib/postgresql/15/bin";
+/// Password of the superuser: full of what password files treat in a special way.
+pub const PASSWORD: &str = "p:a\\ss 'w\"ord";
+
+/// A running server. The last test that holds it ends it.
+pub struct Cluster {
+    folder: tempfile::TempDir,
+    pub port: u16,
+    stop: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Cluster {
+    /// The server that the tests of this binary share.
+    pub fn shared() -> Arc<Self> {
+        static CURRENT: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+        let mut current = CURRENT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(cluster) = current.upgrade() {
+            return cluster;
+        }
+        let cluster = Arc::new(Self::start());
+        *current = Arc::downgrade(&cluster);
+        cluster
+    }
+
+    /// A server of one test's own.
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("holdfast-pg").tempdir().unwrap();
+        let password = folder.path().join("password");
+        fs::write(&password, PASSWORD).unwrap();
+        give_to_server_user(folder.path());
+        give_to_server_user(&password);
+        let data = folder.path().join("data");
+        let made = as_server_user(&format!("{BIN}/initdb"))
+            .args(["--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync"])
+            .args(["--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums"])
+            .arg(format!("--pwfile={}", password.display()))
+            .arg(&data)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if let Some(stop) = serve(folder.path(), port) {
+                return Self { folder, port, stop: Some(stop) };
+            }
+        }
+        panic!("the server does not start: {}", fs::read_to_string(folder.path().join("log")).unwrap_or_default());
+    }
+
+    fn psql(&self, database: &str) -> Command {
+        let mut command = Command::new(format!("{BIN}/psql"));
+        command
+            .env_clear()
+            .env("PGHOST", self.folder.path())
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", "postgres")
+            .env("PGDATABASE", database)
+            .env("LC_ALL", "C")
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
+        command
+    }
+
+    /// Runs SQL as the superuser; what it writes.
+    pub fn sql(&self, database: &str, script: &str) -> String {
+        match self.try_sql(database, script) {
+            Ok(output) => output,
+            Err(error) => panic!("{error}\n{}", script.chars().take(300).collect::<String>()),
+        }
+    }
+
+    /// Runs SQL as the superuser; what it writes, or its error.
+    pub fn try_sql(&self, database: &str, script: &str) -> Result<String, String> {
+        let mut child =
+            self.psql(database).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let script = script.to_owned();
+        let writer = std::thread::spawn(move || stdin.write_all(script.as_bytes()));
+        let output = child.wait_with_output().unwrap();
+        let _ = writer.join().unwrap();
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout).unwrap().trim_end().to_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    /// Makes an empty database, of whatever name.
+    pub fn create_database(&self, name: &str) {
+        self.sql("postgres", &format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\"")));
+    }
+
+    /// Whether there is such a database.
+    pub fn has_database(&self, name: &str) -> bool {
+        self.databases().iter().any(|database| database == name)
+    }
+
+    /// Names of all databases.
+    pub fn databases(&self) -> Vec<String> {
+        let text = self.sql("postgres", "SELECT json_agg(datname ORDER BY datname) FROM pg_database");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// A source on this server.
+    pub fn source(&self) -> PostgresSource {
+        PostgresSource {
+            host: "127.0.0.1".into(),
+            port: i32::from(self.port),
+            credentials_secret: PasswordSecret { name: "postgres".into(), ..PasswordSecret::default() },
+            ..PostgresSource::default()
+        }
+    }
+
+    /// A target on this server.
+    pub fn target(&self, mounts: &Mounts, database: Option<&str>) -> RestoreTarget {
+        RestoreTarget {
+            source: "db".into(),
+            mounts: mounts.clone(),
+            server: Target::Postgres(PostgresTarget {
+                host: "127.0.0.1".into(),
+                port: i32::from(self.port),
+                database: database.map(ToOwned::to_owned),
+                tls: holdfast_crds::TlsSpec::default(),
+            }),
+        }
+    }
+
+    /// Everything a catalogue says of a database's objects, and a hash of all rows of each table.
+    pub fn fingerprint(&self, database: &str) -> String {
+        let schema = Command::new(format!("{BIN}/pg_dump"))
+            .env_clear()
+            .env("PGHOST", self.folder.path())
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", "postgres")
+            .env("PGDATABASE", database)
+            .args(["--schema-only", "--no-password"])
+            .output()
+            .unwrap();
+        assert!(schema.status.success(), "{}", String::from_utf8_lossy(&schema.stderr));
+        let schema: String = String::from_utf8(schema.stdout)
+            .unwrap()
+            .lines()
+            .filter(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict "))
+            .fold(String::new(), |all, line| all + line + "\n");
+        schema + &self.row_hashes(database)
+    }
+
+    /// A hash of all rows of each table and sequence and of all large objects.
+    pub fn row_hashes(&self, database: &str) -> String {
+        let script = r"
+SELECT format('SELECT %L, count(*), md5(coalesce(string_agg(t::text, E''\n'' ORDER BY t::text), '''')) FROM ONLY %s t;',
+              c.oid::regclass::text, c.oid::regclass)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'm', 'S') AND n.nspname !~ '^pg_|^information_schema$' ORDER BY c.oid::regclass::text \gexec
+SELECT 'large objects', count(*), md5(coalesce(string_agg(m.oid || ':' || md5(lo_get(m.oid)), E'\n' ORDER BY m.oid), ''))
+  FROM pg_largeobject_metadata m;";
+        self.sql(database, script)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.stop.take() {
+            drop(stop);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts the server on a thread that lives as long as the server: the kernel ends the server with that thread, whatever happens.
+fn serve(folder: &Path, port: u16) -> Option<(Sender<()>, JoinHandle<()>)> {
+    let folder = folder.to_owned();
+    let (stop, stopped): (Sender<()>, Receiver<()>) = channel();
+    let (tell, told) = channel();
+    let thread = std::thread::spawn(move || {
+        let mut child = postgres(&folder, port).spawn().unwrap();
+        let ready = until_ready(&mut child, &folder, port);
+        tell.send(ready).unwrap();
+        if ready {
+            let _ = stopped.recv();
+        }
+        // An immediate shutdown: nobody needs what is in there.
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT);
+        let _ = child.wait();
+    });
+    if told.recv().unwrap() {
+        Some((stop, thread))
+    } else {
+        thread.join().unwrap();
+        None
+    }
+}
+
+fn postgres(folder: &Path, port: u16) -> Command {
+    let log = fs::File::create(folder.join("log")).unwrap();
+    let mut command = as_server_user(&format!("{BIN}/postgres"));
+    command
+        .arg("-D")
+        .arg(folder.join("data"))
+        .arg("-k")
+        .arg(folder)
+        .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
+        .args([
+            "-c",
+            "fsync=off",
+            "-c",
+            "full_page_writes=off",
+            "-c",
+            "shared_buffers=32MB",
+            "-c",
+            "max_connections=60",
+        ])
+        .args(["-c", "timezone=UTC", "-c", "max_prepared_transactions=4"])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    command
+}
+
+fn until_ready(child: &mut Child, folder: &Path, port: u16) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_mins(1) {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        let asked = Command::new(format!("{BIN}/pg_isready"))
+            .args(["-q", "-t", "5", "-h", &folder.display().to_string(), "-p", &port.to_string()])
+            .status()
+            .unwrap();
+        if asked.success() {
+            return true;
+        }
+    }
+    false
+}
+
+fn is_root() -> bool {
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0
+}
+
+/// The server refuses to run as root.
+fn as_server_user(program: &str) -> Command {
+    let mut command;
+    if is_root() {
+        command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=KILL", program]);
+    } else {
+        command = Command::new(program);
+    }
+    command.env("LC_ALL", "C").current_dir("/").process_group(0);
+    command
+}
+
+fn give_to_server_user(path: &Path) {
+    if !is_root() {
+        return;
+    }
+    let id = |flag: &str| -> u32 {
+        let output = Command::new("id").args([flag, "postgres"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    };
+    std::os::unix::fs::chown(path, Some(id("-u")), Some(id("-g"))).unwrap();
+}
+
+/// Waits for a condition.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_mins(1), "{what} did not happen");
+        std::thread::yield_now();
+    }
+}
+
+/// A Secret as the kubelet mounts it, and a folder for the engine.
+pub struct Secret {
+    folder: tempfile::TempDir,
+    pub mounts: Mounts,
+}
+
+impl Secret {
+    /// The superuser's.
+    pub fn superuser() -> Self {
+        Self::of("postgres", PASSWORD)
+    }
+
+    /// Somebody's. The files end with a newline, as those do that people make by hand.
+    pub fn of(user: &str, password: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let credentials = folder.path().join("credentials");
+        fs::create_dir(&credentials).unwrap();
+        fs::write(credentials.join("username"), format!("{user}\n")).unwrap();
+        fs::write(credentials.join("password"), format!("{password}\n")).unwrap();
+        Self { folder, mounts: Mounts { credentials: Some(credentials), ca: None } }
+    }
+
+    /// Where the engine may write password files.
+    pub fn scratch(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// What the engine has left behind there.
+    pub fn leftovers(&self) -> Vec<String> {
+        let names = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name != "credentials").collect()
+    }
+}
+
+/// An artifact in memory.
+pub struct Stored {
+    pub entry: ArtifactEntry,
+    pub bytes: Vec<u8>,
+}
+
+/// What a sink does before it has read this many bytes' worth of a stream: a test's chance to act in the middle.
+type Hook = Box<dyn FnMut(usize) + Send>;
+
+/// Keeps artifacts in memory.
+#[derive(Default)]
+pub struct MemorySink {
+    pub stored: Vec<Stored>,
+    /// Called with the number of bytes read so far, before each read.
+    pub hook: Option<Hook>,
+}
+
+impl ArtifactSink for MemorySink {
+    async fn store(
+        &mut self,
+        name: &str,
+        mut stream: Box<dyn Read + Send>,
+        mut inspect: Box<dyn Inspect>,
+        metadata: ArtifactMetadata,
+    ) -> Result<Inspection, Failure> {
+        let mut hook = self.hook.take();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            let mut buffer = vec![0; 65_536];
+            loop {
+                if let Some(hook) = &mut hook {
+                    hook(bytes.len());
+                }
+                let n = stream
+                    .read(&mut buffer)
+                    .map_err(|error| Failure::new(Reason::SourceIncomplete, error.to_string()))?;
+                if n == 0 {
+                    return Ok((inspect.finish()?, bytes));
+                }
+                inspect.feed(&buffer[..n])?;
+                bytes.extend_from_slice(&buffer[..n]);
+            }
+        });
+        let (inspection, bytes) = read.await.unwrap()?;
+        let mut properties = metadata.properties;
+        properties.extend(inspection.properties.clone());
+        self.stored.push(Stored {
+            entry: ArtifactEntry {
+                key: format!("ns/policy/run/db/{name}"),
+                name: name.to_owned(),
+                format: metadata.format,
+                database: metadata.database,
+                stored_bytes: bytes.len() as u64,
+                source_bytes: bytes.len() as u64,
+                compression: "none".to_owned(),
+                items: i64::try_from(inspection.items.len()).unwrap(),
+                item_counts: inspection.items.clone(),
+                roles: metadata.roles,
+                extensions: metadata.extensions,
+                properties,
+                ..ArtifactEntry::default()
+            },
+            bytes,
+        });
+        Ok(inspection)
+    }
+}
+
+impl MemorySink {
+    /// The artifact of a name.
+    pub fn artifact(&self, name: &str) -> &Stored {
+        self.stored.iter().find(|stored| stored.entry.name == name).unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    /// Counts of rows by table.
+    pub fn counts(&self, name: &str) -> BTreeMap<String, i64> {
+        self.artifact(name).entry.item_counts.iter().map(|item| (item.name.clone(), item.count)).collect()
+    }
+
+    /// The manifest that the worker would write.
+    pub fn manifest(&self, tool_version: &str, server_version: &str) -> Manifest {
+        let now = "2026-11-21T02:00:00Z".parse().unwrap();
+        Manifest {
+            format_version: FORMAT_VERSION,
+            run_id: "20261121T020000Z-3f9a1c".into(),
+            cluster_uid: "cluster".into(),
+            namespace: "ns".into(),
+            policy: "policy".into(),
+            policy_uid: "uid".into(),
+            source: "db".into(),
+            engine: "postgres".into(),
+            run_sources: vec!["db".into()],
+            slot: now,
+            start_time: now,
+            end_time: now,
+            artifacts: self.stored.iter().map(|stored| stored.entry.clone()).collect(),
+            items: self.stored.iter().map(|stored| stored.entry.items).sum(),
+            consistency: "snapshot".into(),
+            server_version: server_version.into(),
+            tool_version: tool_version.into(),
+            holdfast_version: "test".into(),
+            unknown: BTreeMap::new(),
+        }
+    }
+
+    /// A source of what was stored.
+    pub fn into_source(self) -> MemorySource {
+        MemorySource { stored: self.stored, spoil: None, fetched: 0 }
+    }
+}
+
+/// How a source spoils an artifact.
+#[derive(Clone, Copy, Debug)]
+pub enum Spoil {
+    /// The last bytes never come, since the stored bytes turn out to be others than those written.
+    Checksum,
+    /// The stream stops after this many bytes, with a network's failure.
+    CutAt(usize),
+}
+
+/// Gives artifacts out of memory.
+pub struct MemorySource {
+    pub stored: Vec<Stored>,
+    pub spoil: Option<Spoil>,
+    /// How many artifacts have been asked for.
+    pub fetched: usize,
+}
+
+impl ArtifactSource for MemorySource {
+    async fn fetch(
+        &mut self,
+        artifact: &ArtifactEntry,
+        mut sink: Box<dyn Write + Send>,
+        mut inspect: Box<dyn Inspect>,
+    ) -> Result<(u64, Inspection), Failure> {
+        self.fetched += 1;
+        let stored =
+            self.stored.iter().find(|stored| stored.entry.key == artifact.key).expect("the artifact is stored");
+        let bytes = stored.bytes.clone();
+        let spoil = self.spoil;
+        let write = tokio::task::spawn_blocking(move || {
+            let held = match spoil {
+                Some(Spoil::CutAt(at)) => bytes.len().saturating_sub(at),
+                _ => 1024.min(bytes.len()),
+            };
+            let (first, last) = bytes.split_at(bytes.len() - held);
+            let failed =
+                |error: std::io::Error| Failure::new(Reason::RestoreFailed, format!("the tool's input: {error}"));
+            for chunk in first.chunks(65_536) {
+                inspect.feed(chunk)?;
+                sink.write_all(chunk).map_err(failed)?;
+            }
+            match spoil {
+                Some(Spoil::Checksum) => {
+                    return Err(Failure::new(Reason::ChecksumMismatch, "it is not what was stored"));
+                }
+                Some(Spoil::CutAt(_)) => return Err(Failure::new(Reason::StoreUnreachable, "the store went away")),
+                None => {}
+            }
+            inspect.feed(last)?;
+            sink.write_all(last).map_err(failed)?;
+            sink.flush().map_err(failed)?;
+            drop(sink);
+            Ok((bytes.len() as u64, inspect.finish()?))
+        });
+        write.await.unwrap()
+    }
+}
+
+/// A schema with what dumps find hard.
+pub const RICH: &str = include_str!("rich.sql");
