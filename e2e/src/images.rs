@@ -1,0 +1,80 @@
+//! The Pods of servers and tools that tests start, from the images that `make test-images` builds. Pure.
+
+use serde_json::{Value, json};
+
+/// A Pod with a Postgres server, whose password for `postgres` is in the Secret `<name>-server`. Its data goes with it.
+pub fn postgres_pod(name: &str, version: u32) -> Value {
+    pod(
+        name,
+        999,
+        &format!("postgres:{version}"),
+        &json!({
+            "env": [{"name": "POSTGRES_PASSWORD_FILE", "value": "/secret/password"}],
+            "args": [
+            "-c", "fsync=off", "-c", "max_connections=200", "-c", "shared_buffers=64MB",
+            "-c", "max_locks_per_transaction=256", "-c", "max_prepared_transactions=50",
+        ],
+        "volumeMounts": [
+                {"name": "secret", "mountPath": "/secret", "readOnly": true},
+                {"name": "data", "mountPath": "/var/lib/postgresql"},
+            ],
+        }),
+    )
+}
+
+/// A Pod with an S3 server, whose keys are in the Secret `<name>-server`. Its data goes with it.
+pub fn s3_pod(name: &str) -> Value {
+    pod(
+        name,
+        65532,
+        "s3:1",
+        &json!({
+            "volumeMounts": [
+                {"name": "secret", "mountPath": "/etc/s3", "readOnly": true},
+                {"name": "data", "mountPath": "/data"},
+            ],
+        }),
+    )
+}
+
+/// What the Secret of an S3 server holds: who may do everything.
+pub fn s3_identities(access_key: &str, secret_key: &str) -> Value {
+    let identities = json!({"identities": [{
+        "name": "all",
+        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }]});
+    json!({"identities.json": identities.to_string()})
+}
+
+/// A Pod with what a person has at hand without Holdfast: psql, pg_restore, zstd, rclone.
+pub fn tools_pod(name: &str) -> Value {
+    pod(name, 65532, "tools:1", &json!({"env": [{"name": "RCLONE_CONFIG", "value": "/dev/null"}]}))
+}
+
+fn pod(name: &str, user: u32, image: &str, container: &Value) -> Value {
+    let prefix = std::env::var("TEST_IMAGES").unwrap_or_else(|_| "localhost/holdfast-test".to_owned());
+    let mut container = container.clone();
+    container["name"] = json!("server");
+    container["image"] = json!(format!("{prefix}/{image}"));
+    container["imagePullPolicy"] = json!("IfNotPresent");
+    container["securityContext"] = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"server": name}},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": user, "runAsGroup": user, "fsGroup": user,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "volumes": [
+                {"name": "secret", "secret": {"secretName": format!("{name}-server"), "optional": true}},
+                {"name": "data", "emptyDir": {}},
+            ],
+            "containers": [container],
+        },
+    })
+}

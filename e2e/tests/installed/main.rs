@@ -1,0 +1,6 @@
+//! Scenarios with the operator as `make install` puts it into a cluster.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
+mod admission;
+mod no_false_success;
+mod roundtrip;
