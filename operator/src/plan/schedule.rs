@@ -20,7 +20,7 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
 
 use cron::Cron;
-pub use due::{Due, Missed, SoFar, due};
+pub use due::{Due, Missed, SoFar, WhyMissed, due};
 
 /// The shortest interval of `@every`, in seconds.
 const SHORTEST_INTERVAL: i64 = 10;

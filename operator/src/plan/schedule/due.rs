@@ -152,3 +152,6 @@ fn in_force(spec: &BackupPolicySpec) -> String {
 fn just_before(instant: Timestamp) -> Timestamp {
     instant.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(instant)
 }
+
+#[cfg(test)]
+mod tests;
