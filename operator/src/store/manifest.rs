@@ -2,11 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use holdfast_crds::Reason;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::task::Failure;
+
 /// The `formatVersion` this version writes. A manifest with a greater one is refused, never guessed at.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// A manifest larger than this is none.
+pub const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 
 /// At most this many per-item counts are kept in a manifest; the totals are always exact.
 pub const MAX_ITEM_COUNTS: usize = 10_000;
@@ -54,6 +61,44 @@ pub struct Manifest {
     /// Fields of later versions.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// Where it is none, or one of a later format: [`Reason::InvalidConfiguration`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, Failure> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version {
+            format_version: u32,
+        }
+        let invalid = |why: String| Failure::new(Reason::InvalidConfiguration, why);
+        let version: Version = serde_json::from_slice(bytes).map_err(|e| invalid(format!("not a manifest: {e}")))?;
+        if version.format_version > FORMAT_VERSION {
+            return Err(invalid(format!(
+                "a manifest of format {}, and this version of Holdfast knows {FORMAT_VERSION}: use the version that wrote it",
+                version.format_version
+            )));
+        }
+        serde_json::from_slice(bytes).map_err(|e| invalid(format!("not a manifest: {e}")))
+    }
+
+    /// The manifest as it is stored: JSON for people, too.
+    ///
+    /// # Errors
+    /// Where it is larger than [`MAX_MANIFEST_BYTES`]: [`Reason::InvalidConfiguration`].
+    pub fn to_bytes(&self) -> Result<Bytes, Failure> {
+        let invalid = |why: String| Failure::new(Reason::InvalidConfiguration, why);
+        let mut json =
+            serde_json::to_vec_pretty(self).map_err(|e| invalid(format!("the manifest cannot be written: {e}")))?;
+        json.push(b'\n');
+        if json.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(invalid(format!("the manifest would have {} bytes: split the source", json.len())));
+        }
+        Ok(Bytes::from(json))
+    }
 }
 
 /// One object of a backup.

@@ -1,4 +1,8 @@
 //! The bucket: keys, manifests, the catalogue of what is there, and the S3 client.
 
+pub mod catalogue;
+pub mod client;
+mod credentials;
+mod failure;
 pub mod keys;
 pub mod manifest;

@@ -1,0 +1,184 @@
+//! What the bucket holds of a policy: one listing, and the manifests in it. Talks to the bucket.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::StreamExt;
+use holdfast_crds::Reason;
+use jiff::Timestamp;
+
+use super::client::{Bucket, ObjectInfo};
+use super::keys::{PolicyFolder, slot_of_run};
+use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use crate::task::Failure;
+
+/// Manifests that are read side by side.
+const READERS: usize = 16;
+
+/// The runs of a policy, as the bucket tells them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Catalogue {
+    /// The oldest first.
+    pub runs: Vec<CatalogueRun>,
+    /// What was listed as a manifest and is none that can be trusted, with the reason: one line each.
+    pub in_doubt: Vec<String>,
+}
+
+/// A run, as its manifests tell it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CatalogueRun {
+    /// Its folder.
+    pub run_id: String,
+    /// The instant it stands for.
+    pub slot: Timestamp,
+    /// Names of all its sources.
+    pub run_sources: BTreeSet<String>,
+    /// The manifests that are there, by source.
+    pub manifests: BTreeMap<String, Manifest>,
+    /// When the newest of its manifests was stored, by the store's clock.
+    pub stored: Option<Timestamp>,
+}
+
+impl CatalogueRun {
+    /// Whether every source of the run has its manifest.
+    pub fn is_complete(&self) -> bool {
+        !self.run_sources.is_empty() && self.run_sources.iter().all(|s| self.manifests.contains_key(s))
+    }
+}
+
+/// Reads all of a policy's folder.
+///
+/// # Errors
+/// Where the listing or a manifest cannot be had. A manifest that can be had and not be trusted is no error: it is `in_doubt`.
+pub async fn read(bucket: &Bucket, folder: &PolicyFolder) -> Result<Catalogue, Failure> {
+    let listed = bucket.list(folder.prefix()).await?;
+    let manifests = listed.into_iter().filter(|object| folder.manifest_of(&object.key).is_some());
+    let read: Vec<Result<(ObjectInfo, Result<Manifest, Failure>), Failure>> = futures::stream::iter(manifests)
+        .map(|object| async move {
+            let manifest = match bucket.get(&object.key, MAX_MANIFEST_BYTES).await? {
+                Some(bytes) => Manifest::parse(&bytes),
+                None => Err(Failure::new(Reason::ListIncomplete, "it is listed and not there")),
+            };
+            Ok((object, manifest))
+        })
+        .buffer_unordered(READERS)
+        .collect()
+        .await;
+    Ok(assemble(folder, read.into_iter().collect::<Result<_, _>>()?))
+}
+
+/// Sorts manifests into runs. A manifest must say the same as its key, and name objects of its own folder only. Pure.
+fn assemble(folder: &PolicyFolder, read: Vec<(ObjectInfo, Result<Manifest, Failure>)>) -> Catalogue {
+    let mut catalogue = Catalogue::default();
+    let mut runs: BTreeMap<String, CatalogueRun> = BTreeMap::new();
+    for (object, manifest) in read {
+        match manifest.map_err(|f| f.message).and_then(|m| trusted(folder, &object.key, m)) {
+            Ok(manifest) => {
+                let run = runs.entry(manifest.run_id.clone()).or_insert_with(|| CatalogueRun {
+                    run_id: manifest.run_id.clone(),
+                    slot: manifest.slot,
+                    run_sources: BTreeSet::new(),
+                    manifests: BTreeMap::new(),
+                    stored: None,
+                });
+                run.run_sources.extend(manifest.run_sources.iter().cloned());
+                run.stored = run.stored.max(object.modified);
+                run.manifests.insert(manifest.source.clone(), manifest);
+            }
+            Err(why) => catalogue.in_doubt.push(format!("{}: {why}", object.key)),
+        }
+    }
+    catalogue.in_doubt.sort();
+    catalogue.runs = runs.into_values().collect();
+    catalogue.runs.sort_by(|a, b| (a.slot, &a.run_id).cmp(&(b.slot, &b.run_id)));
+    catalogue
+}
+
+fn trusted(folder: &PolicyFolder, key: &str, manifest: Manifest) -> Result<Manifest, String> {
+    let (run_id, source) = folder.manifest_of(key).ok_or("not a manifest's key")?;
+    if manifest.run_id != run_id || manifest.source != source {
+        return Err(format!("says it is source {} of run {}", manifest.source, manifest.run_id));
+    }
+    if slot_of_run(run_id) != Some(manifest.slot) {
+        return Err(format!("says its slot is {}", manifest.slot));
+    }
+    let own = folder.run(run_id).source(source);
+    if let Some(stranger) = manifest.artifacts.iter().find(|a| !a.key.starts_with(own.prefix()) || a.key == key) {
+        return Err(format!("names {}, which is not in its own folder", stranger.key));
+    }
+    Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_crds::S3Spec;
+    use serde_json::json;
+
+    use super::*;
+    use crate::task::Scope;
+
+    const RUN: &str = "20261121T020000Z-3f9a1c";
+
+    fn folder() -> PolicyFolder {
+        let scope =
+            Scope { cluster_uid: "c".into(), namespace: "shop".into(), policy: "daily".into(), policy_uid: "p".into() };
+        PolicyFolder::new(&S3Spec::default(), &scope)
+    }
+
+    fn manifest(source: &str, changes: &serde_json::Value) -> Result<Manifest, Failure> {
+        let mut json = json!({
+            "formatVersion": 1, "runId": RUN, "clusterUid": "c", "namespace": "shop", "policy": "daily", "policyUid": "p",
+            "source": source, "engine": "postgres", "runSources": ["db", "files"], "slot": "2026-11-21T02:00:00Z",
+            "startTime": "2026-11-21T02:00:01Z", "endTime": "2026-11-21T02:00:02Z", "items": 1, "consistency": "snapshot",
+            "serverVersion": "15", "toolVersion": "15", "holdfastVersion": "0", "later": {"kept": true},
+            "artifacts": [{
+                "key": format!("shop/daily/{RUN}/{source}/a-000000.pgdump"), "name": "a.pgdump", "format": "sql", "storedBytes": 1,
+                "sourceBytes": 1, "storedSha256": "", "compression": "none", "items": 1}],
+        });
+        for (key, value) in changes.as_object().into_iter().flatten() {
+            json[key] = value.clone();
+        }
+        Manifest::parse(&serde_json::to_vec(&json).unwrap())
+    }
+
+    fn of(manifests: Vec<(&str, Result<Manifest, Failure>)>) -> Catalogue {
+        let read = manifests.into_iter().map(|(source, manifest)| {
+            let key = folder().run(RUN).source(source).manifest();
+            (ObjectInfo { key, size: 1, modified: None }, manifest)
+        });
+        assemble(&folder(), read.collect())
+    }
+
+    #[test]
+    fn a_run_is_complete_when_each_of_its_sources_has_a_manifest() {
+        let partial = of(vec![("db", manifest("db", &json!({})))]);
+        assert!(!partial.runs[0].is_complete() && partial.in_doubt.is_empty());
+        let whole = of(vec![("db", manifest("db", &json!({}))), ("files", manifest("files", &json!({})))]);
+        assert!(whole.runs.len() == 1 && whole.runs[0].is_complete());
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_trusted_is_in_doubt_and_no_run() {
+        let artifact_elsewhere = json!({"artifacts": [{
+            "key": "shop/daily/20261121T020000Z-3f9a1c/dbx/a", "name": "a", "format": "sql", "storedBytes": 1, "sourceBytes": 1,
+            "storedSha256": "", "compression": "none", "items": 1}]});
+        for changes in [
+            json!({"source": "files"}),
+            json!({"runId": "20261121T030000Z-3f9a1c"}),
+            json!({"slot": "2027-11-21T02:00:00Z"}),
+            json!({"formatVersion": 2}),
+            json!({"artifacts": 7}),
+            artifact_elsewhere,
+        ] {
+            let catalogue = of(vec![("db", manifest("db", &changes))]);
+            assert!(catalogue.runs.is_empty() && catalogue.in_doubt.len() == 1, "{changes}");
+        }
+    }
+
+    #[test]
+    fn fields_of_later_versions_are_kept() {
+        let manifest = manifest("db", &json!({})).unwrap();
+        let again = Manifest::parse(&manifest.to_bytes().unwrap()).unwrap();
+        assert_eq!(again, manifest);
+        assert_eq!(again.unknown["later"], json!({"kept": true}));
+    }
+}

@@ -1,0 +1,117 @@
+//! Saves one source of a run: everything it dumps, and then the manifest. Talks to the bucket and, through its engine, to the source.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use holdfast_crds::Reason;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use tracing::{info, warn};
+
+use super::pipeline::Uploads;
+use super::{Attempt, hex, writable};
+use crate::engine;
+use crate::store::client::Bucket;
+use crate::store::keys::{PolicyFolder, SourceFolder};
+use crate::store::manifest::{FORMAT_VERSION, MAX_MANIFEST_BYTES, Manifest};
+use crate::task::{BackupReport, BackupTask, Failure, Outcome, Report};
+
+pub(super) async fn run(task: &BackupTask, attempt: &Attempt) -> Result<Report, Failure> {
+    writable(&task.store)?;
+    let engine = task.source.engine().map(|e| e.kind()).unwrap_or_default();
+    let bucket = Bucket::open(&task.store).await?;
+    let folder = PolicyFolder::new(&task.store.s3, &task.scope).run(&task.run_id).source(&task.source.name);
+    // An attempt before this one may have committed and died before it could say so.
+    if let Some(bytes) = bucket.get(&folder.manifest(), MAX_MANIFEST_BYTES).await? {
+        let manifest = Manifest::parse(&bytes)?;
+        info!("an attempt before this one stored the source: {}", folder.manifest());
+        return Ok(report(&folder, &manifest, &bytes));
+    }
+    let start_time = Timestamp::now();
+    let mut uploads = Uploads::new(
+        bucket.clone(),
+        folder.clone(),
+        &attempt.name,
+        task.level,
+        attempt.progress.clone(),
+        attempt.ledger.clone(),
+    );
+    let dumped = engine::dump(&task.source, &task.mounts, &attempt.scratch, &mut uploads).await?;
+    let artifacts = uploads.into_entries();
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        run_id: task.run_id.clone(),
+        cluster_uid: task.scope.cluster_uid.clone(),
+        namespace: task.scope.namespace.clone(),
+        policy: task.scope.policy.clone(),
+        policy_uid: task.scope.policy_uid.clone(),
+        source: task.source.name.clone(),
+        engine: engine.to_owned(),
+        run_sources: task.run_sources.clone(),
+        slot: task.slot,
+        start_time,
+        end_time: Timestamp::now(),
+        items: artifacts.iter().map(|a| a.items).sum(),
+        artifacts,
+        consistency: dumped.consistency,
+        server_version: dumped.server_version,
+        tool_version: dumped.tool_version,
+        holdfast_version: env!("CARGO_PKG_VERSION").to_owned(),
+        unknown: BTreeMap::new(),
+    };
+    let bytes = manifest.to_bytes()?;
+    commit(&bucket, &folder, &bytes, attempt).await?;
+    Ok(report(&folder, &manifest, &bytes))
+}
+
+/// Writes the manifest and reads it back. From the moment it may be there, the artifacts it names are no longer this attempt's to undo.
+async fn commit(bucket: &Bucket, folder: &SourceFolder, bytes: &Bytes, attempt: &Attempt) -> Result<(), Failure> {
+    let key = folder.manifest();
+    let written = attempt.ledger.take();
+    let put = bucket.put(&key, bytes.clone()).await;
+    match bucket.get(&key, MAX_MANIFEST_BYTES).await {
+        Ok(Some(stored)) if stored == *bytes => {
+            if let Err(failure) = put {
+                warn!("the manifest is stored, though the store said otherwise: {failure}");
+            }
+            Ok(())
+        }
+        Ok(Some(_)) => Err(Failure::new(
+            Reason::ChecksumMismatch,
+            format!(
+                "{key} reads back as something else than was written: another run writes to the same place, or the store is damaged"
+            ),
+        )),
+        Ok(None) => {
+            attempt.ledger.put_back(written);
+            Err(put.err().unwrap_or_else(|| {
+                Failure::new(Reason::StoreUnreachable, format!("{key} was accepted by the store and is not there"))
+            }))
+        }
+        Err(unread) => Err(put.err().unwrap_or(unread)),
+    }
+}
+
+fn report(folder: &SourceFolder, manifest: &Manifest, bytes: &[u8]) -> Report {
+    let (key, sha256) = match manifest.artifacts.as_slice() {
+        [one] => (one.key.clone(), one.stored_sha256.clone()),
+        _ => (folder.manifest(), hex(&Sha256::digest(bytes))),
+    };
+    let sum = |of: fn(&crate::store::manifest::ArtifactEntry) -> u64| {
+        i64::try_from(manifest.artifacts.iter().map(of).sum::<u64>()).unwrap_or(i64::MAX)
+    };
+    let backup = BackupReport {
+        key,
+        stored_bytes: sum(|a| a.stored_bytes),
+        source_bytes: sum(|a| a.source_bytes),
+        sha256,
+        items: manifest.items,
+        server_version: manifest.server_version.clone(),
+        tool_version: manifest.tool_version.clone(),
+        encrypted: manifest.artifacts.iter().all(|a| !a.encryption_recipients.is_empty()),
+    };
+    Report::completed(
+        format!("{}: {} items in {} bytes stored", manifest.source, backup.items, backup.stored_bytes),
+        Some(Outcome::Backup(backup)),
+    )
+}

@@ -1,0 +1,273 @@
+//! From the bucket to a target: download, check, decompress, inspect, write. Talks to the bucket.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use holdfast_crds::Reason;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use super::CHUNK_BYTES;
+use crate::engine::{ArtifactSource, Inspect, Inspection};
+use crate::process::Progress;
+use crate::store::client::Bucket;
+use crate::store::manifest::ArtifactEntry;
+use crate::task::Failure;
+use crate::worker::hex;
+
+/// Pieces that are read ahead of the target.
+const READ_AHEAD: usize = 64;
+/// How often a download that broke off is taken up again at the byte where it did.
+const MAX_RESUMES: u32 = 8;
+/// zstd's own limit for `--long` is 2^27: nothing larger is written by us, and nothing larger is given memory.
+const WINDOW_LOG_MAX: u32 = 27;
+
+/// Fetches the artifacts of a backup.
+pub struct Downloads {
+    bucket: Bucket,
+    progress: Progress,
+}
+
+impl Downloads {
+    /// From `bucket`.
+    pub fn new(bucket: Bucket, progress: Progress) -> Self {
+        Self { bucket, progress }
+    }
+}
+
+impl ArtifactSource for Downloads {
+    async fn fetch(
+        &mut self,
+        artifact: &ArtifactEntry,
+        sink: Box<dyn Write + Send>,
+        inspect: Box<dyn Inspect>,
+    ) -> Result<(u64, Inspection), Failure> {
+        let (sender, receiver) = mpsc::channel(READ_AHEAD);
+        let expected = artifact.clone();
+        let moving = self.progress.moving();
+        let progress = self.progress.clone();
+        let pump = spawn_blocking(move || {
+            let result = pump(&expected, Stored::new(receiver), sink, inspect, &progress);
+            // What the target does with the last bytes is no longer a stream that moves.
+            drop(moving);
+            result
+        });
+        // A failed download is told at once: the pump may still wait for the target, and ends when the engine lets go of its tool.
+        download(&self.bucket, artifact, sender).await?;
+        pump.await.map_err(|e| Failure::new(Reason::RestoreFailed, e.to_string()))?
+    }
+}
+
+/// Sends the object's bytes from first to last, taking up the download again where it breaks off.
+async fn download(bucket: &Bucket, artifact: &ArtifactEntry, pieces: mpsc::Sender<Bytes>) -> Result<(), Failure> {
+    let (mut offset, mut resumes) = (0, 0);
+    loop {
+        let broken = match bucket.open_read(&artifact.key, offset).await {
+            Ok(mut body) => loop {
+                match body.next().await {
+                    Ok(Some(piece)) => {
+                        offset += piece.len() as u64;
+                        if offset > artifact.stored_bytes {
+                            // The pump finds the size wrong and says so.
+                            return Ok(());
+                        }
+                        if pieces.send(piece).await.is_err() {
+                            // The pump has ended; its own result tells why.
+                            return Ok(());
+                        }
+                    }
+                    Ok(None) if offset >= artifact.stored_bytes => return Ok(()),
+                    Ok(None) => break Failure::new(Reason::StoreUnreachable, "the answer ended early"),
+                    Err(failure) => break failure,
+                }
+            },
+            Err(failure) => break_or_return(failure, artifact)?,
+        };
+        resumes += 1;
+        if resumes > MAX_RESUMES {
+            return Err(Failure::new(
+                broken.reason,
+                format!("{}: broke off at byte {offset} for the last time: {}", artifact.key, broken.message),
+            ));
+        }
+        warn!("{}: broke off at byte {offset}, taken up again: {}", artifact.key, broken.message);
+        tokio::time::sleep(Duration::from_millis(200 << resumes.min(5))).await;
+    }
+}
+
+/// What no second try mends ends the download.
+fn break_or_return(failure: Failure, artifact: &ArtifactEntry) -> Result<Failure, Failure> {
+    match failure.reason {
+        Reason::StoreUnreachable => Ok(failure),
+        _ => Err(Failure::new(failure.reason, format!("{}: {}", artifact.key, failure.message))),
+    }
+}
+
+/// The stored bytes as a blocking reader that counts and hashes them.
+struct Stored {
+    pieces: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+    bytes: u64,
+    sha256: Sha256,
+}
+
+impl Stored {
+    fn new(pieces: mpsc::Receiver<Bytes>) -> Self {
+        Self { pieces, piece: Bytes::new(), bytes: 0, sha256: Sha256::new() }
+    }
+
+    /// Reads what the decompressor left over, so that size and hash are those of the whole object.
+    fn drain(&mut self) -> io::Result<()> {
+        io::copy(self, &mut io::sink()).map(drop)
+    }
+
+    fn confirm(&self, expected: &ArtifactEntry) -> Result<(), Failure> {
+        if self.bytes != expected.stored_bytes {
+            return Err(damaged(
+                expected,
+                &format!("{} bytes came and the manifest says {}", self.bytes, expected.stored_bytes),
+            ));
+        }
+        let sha256 = hex(&self.sha256.clone().finalize());
+        if sha256 == expected.stored_sha256 {
+            return Ok(());
+        }
+        Err(damaged(expected, &format!("its SHA-256 is {sha256} and the manifest says {}", expected.stored_sha256)))
+    }
+}
+
+impl Read for Stored {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => {
+                    self.bytes += piece.len() as u64;
+                    self.sha256.update(&piece);
+                    self.piece = piece;
+                }
+                None => return Ok(0),
+            }
+        }
+        let taken = self.piece.len().min(buffer.len());
+        self.piece.copy_to_slice(&mut buffer[..taken]);
+        Ok(taken)
+    }
+}
+
+/// Moves the stream on this thread, which it blocks. `sink` never gets the last bytes of an artifact that is not what was stored.
+fn pump(
+    expected: &ArtifactEntry,
+    stored: Stored,
+    mut sink: Box<dyn Write + Send>,
+    mut inspect: Box<dyn Inspect>,
+    progress: &Progress,
+) -> Result<(u64, Inspection), Failure> {
+    let mut decoder = Decoder::new(stored, &expected.compression)?;
+    let (mut held, mut next) = (Vec::with_capacity(CHUNK_BYTES), vec![0; CHUNK_BYTES]);
+    let mut bytes = 0_u64;
+    let whole = loop {
+        match fill(&mut decoder, &mut next) {
+            Ok(0) => break Ok(()),
+            Ok(read) => {
+                progress.add(read);
+                bytes += read as u64;
+                if let Err(failure) = inspect.feed(&next[..read]) {
+                    break Err(failure);
+                }
+                write(&mut sink, &held)?;
+                held.clear();
+                held.extend_from_slice(&next[..read]);
+            }
+            Err(e) => break Err(damaged(expected, &format!("it cannot be decompressed: {e}"))),
+        }
+    };
+    let mut stored = decoder.into_inner();
+    stored.drain().map_err(|e| damaged(expected, &e.to_string()))?;
+    // A stream that cannot be read and a hash that is wrong have one cause, and the hash names it better.
+    stored.confirm(expected)?;
+    whole?;
+    if bytes != expected.source_bytes {
+        return Err(damaged(
+            expected,
+            &format!("{bytes} bytes are in it and the manifest says {}", expected.source_bytes),
+        ));
+    }
+    let inspection = inspect.finish()?;
+    write(&mut sink, &held)?;
+    sink.flush().map_err(|e| stopped(&e))?;
+    Ok((bytes, inspection))
+}
+
+/// Reads until the buffer is full or the stream is over, so that what is held back at the end is never next to nothing.
+fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+fn write(sink: &mut Box<dyn Write + Send>, bytes: &[u8]) -> Result<(), Failure> {
+    sink.write_all(bytes).map_err(|e| stopped(&e))
+}
+
+/// The target's tool went away. Its own last words tell why; the engine has them.
+fn stopped(error: &io::Error) -> Failure {
+    Failure::new(Reason::RestoreFailed, format!("the target stopped reading: {error}"))
+}
+
+fn damaged(artifact: &ArtifactEntry, how: &str) -> Failure {
+    Failure::new(
+        Reason::ChecksumMismatch,
+        format!("{} is not what was stored: {how}; take another backup", artifact.key),
+    )
+}
+
+/// Decompresses what it reads, or passes it on.
+enum Decoder {
+    Plain(Stored),
+    Zstd(Box<zstd::stream::read::Decoder<'static, io::BufReader<Stored>>>),
+}
+
+impl Decoder {
+    fn new(stored: Stored, compression: &str) -> Result<Self, Failure> {
+        let unusable = |why: String| Failure::new(Reason::InvalidConfiguration, why);
+        match compression {
+            "none" => Ok(Self::Plain(stored)),
+            "zstd" => {
+                let reader = io::BufReader::with_capacity(CHUNK_BYTES, stored);
+                let mut decoder =
+                    zstd::stream::read::Decoder::with_buffer(reader).map_err(|e| unusable(e.to_string()))?;
+                decoder.window_log_max(WINDOW_LOG_MAX).map_err(|e| unusable(e.to_string()))?;
+                Ok(Self::Zstd(Box::new(decoder)))
+            }
+            other => {
+                Err(unusable(format!("compression {other} is one of a later version of Holdfast: use that version")))
+            }
+        }
+    }
+
+    fn into_inner(self) -> Stored {
+        match self {
+            Self::Plain(stored) => stored,
+            Self::Zstd(decoder) => decoder.finish().into_inner(),
+        }
+    }
+}
+
+impl Read for Decoder {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stored) => stored.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
+}

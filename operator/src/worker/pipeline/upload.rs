@@ -1,0 +1,268 @@
+//! From a source into the bucket: read, inspect, hash, compress, upload. Talks to the bucket.
+
+use std::io::{self, Read, Write};
+
+use holdfast_crds::Reason;
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::CHUNK_BYTES;
+use super::ledger::{Entry, Ledger};
+use super::parts::{Part, PartWriter, Written};
+use crate::engine::{ArtifactMetadata, ArtifactSink, Inspect, Inspection};
+use crate::process::Progress;
+use crate::store::client::Bucket;
+use crate::store::keys::SourceFolder;
+use crate::store::manifest::{ArtifactEntry, MAX_ITEM_COUNTS};
+use crate::task::Failure;
+use crate::worker::hex;
+
+/// Threads that compress. Two keep up with pg_dump; each costs some 20 MiB at level 3.
+const MAX_COMPRESSORS: usize = 2;
+
+/// Stores the artifacts of one source of a run.
+pub struct Uploads {
+    bucket: Bucket,
+    folder: SourceFolder,
+    attempt: String,
+    level: i32,
+    progress: Progress,
+    ledger: Ledger,
+    entries: Vec<ArtifactEntry>,
+}
+
+impl Uploads {
+    /// Into `folder`, under names that hold `attempt`, compressed at `level` (0: not at all).
+    pub fn new(
+        bucket: Bucket,
+        folder: SourceFolder,
+        attempt: &str,
+        level: i32,
+        progress: Progress,
+        ledger: Ledger,
+    ) -> Self {
+        Self { bucket, folder, attempt: attempt.to_owned(), level, progress, ledger, entries: Vec::new() }
+    }
+
+    /// What has been stored, for the manifest.
+    pub fn into_entries(self) -> Vec<ArtifactEntry> {
+        self.entries
+    }
+}
+
+impl ArtifactSink for Uploads {
+    async fn store(
+        &mut self,
+        name: &str,
+        stream: Box<dyn Read + Send>,
+        inspect: Box<dyn Inspect>,
+        metadata: ArtifactMetadata,
+    ) -> Result<Inspection, Failure> {
+        let key = self.folder.artifact(name, &self.attempt, self.level);
+        let (sender, receiver) = mpsc::channel(1);
+        let writer = PartWriter::new(sender, Handle::current());
+        let (level, progress) = (self.level, self.progress.clone());
+        let _moving = self.progress.moving();
+        let pump = spawn_blocking(move || pump(stream, inspect, level, &progress, writer));
+        let uploaded = upload(&self.bucket, &key, receiver, &self.ledger, &self.progress).await;
+        // A failed upload is told at once: the pump may still wait for the source, and ends when the engine lets go of its tool.
+        if let Err(Ended::Failed(failure)) = uploaded {
+            return Err(failure);
+        }
+        // Where the upload ended without its last part, the pump knows why there was none.
+        let pumped = pump.await.map_err(|e| failed(name, &e.to_string()))??;
+        if uploaded.is_err() {
+            return Err(failed(name, "its last part is missing"));
+        }
+        self.confirm(&key, pumped.stored.bytes).await?;
+
+        let inspection = pumped.inspection;
+        let mut properties = metadata.properties;
+        properties.extend(inspection.properties.clone());
+        self.entries.push(ArtifactEntry {
+            key,
+            name: name.to_owned(),
+            format: metadata.format,
+            database: metadata.database,
+            stored_bytes: pumped.stored.bytes,
+            source_bytes: pumped.source_bytes,
+            stored_sha256: hex(&pumped.stored.sha256),
+            source_sha256: Some(hex(&pumped.source_sha256)),
+            compression: if self.level == 0 { "none" } else { "zstd" }.to_owned(),
+            encryption_recipients: Vec::new(),
+            items: i64::try_from(inspection.items.len()).unwrap_or(i64::MAX),
+            item_counts: inspection.items.iter().take(MAX_ITEM_COUNTS).cloned().collect(),
+            roles: metadata.roles,
+            extensions: metadata.extensions,
+            properties,
+            unknown: std::collections::BTreeMap::new(),
+        });
+        Ok(inspection)
+    }
+}
+
+impl Uploads {
+    /// What the store says it has must be what was sent: an acknowledged upload is not yet a stored one.
+    async fn confirm(&self, key: &str, sent: u64) -> Result<(), Failure> {
+        match self.bucket.head(key).await? {
+            Some(size) if size == sent => Ok(()),
+            Some(size) => Err(Failure::new(
+                Reason::ChecksumMismatch,
+                format!("{key}: {sent} bytes were sent and the store says it has {size}"),
+            )),
+            None => {
+                Err(Failure::new(Reason::StoreUnreachable, format!("{key} was accepted by the store and is not there")))
+            }
+        }
+    }
+}
+
+/// Why an upload ended.
+enum Ended {
+    Failed(Failure),
+    WithoutLastPart,
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Uploads the parts as they come, side by side: one that is the last at once is a plain PUT.
+async fn upload(
+    bucket: &Bucket,
+    key: &str,
+    mut parts: mpsc::Receiver<Part>,
+    ledger: &Ledger,
+    progress: &Progress,
+) -> Result<(), Ended> {
+    let first = parts.recv().await.ok_or(Ended::WithoutLastPart)?;
+    ledger.add(Entry::Object { key: key.to_owned() });
+    if first.last {
+        let size = first.bytes.len();
+        bucket.put(key, first.bytes.clone()).await?;
+        progress.add(size);
+        return Ok(());
+    }
+    let id = bucket.create_upload(key).await?;
+    ledger.add(Entry::Upload { key: key.to_owned(), id: id.clone() });
+    let mut in_flight = JoinSet::new();
+    let mut done = Vec::new();
+    let mut next = Some(first);
+    let mut last_seen = false;
+    loop {
+        if let Some(part) = next.take() {
+            last_seen = part.last;
+            // A stream that ends with a full part leaves an empty last one, which S3 need not have.
+            if !(part.last && part.bytes.is_empty()) {
+                in_flight.spawn(send(bucket.clone(), key.to_owned(), id.clone(), part, progress.clone()));
+            }
+        }
+        if last_seen && in_flight.is_empty() {
+            break;
+        }
+        tokio::select! {
+            part = parts.recv(), if !last_seen => match part {
+                Some(part) => next = Some(part),
+                None => return Err(Ended::WithoutLastPart),
+            },
+            Some(sent) = in_flight.join_next() => {
+                done.push(sent.map_err(|e| failed(key, &e.to_string()))??);
+            }
+        }
+    }
+    done.sort_by_key(|(number, _)| *number);
+    bucket.complete_upload(key, &id, done).await?;
+    ledger.closed(key);
+    Ok(())
+}
+
+async fn send(
+    bucket: Bucket,
+    key: String,
+    id: String,
+    part: Part,
+    progress: Progress,
+) -> Result<(i32, String), Failure> {
+    let etag = bucket.upload_part(&key, &id, part.number, part.bytes.clone()).await?;
+    progress.add(part.bytes.len());
+    Ok((part.number, etag))
+}
+
+/// What went through the pump.
+struct Pumped {
+    stored: Written,
+    source_bytes: u64,
+    source_sha256: [u8; 32],
+    inspection: Inspection,
+}
+
+/// Reads the stream to its end on this thread, which it blocks.
+fn pump(
+    mut stream: Box<dyn Read + Send>,
+    mut inspect: Box<dyn Inspect>,
+    level: i32,
+    progress: &Progress,
+    parts: PartWriter,
+) -> Result<Pumped, Failure> {
+    let mut encoder = Encoder::new(parts, level).map_err(|e| failed("compression", &e.to_string()))?;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let (mut source_bytes, mut sha256) = (0_u64, Sha256::new());
+    loop {
+        let read = match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(Failure::new(Reason::SourceIncomplete, format!("the dump's stream broke off: {e}"))),
+        };
+        let bytes = &chunk[..read];
+        progress.add(read);
+        source_bytes += read as u64;
+        inspect.feed(bytes)?;
+        sha256.update(bytes);
+        encoder.write_all(bytes).map_err(|e| failed("upload", &e.to_string()))?;
+    }
+    let inspection = inspect.finish()?;
+    let stored = encoder.finish().and_then(PartWriter::finish).map_err(|e| failed("upload", &e.to_string()))?;
+    Ok(Pumped { stored, source_bytes, source_sha256: sha256.finalize().into(), inspection })
+}
+
+/// Compresses what is written to it, or passes it on.
+enum Encoder {
+    Plain(PartWriter),
+    Zstd(zstd::stream::write::Encoder<'static, PartWriter>),
+}
+
+impl Encoder {
+    fn new(parts: PartWriter, level: i32) -> io::Result<Self> {
+        if level == 0 {
+            return Ok(Self::Plain(parts));
+        }
+        let mut encoder = zstd::stream::write::Encoder::new(parts, level)?;
+        encoder.include_checksum(true)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        encoder.multithread(u32::try_from(cores.min(MAX_COMPRESSORS)).unwrap_or(1))?;
+        Ok(Self::Zstd(encoder))
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(parts) => parts.write_all(bytes),
+            Self::Zstd(encoder) => encoder.write_all(bytes),
+        }
+    }
+
+    fn finish(self) -> io::Result<PartWriter> {
+        match self {
+            Self::Plain(parts) => Ok(parts),
+            Self::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+fn failed(what: &str, why: &str) -> Failure {
+    Failure::new(Reason::StoreUnreachable, format!("{what}: {why}"))
+}

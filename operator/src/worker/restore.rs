@@ -1,0 +1,156 @@
+//! Brings one restore point back: everything is found and checked before anything is touched. Talks to the bucket and, through engines,
+//! to the targets.
+
+use holdfast_crds::Reason;
+use tracing::info;
+
+use super::Attempt;
+use super::pipeline::Downloads;
+use crate::engine;
+use crate::store::catalogue::{self, Catalogue, CatalogueRun};
+use crate::store::client::Bucket;
+use crate::store::keys::PolicyFolder;
+use crate::store::manifest::Manifest;
+use crate::task::{Failure, Outcome, Report, RestoreReport, RestoreTarget, RestoreTask, RestoredSource, Select};
+
+/// At most this many restore points are named to someone whose request fits none.
+const CANDIDATES: usize = 10;
+
+pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report, Failure> {
+    let bucket = Bucket::open(&task.store).await?;
+    let catalogue = catalogue::read(&bucket, &PolicyFolder::new(&task.store.s3, &task.scope)).await?;
+    let run = select(task, &catalogue)?;
+    let chosen = pair(task, run)?;
+    for (_, manifest) in &chosen {
+        confirm_artifacts(&bucket, manifest).await?;
+    }
+    for (target, manifest) in &chosen {
+        engine::check_target(target, manifest, task.on_existing, &attempt.scratch)
+            .await
+            .map_err(|failure| of_source(&target.source, failure))?;
+    }
+
+    let mut report = RestoreReport { run_id: run.run_id.clone(), sources: Vec::new() };
+    for (target, manifest) in &chosen {
+        info!(source = target.source, run = run.run_id, "restoring");
+        let mut downloads = Downloads::new(bucket.clone(), attempt.progress.clone());
+        match engine::restore(target, manifest, task.on_existing, &attempt.scratch, &mut downloads).await {
+            Ok(restored) => report.sources.push(RestoredSource {
+                source: target.source.clone(),
+                reason: Reason::Completed,
+                items: restored.items,
+                restored_bytes: i64::try_from(restored.bytes).unwrap_or(i64::MAX),
+                message: restored.message,
+            }),
+            Err(failure) => {
+                let failure = of_source(&target.source, failure);
+                report.sources.push(RestoredSource {
+                    source: target.source.clone(),
+                    reason: failure.reason,
+                    items: 0,
+                    restored_bytes: 0,
+                    message: failure.message.clone(),
+                });
+                let outcome = Some(Outcome::Restore(report));
+                return Ok(Report { reason: failure.reason, message: failure.message, outcome });
+            }
+        }
+    }
+    let message = report.sources.iter().map(|s| format!("{}: {}", s.source, s.message)).collect::<Vec<_>>().join("; ");
+    Ok(Report::completed(message, Some(Outcome::Restore(report))))
+}
+
+/// The run that the request means.
+fn select<'a>(task: &RestoreTask, catalogue: &'a Catalogue) -> Result<&'a CatalogueRun, Failure> {
+    let found = match &task.select {
+        Select::RunId(run_id) => catalogue.runs.iter().find(|r| r.run_id == *run_id && holds(r, task)),
+        Select::At(at) => catalogue
+            .runs
+            .iter()
+            .filter(|r| r.is_complete() && holds(r, task) && at.is_none_or(|at| r.slot <= at))
+            .max_by_key(|r| (r.slot, &r.run_id)),
+    };
+    found.ok_or_else(|| {
+        let wanted = match &task.select {
+            Select::RunId(run_id) => format!("run {run_id}"),
+            Select::At(Some(at)) => format!("a complete backup at or before {at}"),
+            Select::At(None) => "any complete backup".to_owned(),
+        };
+        let mut complete: Vec<&CatalogueRun> = catalogue.runs.iter().filter(|r| r.is_complete()).collect();
+        complete.sort_by(|a, b| (b.slot, &b.run_id).cmp(&(a.slot, &a.run_id)));
+        let names: Vec<&str> = complete.iter().take(CANDIDATES).map(|r| r.run_id.as_str()).collect();
+        let unread = match catalogue.in_doubt.first() {
+            Some(first) => format!("; {} manifests cannot be read, such as {first}", catalogue.in_doubt.len()),
+            None => String::new(),
+        };
+        Failure::new(
+            Reason::NoMatchingBackup,
+            format!(
+                "store {} holds no {} of policy {}/{} with what is asked for; there are {} complete ones{}{}{unread}",
+                task.store.name,
+                wanted.trim_start_matches("any "),
+                task.scope.namespace,
+                task.scope.policy,
+                complete.len(),
+                if names.is_empty() { "" } else { ", newest first: " },
+                names.join(", "),
+            ),
+        )
+    })
+}
+
+/// Whether the run has a manifest for each source that is asked for.
+fn holds(run: &CatalogueRun, task: &RestoreTask) -> bool {
+    match &task.sources {
+        Some(sources) => sources.iter().all(|s| run.manifests.contains_key(s)),
+        None => run.is_complete(),
+    }
+}
+
+/// Each source that is restored: where it goes, and what it is.
+fn pair<'a>(task: &'a RestoreTask, run: &'a CatalogueRun) -> Result<Vec<(&'a RestoreTarget, &'a Manifest)>, Failure> {
+    let names: Vec<&String> = match &task.sources {
+        Some(sources) => sources.iter().collect(),
+        None => run.run_sources.iter().collect(),
+    };
+    names
+        .into_iter()
+        .map(|name| {
+            let target = task.targets.iter().find(|t| t.source == *name).ok_or_else(|| {
+                Failure::new(
+                    Reason::InvalidConfiguration,
+                    format!(
+                        "source {name} of run {} has no target: add it to spec.into with its server, or name the sources you want in spec.sources",
+                        run.run_id
+                    ),
+                )
+            })?;
+            let manifest = run.manifests.get(name).ok_or_else(|| {
+                Failure::new(Reason::NoMatchingBackup, format!("run {} has no source {name}", run.run_id))
+            })?;
+            Ok((target, manifest))
+        })
+        .collect()
+}
+
+/// Every object of a backup must be there in its full size.
+async fn confirm_artifacts(bucket: &Bucket, manifest: &Manifest) -> Result<(), Failure> {
+    for artifact in &manifest.artifacts {
+        let found = bucket.head(&artifact.key).await?;
+        if found != Some(artifact.stored_bytes) {
+            let found = found.map_or_else(|| "is not there".to_owned(), |size| format!("has {size} bytes"));
+            return Err(Failure::new(
+                Reason::ChecksumMismatch,
+                format!(
+                    "{} {found}, and its manifest says {} bytes: this backup is damaged, take another one; nothing was touched",
+                    artifact.key, artifact.stored_bytes
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn of_source(source: &str, failure: Failure) -> Failure {
+    Failure::new(failure.reason, format!("{source}: {}", failure.message))
+}

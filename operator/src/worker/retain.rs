@@ -1,0 +1,152 @@
+//! Carries out a policy's retention in the bucket: nothing at all where the listing is in doubt. Talks to the bucket.
+
+use std::collections::BTreeSet;
+
+use holdfast_crds::Reason;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use tracing::info;
+
+use super::delete::{delete_run, foreign};
+use super::writable;
+use crate::plan::retention::{self, Run};
+use crate::store::catalogue::{self, Catalogue, CatalogueRun};
+use crate::store::client::Bucket;
+use crate::store::keys::{self, PolicyFolder};
+use crate::task::{Failure, Outcome, Report, RetainReport, RetainTask};
+
+pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
+    writable(&task.store)?;
+    let time_zone = TimeZone::get(&task.time_zone)
+        .map_err(|e| Failure::new(Reason::InvalidConfiguration, format!("timeZone {}: {e}", task.time_zone)))?;
+    let bucket = Bucket::open(&task.store).await?;
+    let folder = PolicyFolder::new(&task.store.s3, &task.scope);
+    let catalogue = catalogue::read(&bucket, &folder).await?;
+    if let Some(unread) = catalogue.in_doubt.first() {
+        return Err(doubt(format!("{unread}; and {} more like it", catalogue.in_doubt.len() - 1)));
+    }
+    let gone = known_and_gone(task, &bucket, &folder, &catalogue).await?;
+
+    let ours: Vec<&CatalogueRun> = catalogue.runs.iter().filter(|r| foreign(r, &task.scope).is_none()).collect();
+    let runs: Vec<Run> = ours.iter().map(|run| as_run(run, task)).chain(gone.iter().cloned()).collect();
+    let grace = SignedDuration::from_secs(task.grace_seconds);
+    let verdicts = retention::decide(&runs, &task.retention, &time_zone, grace);
+    let kept: BTreeSet<&str> = verdicts.iter().filter(|v| v.keep).map(|v| v.run_id.as_str()).collect();
+
+    let mut going: Vec<&CatalogueRun> = ours.iter().copied().filter(|r| !kept.contains(r.run_id.as_str())).collect();
+    going.sort_by(|a, b| a.run_id.cmp(&b.run_id));
+    let mut report = RetainReport {
+        // What an attempt before this one deleted without being able to say so.
+        deleted: gone.iter().map(|r| r.run_id.clone()).filter(|id| !kept.contains(id.as_str())).collect(),
+        kept: ours.iter().filter(|r| r.is_complete() && kept.contains(r.run_id.as_str())).count(),
+        more: going.len() > task.limit,
+    };
+    going.truncate(task.limit);
+    if !going.is_empty() {
+        confirm_newest(&bucket, &ours, &kept).await?;
+    }
+    for run in going {
+        confirm_partial(&bucket, &folder, run).await?;
+        if let Err(failure) = delete_run(&bucket, &folder, run).await {
+            let outcome = Some(Outcome::Retain(report));
+            return Ok(Report { reason: failure.reason, message: failure.message, outcome });
+        }
+        let why = verdicts.iter().find(|v| v.run_id == run.run_id).map(|v| v.reasons.iter().map(ToString::to_string));
+        info!(run = run.run_id, why = why.into_iter().flatten().collect::<Vec<_>>().join("; "), "deleted");
+        report.deleted.push(run.run_id.clone());
+    }
+    let message = format!("{} runs deleted, {} complete ones stay", report.deleted.len(), report.kept);
+    Ok(Report::completed(message, Some(Outcome::Retain(report))))
+}
+
+fn as_run(run: &CatalogueRun, task: &RetainTask) -> Run {
+    Run {
+        slot: run.slot,
+        run_id: run.run_id.clone(),
+        run_sources: run.run_sources.clone(),
+        sources: run.manifests.keys().cloned().collect(),
+        protected: task.protected.contains(&run.run_id),
+        stored: run.stored,
+    }
+}
+
+/// Complete backups that the cluster knows and the listing lacks. One whose manifest is there all the same proves that the listing is
+/// not whole; the others are gone, by an attempt before this one or by other hands.
+async fn known_and_gone(
+    task: &RetainTask,
+    bucket: &Bucket,
+    folder: &PolicyFolder,
+    catalogue: &Catalogue,
+) -> Result<Vec<Run>, Failure> {
+    let mut gone = Vec::new();
+    for known in &task.known {
+        let listed = catalogue.runs.iter().find(|r| r.run_id == known.run_id);
+        let lacking = known.sources.iter().filter(|s| !listed.is_some_and(|r| r.manifests.contains_key(*s)));
+        for source in lacking.clone() {
+            let key = folder.run(&known.run_id).source(source).manifest();
+            if bucket.head(&key).await?.is_some() {
+                return Err(doubt(format!("{key} is in the bucket and not in its listing")));
+            }
+        }
+        match (listed, keys::slot_of_run(&known.run_id)) {
+            (None, Some(slot)) => gone.push(Run {
+                slot,
+                run_id: known.run_id.clone(),
+                run_sources: known.sources.iter().cloned().collect(),
+                sources: known.sources.iter().cloned().collect(),
+                protected: false,
+                stored: None::<Timestamp>,
+            }),
+            (Some(_), _) if lacking.count() > 0 => {
+                return Err(doubt(format!(
+                    "run {} was complete and lacks a manifest now: delete the Backup that names it, if that was meant",
+                    known.run_id
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(gone)
+}
+
+/// Before anything goes, what stays must be there: of each source the newest complete backup, every object of it in its full size.
+async fn confirm_newest(bucket: &Bucket, ours: &[&CatalogueRun], kept: &BTreeSet<&str>) -> Result<(), Failure> {
+    let mut newest_first: Vec<&&CatalogueRun> =
+        ours.iter().filter(|r| r.is_complete() && kept.contains(r.run_id.as_str())).collect();
+    newest_first.sort_by(|a, b| (b.slot, &b.run_id).cmp(&(a.slot, &a.run_id)));
+    let mut seen = BTreeSet::new();
+    for run in newest_first {
+        for (source, manifest) in &run.manifests {
+            if !seen.insert(source) {
+                continue;
+            }
+            for artifact in &manifest.artifacts {
+                let size = bucket.head(&artifact.key).await?;
+                if size != Some(artifact.stored_bytes) {
+                    return Err(doubt(format!(
+                        "{} of the newest complete backup should have {} bytes and {}",
+                        artifact.key,
+                        artifact.stored_bytes,
+                        size.map_or_else(|| "is not there".to_owned(), |size| format!("has {size}"))
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A run that goes because it is partial must be so: not one whose other manifests the listing left out.
+async fn confirm_partial(bucket: &Bucket, folder: &PolicyFolder, run: &CatalogueRun) -> Result<(), Failure> {
+    for source in run.run_sources.iter().filter(|s| !run.manifests.contains_key(*s)) {
+        let key = folder.run(&run.run_id).source(source).manifest();
+        if bucket.head(&key).await?.is_some() {
+            return Err(doubt(format!("{key} is in the bucket and not in its listing")));
+        }
+    }
+    Ok(())
+}
+
+fn doubt(what: String) -> Failure {
+    Failure::new(Reason::ListIncomplete, format!("nothing was deleted, the bucket is in doubt: {what}"))
+}
