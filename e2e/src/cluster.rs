@@ -183,7 +183,7 @@ pub fn identity(object: &Value) -> (&str, &str, &str) {
     )
 }
 
-fn path(kind: &str, namespace: &str, name: &str) -> String {
+pub(crate) fn path(kind: &str, namespace: &str, name: &str) -> String {
     let (_, group, plural, namespaced) =
         KINDS.iter().find(|k| k.0 == kind).unwrap_or_else(|| panic!("no such kind in the harness: {kind}"));
     let namespace =

@@ -11,6 +11,7 @@ pub mod command;
 pub mod controller;
 pub mod failure_dump;
 pub mod gate;
+pub mod history;
 pub mod images;
 pub mod installation;
 pub mod objects;

@@ -48,6 +48,7 @@ struct Watched {
     fault: Fault,
     victim: Option<i32>,
     writes: Vec<String>,
+    struck: bool,
 }
 
 impl Proxy {
@@ -55,7 +56,7 @@ impl Proxy {
     pub fn start(fault: Fault) -> Self {
         cluster().block_on(async {
             let upstream = client(cluster().kubeconfig()).await;
-            let watched = Mutex::new(Watched { fault, victim: None, writes: Vec::new() });
+            let watched = Mutex::new(Watched { fault, victim: None, writes: Vec::new(), struck: false });
             let state = Arc::new(State { upstream, watched });
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
@@ -72,6 +73,11 @@ impl Proxy {
     /// The process to kill.
     pub fn aim(&self, pid: u32) {
         self.state.watched.lock().unwrap().victim = Some(i32::try_from(pid).unwrap());
+    }
+
+    /// Whether it has killed.
+    pub fn has_struck(&self) -> bool {
+        self.state.watched.lock().unwrap().struck
     }
 
     /// The writes so far: method and path.
@@ -147,7 +153,9 @@ impl State {
     }
 
     fn strike(&self) {
-        if let Some(pid) = self.watched.lock().unwrap().victim.take() {
+        let mut watched = self.watched.lock().unwrap();
+        if let Some(pid) = watched.victim.take() {
+            watched.struck = true;
             kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::bucket::{Bucket, S3};
+use crate::installation;
 use crate::objects::{backup, condition, has_ended, object, phase, policy, restore};
 use crate::postgres::{Postgres, random_name};
 use crate::space::Space;
@@ -40,6 +41,7 @@ impl<'a> Scene<'a> {
 
     /// A scene in a namespace that is there already.
     pub fn within(space: Space, s3: &'a S3, postgres: &'a Postgres) -> Self {
+        installation::require();
         let scene = Self { bucket: s3.create_bucket(), space, postgres };
         scene.space.apply(&s3.credentials("s3-credentials"));
         scene.space.apply(&postgres.credentials("postgres"));

@@ -110,6 +110,12 @@ impl Space {
         });
     }
 
+    /// Deletes the namespace with all that is in it.
+    pub fn delete_now(&self) {
+        let path = format!("api/v1/namespaces/{}", self.name);
+        cluster().request(&Method::DELETE, &path, "application/json", None).ok();
+    }
+
     fn adopt(&self, object: &Value) -> Value {
         let mut object = object.clone();
         object["metadata"]["namespace"] = json!(self.name);
@@ -122,8 +128,7 @@ impl Drop for Space {
         if std::thread::panicking() {
             failure_dump::dump(&self.name);
         }
-        let path = format!("api/v1/namespaces/{}", self.name);
-        cluster().request(&Method::DELETE, &path, "application/json", None).ok();
+        self.delete_now();
     }
 }
 

@@ -2,5 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod admission;
+mod conditions;
+mod deletion;
 mod no_false_success;
+mod retention;
 mod roundtrip;
+mod secrets;

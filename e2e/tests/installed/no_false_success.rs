@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 const LITTLE: &str = "create table t (id int primary key, what text); insert into t select i, md5(i::text) from generate_series(1, 100) i";
 /// Some ten parts of an upload: the texts are of no more than four bits a character, and no two are alike.
 const BIG: &str = "create table big as select i, (select string_agg(md5(i || '/' || n), '') from generate_series(1, 500) n) as long \
-                   from generate_series(1, 7000) i";
+                   from generate_series(1, 4000) i";
 
 /// A scene in which one backup is complete.
 fn scene_with_a_backup(purpose: &str) -> (Scene<'static>, String) {
@@ -374,7 +374,7 @@ fn an_artifact_that_is_gone_fails_before_the_target_is_touched() {
 #[test]
 fn a_restore_whose_job_is_deleted_fails_and_never_runs_again() {
     let scene = Scene::new("restore-job");
-    let database = scene.postgres.seed(BIG);
+    let database = scene.postgres.seed(LITTLE);
     scene.policy("shop", &database, &Value::Null);
     scene.backup("good", "shop");
     let copy = random_name("copy");

@@ -1,0 +1,97 @@
+//! Secret values are in Secrets and nowhere else: not in a Pod, an argument, an environment, a log, an event, a status or the bucket.
+
+use holdfast_e2e::bucket::S3;
+use holdfast_e2e::command::{kubectl, try_kubectl};
+use holdfast_e2e::gate::Gate;
+use holdfast_e2e::objects::{backup, has_ended, name, phase, restore, secret};
+use holdfast_e2e::postgres::Postgres;
+use holdfast_e2e::scene::{PROMISE, Scene};
+use holdfast_e2e::space::Space;
+use serde_json::{Value, json};
+
+/// Characters that a careless quoting would trip over and print.
+const PASSWORD: &str = "canary-pässword ':\\\"$x";
+const WRONG_PASSWORD: &str = "canary-wrong-password";
+const SECRET_KEY: &str = "canarySecretKey/0+9";
+/// A part of each that no escaping changes.
+const CANARIES: [&str; 3] = ["canary-p", WRONG_PASSWORD, "canarySecretKey"];
+
+#[test]
+fn no_secret_value_is_anywhere_but_in_its_secret() {
+    let servers = Space::new("canary-servers");
+    let postgres = Postgres::launch(&servers, "postgres", 18, PASSWORD);
+    let s3 = S3::start_with_secret(&servers, "s3", SECRET_KEY);
+    postgres.wait_ready();
+    let scene = Scene::within(Space::new("canary"), &s3, &postgres);
+    let database = postgres.seed("create table t as select 1 as one");
+
+    // A backup held up half-way, to look into its worker.
+    scene.policy("shop", &database, &json!({"retention": {"keepLast": 1}}));
+    let gate = Gate::before_the_data(&postgres, &database);
+    scene.space.apply(&backup("held", "shop"));
+    gate.wait_for_a_dump();
+    let pods = scene.space.list("Pod");
+    let worker = pods.iter().find(|pod| pod["status"]["phase"] == "Running").expect("the Pod of the run");
+    let processes = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline";
+    let seen = try_kubectl(&["-n", scene.space.name(), "exec", name(worker), "--", "bash", "-c", processes], b"");
+    assert!(
+        seen.text().contains("HOLDFAST_TASK") && seen.text().contains("pg_dump"),
+        "the worker was looked into: {seen:?}"
+    );
+    gate.open();
+    let held = scene.space.wait("Backup", "held", "has ended", PROMISE, has_ended);
+    assert_eq!(phase(&held), "Completed", "{held:#}");
+
+    // A restore, failures of every kind that quotes what a server said, and a second backup, after which the first is deleted.
+    let into = json!([{"source": "db", "postgres": {"database": "restored"}}]);
+    scene.try_restore(&restore("restored", &json!({"backup": "held"}), &into));
+    scene.try_restore(&restore("not-empty", &json!({"backup": "held"}), &Value::Null));
+    scene.backup("second", "shop");
+    scene.space.apply(&secret("postgres", &json!({"password": WRONG_PASSWORD})));
+    assert_eq!(phase(&scene.try_backup("refused", "shop")), "Failed");
+    scene.space.apply(&secret("s3-credentials", &json!({"AWS_ACCESS_KEY_ID": "nobody"})));
+    scene.space.apply(&postgres.credentials("postgres"));
+    assert_eq!(phase(&scene.try_backup("store-refused", "shop")), "Failed");
+
+    let namespace = scene.space.name();
+    let mut places = vec![("processes of the worker".to_owned(), seen.text())];
+    for kind in kubectl(&["api-resources", "--namespaced", "--verbs=list", "-o", "name"])
+        .lines()
+        .filter(|kind| *kind != "secrets")
+    {
+        places.push((kind.to_owned(), kubectl(&["-n", namespace, "get", kind, "-o", "yaml", "--show-managed-fields"])));
+    }
+    for pod in scene.space.list("Pod") {
+        places.push((
+            format!("log of {}", name(&pod)),
+            kubectl(&["-n", namespace, "logs", name(&pod), "--all-containers"]),
+        ));
+    }
+    let controller = ["-n", "holdfast-system", "logs", "-l", "app.kubernetes.io/name=holdfast", "--tail=-1"];
+    places.push(("log of the controller".to_owned(), kubectl(&controller)));
+    for key in scene.bucket.keys() {
+        places.push((key.clone(), String::from_utf8_lossy(&scene.bucket.read(&key)).into_owned()));
+    }
+    let events = places.iter().find(|(place, _)| place == "events.events.k8s.io").expect("events");
+    assert!(events.1.contains("SourceRefused"), "{}", events.1);
+    assert!(places.iter().filter(|(place, _)| place.starts_with("log of")).count() > 4, "workers' logs were looked at");
+    for (place, text) in &places {
+        for canary in CANARIES {
+            for form in [canary.to_owned(), base64(canary)] {
+                let at =
+                    text.find(&form).map(|at| text[at.saturating_sub(200)..].chars().take(400).collect::<String>());
+                assert!(at.is_none(), "a secret value is in {place}: {at:?}");
+            }
+        }
+    }
+}
+
+/// As Secrets are written. Cut to whole groups of three bytes, so that it is found whatever follows.
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |bytes: &[u8]| {
+        let number = bytes.iter().fold(0_usize, |number, byte| (number << 8) | usize::from(*byte));
+        [18, 12, 6, 0].map(|shift| char::from(DIGITS[(number >> shift) & 63]))
+    };
+    text.as_bytes().chunks_exact(3).flat_map(group).collect()
+}
