@@ -14,6 +14,8 @@ pub enum ConditionType {
     Encrypted,
     /// A policy's newest ended backup is complete.
     LastBackupSucceeded,
+    /// A policy's retention was applied after its newest complete backup.
+    RetentionApplied,
     /// A backup or a restore did all of what it was for.
     Complete,
 }
@@ -25,6 +27,7 @@ impl ConditionType {
             Self::Ready => "Ready",
             Self::Encrypted => "Encrypted",
             Self::LastBackupSucceeded => "LastBackupSucceeded",
+            Self::RetentionApplied => "RetentionApplied",
             Self::Complete => "Complete",
         }
     }

@@ -47,7 +47,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         anyhow::bail!("a TLS provider is installed already");
     }
     match cli.command {
-        Command::Controller(args) => controller::run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Controller(args) => Ok(controller::run(args).await.map(|()| ExitCode::SUCCESS)?),
         Command::Worker(args) => Ok(worker::run(args).await),
         Command::Crds => {
             for crd in holdfast_crds::all() {

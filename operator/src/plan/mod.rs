@@ -1,4 +1,18 @@
 //! Decisions: what should happen, as values, from what was observed and the time. Pure.
 
+pub mod action;
+pub mod backup;
+pub mod job;
+pub mod names;
+pub mod observed;
+pub mod pod;
+pub mod policy;
+pub mod restore;
 pub mod retention;
 pub mod schedule;
+pub mod status;
+pub mod store;
+pub mod verdict;
+
+#[cfg(test)]
+pub(crate) mod fixture;

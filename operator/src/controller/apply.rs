@@ -1,0 +1,250 @@
+//! The only writer. Talks to the Kubernetes API: carries out what a plan says, makes no choice, stops at the first error.
+//!
+//! Each write is refused by the API server unless the object is the very one, in the very version, that the plan was made for; what
+//! is created has a name that the plan's object alone gives. So a stale cache or a late second leader doubles and destroys nothing.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use holdfast_crds::Backup;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::events::{Event as KubeEvent, EventType, Recorder};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::leadership::Leadership;
+use crate::plan::action::{Action, Event, Target};
+
+/// The name under which statuses are written.
+pub const FIELD_MANAGER: &str = "holdfast";
+
+/// With it a request that was begun while the lease was held is over before it can be another one's.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// Why something could not be written or looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another controller leads.
+    #[error("not leading any more: {step} was not tried")]
+    NotLeading {
+        /// What was not tried.
+        step: String,
+    },
+    /// The object has changed since it was looked at.
+    #[error("cannot {step}: the object has changed meanwhile")]
+    Changed {
+        /// What was tried.
+        step: String,
+    },
+    /// Something of another owner has the name.
+    #[error("cannot {step}: there is one of that name which belongs to somebody else")]
+    NameTaken {
+        /// What was tried.
+        step: String,
+    },
+    /// Nothing can be created in the namespace any more.
+    #[error("cannot {step}: the namespace is going away")]
+    NamespaceTerminating {
+        /// What was tried.
+        step: String,
+    },
+    /// The API server refused.
+    #[error("cannot {step}: {source}")]
+    Api {
+        /// What was tried.
+        step: String,
+        /// Why not.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The API server did not answer.
+    #[error("cannot {step}: no answer within {}s", REQUEST.as_secs())]
+    NoAnswer {
+        /// What was tried.
+        step: String,
+    },
+}
+
+/// Writes to the cluster.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    recorder: Recorder,
+    leadership: Leadership,
+}
+
+impl Writer {
+    /// A writer that writes while it leads.
+    pub fn new(client: Client, recorder: Recorder, leadership: Leadership) -> Self {
+        Self { client, recorder, leadership }
+    }
+
+    /// Carries out the actions in their order.
+    ///
+    /// # Errors
+    /// At the first that fails.
+    pub async fn apply(&self, actions: &[Action]) -> Result<(), Error> {
+        for action in actions {
+            match action {
+                Action::CreateBackup(backup) => self.create_backup(backup).await?,
+                Action::CreateJob(job) => self.create_job(job).await?,
+                Action::DeleteJob(target) => self.delete::<Job>(target, "Job").await?,
+                Action::DeleteBackup(target) => self.delete::<Backup>(target, "Backup").await?,
+                Action::SetFinalizers(target, finalizers) => self.set_finalizers(target, finalizers).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the status of an object, over the version that was looked at.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] where that is not the newest version.
+    pub async fn report<K, S>(&self, object: &K, status: &S) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+        S: Serialize,
+    {
+        let name = object.name_any();
+        let namespace = object.namespace().unwrap_or_default();
+        let step = format!("write the status of {} {namespace}/{name}", K::kind(&()));
+        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
+        let body = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {"name": name, "namespace": namespace, "uid": object.uid(), "resourceVersion": object.resource_version()},
+            "status": status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        self.send(&step, api.patch_status(&name, &params, &Patch::Apply(&body))).await.map(drop)
+    }
+
+    /// Publishes events about an object. One that cannot be published is logged.
+    pub async fn publish(&self, about: &ObjectReference, events: &[Event]) {
+        for event in events {
+            let event = KubeEvent {
+                type_: if event.warning { EventType::Warning } else { EventType::Normal },
+                reason: event.reason.clone(),
+                note: Some(cut(&event.note, 1000)),
+                action: event.action.to_owned(),
+                secondary: None,
+            };
+            let step = format!("publish event {} about {}", event.reason, about.name.as_deref().unwrap_or_default());
+            if let Err(error) = self.send(&step, self.recorder.publish(&event, about)).await {
+                tracing::warn!(%error, "an event is lost");
+            }
+        }
+    }
+
+    async fn create_backup(&self, backup: &Backup) -> Result<(), Error> {
+        let name = backup.name_any();
+        let namespace = backup.namespace().unwrap_or_default();
+        let step = format!("create Backup {namespace}/{name}");
+        let api: Api<Backup> = Api::namespaced(self.client.clone(), &namespace);
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match self.send(&step, api.create(&params, backup)).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_already_exists(&error) => {
+                let there = self.send(&step, api.get(&name)).await?;
+                let same = there.spec.policy_ref == backup.spec.policy_ref;
+                if same { Ok(()) } else { Err(Error::NameTaken { step }) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create_job(&self, job: &Job) -> Result<(), Error> {
+        let name = job.name_any();
+        let namespace = job.namespace().unwrap_or_default();
+        let step = format!("create Job {namespace}/{name}");
+        let api: Api<Job> = Api::namespaced(self.client.clone(), &namespace);
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match self.send(&step, api.create(&params, job)).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_already_exists(&error) => {
+                let there = self.send(&step, api.get(&name)).await?;
+                let owners = |job: &Job| job.owner_references().iter().map(|o| o.uid.clone()).collect::<Vec<_>>();
+                if owners(&there) == owners(job) { Ok(()) } else { Err(Error::NameTaken { step }) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete<K>(&self, target: &Target, kind: &str) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let step = format!("delete {kind} {}/{}", target.namespace, target.name);
+        let api: Api<K> = Api::namespaced(self.client.clone(), &target.namespace);
+        let params = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            preconditions: Some(Preconditions {
+                uid: Some(target.uid.clone()),
+                resource_version: target.resource_version.clone(),
+            }),
+            ..DeleteParams::default()
+        };
+        match self.send(&step, api.delete(&target.name, &params)).await {
+            Ok(_) => Ok(()),
+            Err(Error::Api { source, .. }) if is_not_found(&source) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn set_finalizers(&self, target: &Target, finalizers: &[String]) -> Result<(), Error> {
+        let step = format!("set the finalizers of Backup {}/{}", target.namespace, target.name);
+        let api: Api<Backup> = Api::namespaced(self.client.clone(), &target.namespace);
+        let body = json!({
+            "metadata": {"uid": target.uid, "resourceVersion": target.resource_version, "finalizers": finalizers},
+        });
+        match self.send(&step, api.patch(&target.name, &PatchParams::default(), &Patch::Merge(&body))).await {
+            Ok(_) => Ok(()),
+            Err(Error::Api { source, .. }) if is_not_found(&source) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn send<T>(&self, step: &str, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
+        if !self.leadership.is_held() {
+            return Err(Error::NotLeading { step: step.to_owned() });
+        }
+        within(step, request).await
+    }
+}
+
+/// One request to the API server, in bounded time and with its error told.
+///
+/// # Errors
+/// Why it failed.
+pub async fn within<T>(step: &str, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
+    let step = step.to_owned();
+    match tokio::time::timeout(REQUEST, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Err(Error::Changed { step }),
+        Ok(Err(kube::Error::Api(status))) if is_terminating(&status) => Err(Error::NamespaceTerminating { step }),
+        Ok(Err(source)) => Err(Error::Api { step, source: Box::new(source) }),
+        Err(_) => Err(Error::NoAnswer { step }),
+    }
+}
+
+fn is_terminating(status: &kube::core::Status) -> bool {
+    status.code == 403
+        && status.details.iter().flat_map(|d| &d.causes).any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+fn is_already_exists(error: &Error) -> bool {
+    matches!(error, Error::Api { source, .. } if matches!(&**source, kube::Error::Api(s) if s.is_already_exists()))
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_not_found())
+}
+
+fn cut(text: &str, length: usize) -> String {
+    text.chars().take(length).collect()
+}

@@ -1,0 +1,309 @@
+//! What is known around an object. Reads only: the cache, and the API server where the cache may lag and the answer decides.
+
+use std::sync::Arc;
+
+use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, Reason, RestoreRequest};
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Event as CoreEvent, Pod};
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+
+use super::apply::{Error, within};
+use super::cache::{World, in_namespace, of_owner, of_policy, of_store};
+use crate::plan::backup::{Holds, ObservedBackup};
+use crate::plan::job;
+use crate::plan::names::{FINALIZER, label_value};
+use crate::plan::observed::{Attempt, ObservedJob, ObservedPod, Words};
+use crate::plan::policy::ObservedPolicy;
+use crate::plan::restore::{ObservedRestore, choose};
+use crate::plan::status::after;
+use crate::plan::store::ObservedStore;
+use crate::plan::verdict::LATE_SECONDS;
+
+/// Reads the cluster.
+#[derive(Clone)]
+pub struct Observer {
+    client: Client,
+    world: Arc<World>,
+}
+
+impl Observer {
+    /// An observer.
+    pub fn new(client: Client, world: Arc<World>) -> Self {
+        Self { client, world }
+    }
+
+    /// What is known around a store.
+    ///
+    /// # Errors
+    /// Where the API server does not answer.
+    pub async fn store(&self, store: &BackupStore, now: Timestamp) -> Result<ObservedStore, Error> {
+        let namespace = store.namespace().unwrap_or_default();
+        let probes = self.attempts(&namespace, store.metadata.uid.as_deref(), &[], now).await?;
+        let since = store.status.as_ref().and_then(|s| s.last_probe_time.as_ref()).map(|t| t.0);
+        let policies = self.world.policies.of(&of_store(&namespace, &store.name_any()));
+        let suspected = policies.iter().filter_map(|policy| {
+            let failed = policy.status.as_ref()?.last_backup.as_ref().filter(|b| b.phase == BackupPhase::Failed)?;
+            let backup = self.world.backups.get(&namespace, &failed.name)?;
+            let status = backup.status.as_ref()?;
+            let blamed = status.artifacts.iter().any(|a| {
+                matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused))
+            });
+            status.completion_time.as_ref().map(|t| t.0).filter(|t| blamed && since.is_some_and(|s| *t > s))
+        });
+        Ok(ObservedStore { probes, suspected: suspected.max() })
+    }
+
+    /// What is known around a Backup.
+    ///
+    /// # Errors
+    /// Where the API server does not answer.
+    pub async fn backup(&self, backup: &Backup, now: Timestamp) -> Result<ObservedBackup, Error> {
+        let namespace = backup.namespace().unwrap_or_default();
+        let status = backup.status.clone().unwrap_or_default();
+        let policy = self.world.policies.get(&namespace, &backup.spec.policy_ref.name);
+        let store = status.store.clone().or_else(|| policy.as_ref().map(|p| p.spec.store_ref.name.clone()));
+        let store = store.and_then(|name| self.world.stores.get(&namespace, &name));
+        // Jobs that must be there: were one believed gone because the cache lags, a good run would fail.
+        let needed: Vec<String> = if status.phase == BackupPhase::Running {
+            let open = status.artifacts.iter().filter(|a| !a.phase.is_terminal());
+            open.map(|a| job::backup_name(backup, &a.source)).collect()
+        } else {
+            Vec::new()
+        };
+        let jobs = self.attempts(&namespace, backup.metadata.uid.as_deref(), &needed, now).await?;
+        let mut observed = ObservedBackup { policy, store, jobs, ..ObservedBackup::default() };
+        let deleting = backup.metadata.deletion_timestamp.is_some();
+        if deleting && backup.finalizers().iter().any(|f| f == FINALIZER) {
+            observed.namespace_terminating = self.is_terminating(&namespace).await?;
+        }
+        let retention = observed.policy.as_ref().is_some_and(|p| p.spec.retention.is_some());
+        let retained = observed.jobs.iter().any(|a| a.job.name == job::retain_name(backup));
+        let fresh = status.completion_time.as_ref().is_some_and(|t| now < after(t.0, crate::plan::backup::COMPLETED_JOB_SECONDS));
+        if !deleting && status.phase == BackupPhase::Completed && ((retention && fresh) || retained) {
+            let policy = &backup.spec.policy_ref.name;
+            observed.siblings = self.world.backups.of(&of_policy(&namespace, policy));
+            observed.holds = self.holds(&namespace, policy);
+            observed.retaining = self.is_retaining(&namespace, backup, &observed.siblings);
+        }
+        Ok(observed)
+    }
+
+    /// What is known around a RestoreRequest.
+    ///
+    /// # Errors
+    /// Where the API server does not answer.
+    pub async fn restore(&self, request: &RestoreRequest, now: Timestamp) -> Result<ObservedRestore, Error> {
+        let namespace = request.namespace().unwrap_or_default();
+        let status = request.status.clone().unwrap_or_default();
+        let mut observed = ObservedRestore::default();
+        // One execution, ever: whether there is a Job is asked of the API server, not of the cache.
+        if status.phase != BackupPhase::Pending {
+            let uid = request.metadata.uid.as_deref().unwrap_or_default();
+            let name = job::restore_name(request);
+            let cached = self.world.jobs.get(&namespace, &name).filter(|j| j.owner.as_ref().is_some_and(|o| o.uid == uid));
+            let job = match cached {
+                Some(job) => Some((*job).clone()),
+                None if status.phase.is_terminal() => None,
+                None => self.job_now(&namespace, &name, uid).await?,
+            };
+            if let Some(job) = job {
+                observed.job = Some(self.attempt(job, now).await?);
+            }
+        }
+        if status.phase.is_terminal() || status.job_uid.is_some() {
+            return Ok(observed);
+        }
+        let from = &request.spec.from;
+        observed.backups = match (&from.backup, &from.policy) {
+            (Some(name), _) => self.world.backups.get(&namespace, name).into_iter().collect(),
+            (_, Some(policy)) => self.world.backups.of(&of_policy(&namespace, &policy.name)),
+            _ => Vec::new(),
+        };
+        if let Ok(choice) = choose(request, &observed.backups) {
+            observed.policy = self.world.policies.get(&namespace, &choice.policy);
+            observed.store = self.world.stores.get(&namespace, &choice.store);
+        }
+        Ok(observed)
+    }
+
+    /// What is known around a policy.
+    ///
+    /// # Errors
+    /// Where the API server does not answer.
+    pub async fn policy(&self, policy: &BackupPolicy, now: Timestamp) -> Result<ObservedPolicy, Error> {
+        let namespace = policy.namespace().unwrap_or_default();
+        Ok(ObservedPolicy {
+            store: self.world.stores.get(&namespace, &policy.spec.store_ref.name),
+            backups: self.world.backups.of(&of_policy(&namespace, &policy.name_any())),
+            retains: self.retains(policy, now).await?,
+        })
+    }
+
+    /// The retain Jobs of a policy.
+    ///
+    /// # Errors
+    /// Where the API server does not answer.
+    async fn retains(&self, policy: &BackupPolicy, now: Timestamp) -> Result<Vec<Attempt>, Error> {
+        let namespace = policy.namespace().unwrap_or_default();
+        let name = policy.name_any();
+        let mut attempts = Vec::new();
+        for job in self.world.jobs.of(&of_policy(&namespace, &label_value(&name))) {
+            let of_this = job.owner.as_ref().and_then(|o| self.world.backups.get(&namespace, &o.name));
+            if of_this.is_some_and(|b| b.spec.policy_ref.name == name) {
+                attempts.push(self.attempt((*job).clone(), now).await?);
+            }
+        }
+        Ok(attempts)
+    }
+
+    /// A Job by name, as the API server has it at this moment, if it belongs to the owner.
+    ///
+    /// # Errors
+    /// Where the API server does not answer.
+    async fn job_now(&self, namespace: &str, name: &str, owner_uid: &str) -> Result<Option<ObservedJob>, Error> {
+        let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
+        let found = within(&format!("look up Job {namespace}/{name}"), api.get_opt(name)).await?;
+        let job = found.as_ref().map(ObservedJob::from);
+        Ok(job.filter(|j| j.owner.as_ref().is_some_and(|o| o.uid == owner_uid)))
+    }
+
+    /// A Job with everything known of it.
+    ///
+    /// # Errors
+    /// Where the API server does not answer.
+    async fn attempt(&self, job: ObservedJob, now: Timestamp) -> Result<Attempt, Error> {
+        let mut pods: Vec<ObservedPod> = self.world.pods.of(&of_owner(&job.uid)).iter().map(|p| (**p).clone()).collect();
+        // The Job has ended but its Pod's last words are not here: the watch of Pods may lag behind that of Jobs.
+        if job.end.is_some() && !pods.iter().any(|p| p.ended.is_some()) {
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), &job.namespace);
+            let params = ListParams::default().labels(&format!("batch.kubernetes.io/controller-uid={}", job.uid));
+            let found = within(&format!("list the Pods of Job {}/{}", job.namespace, job.name), api.list(&params)).await?;
+            pods = found.items.iter().map(ObservedPod::from).collect();
+        }
+        let mut attempt = Attempt { job, pods, events: Vec::new() };
+        if attempt.waits_since().is_some_and(|since| now >= after(since, LATE_SECONDS)) {
+            attempt.events = self.words_about(&attempt).await?;
+        }
+        Ok(attempt)
+    }
+
+    async fn attempts(&self, namespace: &str, owner: Option<&str>, needed: &[String], now: Timestamp) -> Result<Vec<Attempt>, Error> {
+        let Some(owner) = owner else { return Ok(Vec::new()) };
+        let mut jobs: Vec<ObservedJob> = self.world.jobs.of(&of_owner(owner)).iter().map(|j| (**j).clone()).collect();
+        for name in needed {
+            if !jobs.iter().any(|j| j.name == *name) {
+                jobs.extend(self.job_now(namespace, name, owner).await?);
+            }
+        }
+        let mut attempts = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            attempts.push(self.attempt(job, now).await?);
+        }
+        Ok(attempts)
+    }
+
+    /// What kubelet, scheduler or Job controller tell, newest first.
+    async fn words_about(&self, attempt: &Attempt) -> Result<Vec<Words>, Error> {
+        let job = &attempt.job;
+        let (kind, name) = attempt.newest_pod().map_or(("Job", job.name.as_str()), |pod| ("Pod", pod.name.as_str()));
+        let api: Api<CoreEvent> = Api::namespaced(self.client.clone(), &job.namespace);
+        let params = ListParams::default().fields(&format!("involvedObject.kind={kind},involvedObject.name={name}"));
+        let found = within(&format!("list the events of {kind} {}/{name}", job.namespace), api.list(&params)).await?;
+        let mut events = found.items;
+        events.sort_by_key(|event| std::cmp::Reverse(last_seen(event)));
+        Ok(events
+            .into_iter()
+            .map(|e| Words { reason: e.reason.unwrap_or_default(), message: e.message.unwrap_or_default() })
+            .collect())
+    }
+
+    /// Whether nothing can be created in the namespace any more, found out by asking for a Job that is never made.
+    async fn is_terminating(&self, namespace: &str) -> Result<bool, Error> {
+        let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let step = format!("see whether namespace {namespace} is going away");
+        match within(&step, api.create(&params, &job::never_run(namespace))).await {
+            Err(Error::NamespaceTerminating { .. }) => Ok(true),
+            Err(error @ Error::NoAnswer { .. }) => Err(error),
+            // Whatever else it says, it does not say that.
+            _ => Ok(false),
+        }
+    }
+
+    /// Runs of a policy that restores which are not over read from.
+    fn holds(&self, namespace: &str, policy: &str) -> Holds {
+        let mut holds = Holds::default();
+        for restore in self.world.restores.of(&in_namespace(namespace)) {
+            if restore.status.as_ref().is_some_and(|s| s.phase.is_terminal()) {
+                continue;
+            }
+            match self.run_of(namespace, policy, &restore) {
+                Held::Run(run_id) => holds.run_ids.push(run_id),
+                Held::Unknown => holds.unknown = true,
+                Held::Nothing => {}
+            }
+        }
+        holds
+    }
+
+    fn run_of(&self, namespace: &str, policy: &str, restore: &RestoreRequest) -> Held {
+        let from = &restore.spec.from;
+        let concerns = match (&from.backup, &from.policy, &from.store) {
+            (Some(name), _, _) => {
+                self.world.backups.get(namespace, name).is_some_and(|b| b.spec.policy_ref.name == policy)
+            }
+            (_, Some(from), _) => from.name == policy,
+            (_, _, Some(from)) => from.policy == policy,
+            _ => false,
+        };
+        if !concerns {
+            return Held::Nothing;
+        }
+        let written = restore.status.as_ref().and_then(|s| s.run_id.clone());
+        let named = from.store.as_ref().and_then(|s| s.run_id.clone());
+        let backup = from.backup.as_ref().and_then(|name| self.world.backups.get(namespace, name));
+        let saved = backup.and_then(|b| b.status.as_ref().and_then(|s| s.run_id.clone()));
+        written.or(named).or(saved).map_or(Held::Unknown, Held::Run)
+    }
+
+    /// Whether another retain Job of the policy is under way, or what it deleted is not recorded yet.
+    fn is_retaining(&self, namespace: &str, backup: &Backup, siblings: &[Arc<Backup>]) -> bool {
+        let policy = label_value(&backup.spec.policy_ref.name);
+        self.world.jobs.of(&of_policy(namespace, &policy)).iter().any(|job| {
+            let owner = job.owner.as_ref().map(|o| o.uid.as_str()).unwrap_or_default();
+            if Some(owner) == backup.metadata.uid.as_deref() {
+                return false;
+            }
+            if job.end.is_none() {
+                return true;
+            }
+            let deleted = self.world.pods.of(&of_owner(&job.uid)).iter().flat_map(|p| deleted_by(p)).collect::<Vec<_>>();
+            siblings.iter().any(|s| {
+                s.status.as_ref().and_then(|s| s.run_id.as_ref()).is_some_and(|run_id| deleted.contains(run_id))
+            })
+        })
+    }
+}
+
+enum Held {
+    Run(String),
+    Unknown,
+    Nothing,
+}
+
+fn deleted_by(pod: &ObservedPod) -> Vec<String> {
+    use crate::task::{Outcome, Report};
+    let report = pod.ended.as_ref().and_then(|end| Report::from_termination_message(&end.message));
+    match report.and_then(|r| r.outcome) {
+        Some(Outcome::Retain(retained)) => retained.deleted,
+        _ => Vec::new(),
+    }
+}
+
+fn last_seen(event: &CoreEvent) -> Option<Timestamp> {
+    let series = event.series.as_ref().and_then(|s| s.last_observed_time.as_ref()).map(|t| t.0);
+    let last = event.last_timestamp.as_ref().map(|t| t.0);
+    series.max(last).max(event.event_time.as_ref().map(|t| t.0))
+}

@@ -1,0 +1,317 @@
+//! What to do about a Backup: one Job a source, then what their workers report. Completed and Failed never change again. Pure.
+
+mod deletion;
+mod ended;
+
+use std::sync::Arc;
+
+use holdfast_crds::{
+    ArtifactStatus, Backup, BackupPhase, BackupPolicy, BackupStatus, BackupStore, ConditionType, DeletionPolicy, Reason,
+    Source, is_true,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::action::{Action, Event, Plan, Target};
+use super::job::{self, Install, Run};
+use super::names::{FINALIZER, SLOT_ANNOTATION, run_id};
+use super::observed::{Attempt, ObservedJob, created};
+use super::status::{after, duration_text, find, with_condition};
+use super::verdict::{Patience, Verdict, judge};
+use crate::task::{Failure, Outcome, Report};
+
+pub use ended::{COMPLETED_JOB_SECONDS, FAILED_JOB_SECONDS};
+
+/// What a run needs may be this many seconds late: it waits as Pending, then it fails.
+pub const GRACE_SECONDS: i64 = 60;
+/// A store that is being proved for the first time may take this long.
+pub const PROBING_GRACE_SECONDS: i64 = 110;
+
+/// What is known around a Backup.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedBackup {
+    /// Its policy.
+    pub policy: Option<Arc<BackupPolicy>>,
+    /// The store it went to, or its policy's.
+    pub store: Option<Arc<BackupStore>>,
+    /// The Jobs it owns, as the API server has them where one is missing from the cache.
+    pub jobs: Vec<Attempt>,
+    /// All Backups of its policy, itself among them. Only needed once it is Completed and its policy has a retention.
+    pub siblings: Vec<Arc<Backup>>,
+    /// What restores hold on to. Only needed as above.
+    pub holds: Holds,
+    /// Whether another run's retain Job of the policy is not over, or its result not recorded. Only needed as above.
+    pub retaining: bool,
+    /// Whether the namespace is going away: nothing can be created in it any more.
+    pub namespace_terminating: bool,
+}
+
+/// Runs that restores which are not over read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// These.
+    pub run_ids: Vec<String>,
+    /// And it is not known yet which others.
+    pub unknown: bool,
+}
+
+/// Decides about a Backup.
+pub fn plan_backup(install: &Install, backup: &Backup, observed: &ObservedBackup, now: Timestamp) -> Plan<BackupStatus> {
+    let before = backup.status.clone().unwrap_or_default();
+    let mut plan = Plan::keep(before);
+    if backup.metadata.deletion_timestamp.is_some() {
+        deletion::delete(&mut plan, install, backup, observed, now);
+        return plan;
+    }
+    let finalizers = backup.metadata.finalizers.clone().unwrap_or_default();
+    if backup.spec.deletion_policy == DeletionPolicy::Delete && !finalizers.iter().any(|f| f == FINALIZER) {
+        let finalizers = finalizers.into_iter().chain([FINALIZER.to_owned()]).collect();
+        plan.actions.push(Action::SetFinalizers(Target::version(&backup.metadata), finalizers));
+        return plan;
+    }
+    match plan.status.phase {
+        BackupPhase::Pending => start(&mut plan, install, backup, observed, now),
+        BackupPhase::Running => follow(&mut plan, backup, observed, now),
+        BackupPhase::Completed | BackupPhase::Failed => ended::tidy(&mut plan, install, backup, observed, now),
+    }
+    plan
+}
+
+/// The instant a Backup stands for: its slot, or when it was made by hand.
+pub fn slot_of(backup: &Backup) -> Timestamp {
+    let slot = backup.metadata.annotations.as_ref().and_then(|a| a.get(SLOT_ANNOTATION));
+    slot.and_then(|s| s.parse().ok()).unwrap_or_else(|| created(&backup.metadata))
+}
+
+/// Whether a policy can run with this store, and if not why.
+///
+/// # Errors
+/// The reason, in the store's own words where it has some.
+pub fn usable<'a>(name: &str, store: Option<&'a BackupStore>) -> Result<&'a BackupStore, Failure> {
+    let Some(store) = store else {
+        return Err(Failure::new(Reason::StoreNotFound, format!("BackupStore {name} is not there: create it in this namespace")));
+    };
+    if store.spec.read_only {
+        return Err(Failure::new(Reason::StoreReadOnly, format!("BackupStore {name} is read-only: backups cannot go there")));
+    }
+    reachable(name, store)
+}
+
+/// Whether a store has been proved, and if not why.
+///
+/// # Errors
+/// The reason, in the store's own words where it has some.
+pub fn reachable<'a>(name: &str, store: &'a BackupStore) -> Result<&'a BackupStore, Failure> {
+    let status = store.status.clone().unwrap_or_default();
+    let ready = find(&status.conditions, ConditionType::Ready);
+    if is_true(&status.conditions, ConditionType::Ready)
+        && ready.is_some_and(|c| c.observed_generation == store.metadata.generation)
+    {
+        return Ok(store);
+    }
+    let Some(ready) = ready.filter(|c| c.status == "False") else {
+        return Err(Failure::new(Reason::StoreNotReady, format!("BackupStore {name} is being proved")));
+    };
+    let reason = match ready.reason.as_str() {
+        "BucketNotFound" | "CredentialsRejected" => Reason::StoreRefused,
+        "Unreachable" => Reason::StoreUnreachable,
+        "SecretNotFound" => Reason::SecretNotFound,
+        "ConfigMapNotFound" => Reason::ConfigMapNotFound,
+        _ => Reason::StoreNotReady,
+    };
+    Err(Failure::new(reason, format!("BackupStore {name} is not ready ({}): {}", ready.reason, ready.message)))
+}
+
+fn start(plan: &mut Plan<BackupStatus>, install: &Install, backup: &Backup, observed: &ObservedBackup, now: Timestamp) {
+    let (policy, store, sources) = match resolve(backup, observed) {
+        Ok(found) => found,
+        Err(failure) => return wait(plan, backup, &failure, now),
+    };
+    let uid = backup.metadata.uid.as_deref().unwrap_or_default();
+    let slot = slot_of(backup);
+    let run_id = run_id(slot, uid);
+    let names: Vec<String> = sources.iter().map(|s| s.name.clone()).collect();
+    let run = Run { backup, policy, store, run_id: &run_id, slot, sources: &names };
+    plan.actions.extend(sources.iter().map(|source| Action::CreateJob(Box::new(job::backup(install, run, source)))));
+    plan.events.push(Event::normal("Started", "Backup", format!("run {run_id} of {} started", names.join(", "))));
+    plan.status.phase = BackupPhase::Running;
+    plan.status.store = store.metadata.name.clone();
+    plan.status.start_time = Some(Time(now));
+    plan.status.run_id = Some(run_id);
+    plan.status.artifacts = names
+        .into_iter()
+        .map(|source| ArtifactStatus { source, phase: BackupPhase::Running, ..ArtifactStatus::default() })
+        .collect();
+    complete_is(plan, backup, None, Reason::InProgress, "it is running", now);
+}
+
+type Resolved<'a> = (&'a BackupPolicy, &'a BackupStore, Vec<&'a Source>);
+
+fn resolve<'a>(backup: &Backup, observed: &'a ObservedBackup) -> Result<Resolved<'a>, Failure> {
+    let name = &backup.spec.policy_ref.name;
+    let Some(policy) = observed.policy.as_deref() else {
+        let message = format!("BackupPolicy {name} is not there: create it in this namespace");
+        return Err(Failure::new(Reason::PolicyNotFound, message));
+    };
+    let wanted = backup.spec.sources.as_deref();
+    let names = || policy.spec.sources.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) = wanted.into_iter().flatten().find(|w| policy.spec.sources.iter().all(|s| s.name != **w)) {
+        let message = format!("BackupPolicy {name} has no source {unknown}; it has {}", names());
+        return Err(Failure::new(Reason::InvalidConfiguration, message));
+    }
+    let sources: Vec<&Source> =
+        policy.spec.sources.iter().filter(|s| wanted.is_none_or(|w| w.contains(&s.name))).collect();
+    if let Some(source) = sources.iter().find(|s| s.engine().is_none()) {
+        let message = format!("source {} of BackupPolicy {name} names no engine that this version knows", source.name);
+        return Err(Failure::new(Reason::InvalidConfiguration, message));
+    }
+    let store = usable(&policy.spec.store_ref.name, observed.store.as_deref())?;
+    Ok((policy, store, sources))
+}
+
+fn wait(plan: &mut Plan<BackupStatus>, backup: &Backup, failure: &Failure, now: Timestamp) {
+    let grace = if failure.reason == Reason::StoreNotReady { PROBING_GRACE_SECONDS } else { GRACE_SECONDS };
+    let until = after(created(&backup.metadata), grace);
+    if now < until {
+        plan.check_at(until);
+        complete_is(plan, backup, Some(false), failure.reason, &failure.message, now);
+        return;
+    }
+    plan.status.start_time = Some(Time(now));
+    end(plan, backup, Err(failure.clone()), now, now);
+}
+
+fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBackup, now: Timestamp) {
+    let mut waits: Option<Failure> = None;
+    let mut artifacts = std::mem::take(&mut plan.status.artifacts);
+    for artifact in artifacts.iter_mut().filter(|a| !a.phase.is_terminal()) {
+        let name = job::backup_name(backup, &artifact.source);
+        let attempt = observed.jobs.iter().find(|a| a.job.name == name);
+        let Some(attempt) = attempt.filter(|a| a.job.end.is_some() || !a.job.deleting) else {
+            let message = format!("Job {name} is gone and left no result: was it deleted?");
+            fail(artifact, &Failure::new(Reason::JobVanished, message));
+            continue;
+        };
+        match judge(attempt, Reason::DumpFailed, Patience::RUN, now) {
+            Verdict::Running => {}
+            Verdict::Waiting { why, check_at } => {
+                plan.check_at(check_at);
+                let source = &artifact.source;
+                waits = waits.or(why.map(|w| Failure::new(w.reason, format!("source {source} waits: {}", w.message))));
+            }
+            Verdict::Completed(report) => complete(artifact, report),
+            Verdict::Failed(failure, _) => fail(artifact, &failure),
+        }
+    }
+    plan.status.artifacts = artifacts;
+    plan.actions.extend(stop_given_up(&plan.status, backup, observed));
+    if plan.status.artifacts.iter().all(|a| a.phase.is_terminal()) {
+        let ended = observed.jobs.iter().filter_map(|a| a.job.end.as_ref()).map(|e| e.at).max();
+        let given_up = plan.status.artifacts.iter().any(|a| a.reason.is_some_and(|r| r.exit_code().is_none()));
+        let ended = if given_up { now } else { ended.unwrap_or(now) };
+        let result = plan.status.artifacts.iter().find(|a| a.phase == BackupPhase::Failed).map_or(Ok(()), |a| {
+            let message = a.message.clone().unwrap_or_default();
+            let reason = a.reason.unwrap_or(Reason::DumpFailed);
+            Err(Failure::new(reason, format!("source {}: {message}", a.source)))
+        });
+        return end(plan, backup, result, ended, now);
+    }
+    match waits {
+        Some(why) => complete_is(plan, backup, None, why.reason, &why.message, now),
+        None => complete_is(plan, backup, None, Reason::InProgress, "it is running", now),
+    }
+}
+
+/// Jobs that are still there although their source has been given up, as the *written* status says: a Pod must not start later.
+fn stop_given_up(status: &BackupStatus, backup: &Backup, observed: &ObservedBackup) -> Vec<Action> {
+    let written = backup.status.as_ref().map(|s| s.artifacts.as_slice()).unwrap_or_default();
+    status
+        .artifacts
+        .iter()
+        .filter(|a| a.phase == BackupPhase::Failed && written.iter().any(|w| w.source == a.source && w.phase == a.phase))
+        .filter_map(|a| observed.jobs.iter().find(|j| j.job.name == job::backup_name(backup, &a.source)))
+        .filter(|a| a.job.end.is_none() && !a.job.deleting)
+        .map(|a| delete_job(&a.job))
+        .collect()
+}
+
+fn delete_job(job: &ObservedJob) -> Action {
+    Action::DeleteJob(Target {
+        namespace: job.namespace.clone(),
+        name: job.name.clone(),
+        uid: job.uid.clone(),
+        resource_version: None,
+    })
+}
+
+fn complete(artifact: &mut ArtifactStatus, report: Option<Report>) {
+    artifact.phase = BackupPhase::Completed;
+    if let Some(Outcome::Backup(stored)) = report.and_then(|r| r.outcome) {
+        let text = |text: String| (!text.is_empty()).then_some(text);
+        artifact.key = text(stored.key);
+        artifact.stored_bytes = Some(stored.stored_bytes);
+        artifact.source_bytes = Some(stored.source_bytes);
+        artifact.sha256 = text(stored.sha256);
+        artifact.items = Some(stored.items);
+        artifact.server_version = text(stored.server_version);
+        artifact.tool_version = text(stored.tool_version);
+        artifact.encrypted = Some(stored.encrypted);
+    }
+}
+
+fn fail(artifact: &mut ArtifactStatus, failure: &Failure) {
+    artifact.phase = BackupPhase::Failed;
+    artifact.reason = Some(failure.reason);
+    artifact.message = Some(failure.message.clone());
+}
+
+fn end(plan: &mut Plan<BackupStatus>, backup: &Backup, result: Result<(), Failure>, at: Timestamp, now: Timestamp) {
+    let sum = |of: fn(&ArtifactStatus) -> Option<i64>| {
+        let known: Vec<i64> = plan.status.artifacts.iter().filter_map(of).collect();
+        (!known.is_empty()).then(|| known.iter().fold(0i64, |sum, n| sum.saturating_add(*n)))
+    };
+    let (stored, from_source, items) = (sum(|a| a.stored_bytes), sum(|a| a.source_bytes), sum(|a| a.items));
+    let status = &mut plan.status;
+    let start = status.start_time.as_ref().map_or(at, |t| t.0);
+    let at = at.max(start);
+    status.stored_bytes = stored;
+    status.source_bytes = from_source;
+    status.items = items;
+    status.completion_time = Some(Time(at));
+    status.duration = Some(duration_text(start, at));
+    plan.next_check = None;
+    match result {
+        Ok(()) => {
+            plan.status.phase = BackupPhase::Completed;
+            let took = plan.status.duration.clone().unwrap_or_default();
+            let message = match plan.status.stored_bytes {
+                Some(bytes) => format!("{} items, {bytes} bytes stored in {took}", plan.status.items.unwrap_or(0)),
+                None => format!("everything is stored, in {took}"),
+            };
+            plan.events.push(Event::normal(Reason::Completed, "Backup", message.clone()));
+            complete_is(plan, backup, Some(true), Reason::Completed, &message, now);
+        }
+        Err(failure) => {
+            plan.status.phase = BackupPhase::Failed;
+            plan.events.push(Event::warning(failure.reason, "Backup", failure.message.clone()));
+            complete_is(plan, backup, Some(false), failure.reason, &failure.message, now);
+        }
+    }
+}
+
+fn complete_is(
+    plan: &mut Plan<BackupStatus>,
+    backup: &Backup,
+    status: Option<bool>,
+    reason: Reason,
+    message: &str,
+    now: Timestamp,
+) {
+    let generation = backup.metadata.generation;
+    plan.status.observed_generation = generation;
+    plan.status.conditions =
+        with_condition(&plan.status.conditions, ConditionType::Complete, status, reason, message, generation, now);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! A Backup that is being deleted: where its `deletionPolicy` is Delete its data goes first, then the finalizer. Pure.
+
+use holdfast_crds::{Backup, BackupStatus, Reason};
+use jiff::Timestamp;
+
+use super::{ObservedBackup, delete_job, reachable};
+use crate::plan::action::{Action, Event, Plan, Target};
+use crate::plan::job::{self, Install};
+use crate::plan::names::FINALIZER;
+use crate::plan::status::after;
+use crate::plan::verdict::{Patience, Verdict, judge};
+use crate::task::Failure;
+
+/// A deletion that failed, or cannot be tried, is tried again after this many seconds.
+pub(super) const AGAIN_SECONDS: i64 = 300;
+
+const BLOCKED_SECONDS: i64 = 60;
+
+pub(super) fn delete(
+    plan: &mut Plan<BackupStatus>,
+    install: &Install,
+    backup: &Backup,
+    observed: &ObservedBackup,
+    now: Timestamp,
+) {
+    let finalizers = backup.metadata.finalizers.clone().unwrap_or_default();
+    if !finalizers.iter().any(|f| f == FINALIZER) {
+        return;
+    }
+    let release = || {
+        let rest = finalizers.iter().filter(|f| *f != FINALIZER).cloned().collect();
+        Action::SetFinalizers(Target::version(&backup.metadata), rest)
+    };
+    let run_id = plan.status.run_id.clone();
+    if observed.namespace_terminating {
+        plan.events.push(Event::warning("DataKept", "Delete", "the namespace is going away: the data stays in the bucket"));
+        return plan.actions.push(release());
+    }
+    let name = job::delete_name(backup);
+    let others: Vec<_> = observed.jobs.iter().filter(|a| a.job.name != name && a.job.end.is_none()).collect();
+    if !others.is_empty() {
+        // A worker that still writes would leave behind what it writes last. Each change of a Job brings us back here.
+        plan.actions.extend(others.iter().filter(|a| !a.job.deleting).map(|a| delete_job(&a.job)));
+        return;
+    }
+    let Some(run_id) = run_id else {
+        return plan.actions.push(release());
+    };
+    let Some(attempt) = observed.jobs.iter().find(|a| a.job.name == name) else {
+        match store(backup, observed) {
+            Ok(store) => {
+                let policy = observed.policy.as_deref();
+                let job = job::delete(install, backup, policy, store, &run_id);
+                plan.actions.push(Action::CreateJob(Box::new(job)));
+            }
+            Err(failure) => {
+                let note = format!("the data of run {run_id} cannot be deleted yet: {}", failure.message);
+                plan.events.push(Event::warning(failure.reason, "Delete", note));
+                plan.check_at(after(now, BLOCKED_SECONDS));
+            }
+        }
+        return;
+    };
+    match judge(attempt, Reason::StoreUnreachable, Patience::RUN, now) {
+        Verdict::Completed(_) => {
+            plan.events.push(Event::normal("DataDeleted", "Delete", format!("the data of run {run_id} is deleted")));
+            plan.actions.push(release());
+        }
+        Verdict::Running => {}
+        Verdict::Waiting { check_at, .. } => plan.check_at(check_at),
+        Verdict::Failed(failure, _) => {
+            let again = after(attempt.job.end.as_ref().map_or(attempt.job.created, |e| e.at), AGAIN_SECONDS);
+            if attempt.job.deleting {
+                return;
+            }
+            if again <= now {
+                return plan.actions.push(delete_job(&attempt.job));
+            }
+            let note = format!("the data of run {run_id} is not deleted yet: {}", failure.message);
+            plan.events.push(Event::warning(failure.reason, "Delete", note));
+            plan.check_at(again);
+        }
+    }
+}
+
+fn store<'a>(backup: &Backup, observed: &'a ObservedBackup) -> Result<&'a holdfast_crds::BackupStore, Failure> {
+    let name = backup.status.as_ref().and_then(|s| s.store.as_deref()).unwrap_or_default();
+    let Some(store) = observed.store.as_deref() else {
+        let message = format!("BackupStore {name} is not there; create it again, or remove the finalizer {FINALIZER} to keep the data");
+        return Err(Failure::new(Reason::StoreNotFound, message));
+    };
+    if store.spec.read_only {
+        let message = format!("BackupStore {name} is read-only; remove the finalizer {FINALIZER} to keep the data");
+        return Err(Failure::new(Reason::StoreReadOnly, message));
+    }
+    reachable(name, store)
+}

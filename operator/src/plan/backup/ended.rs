@@ -1,0 +1,111 @@
+//! After a run: retention, and its Jobs deleted in time. Pure.
+
+use holdfast_crds::{Backup, BackupPhase, BackupStatus};
+use jiff::Timestamp;
+
+use super::{ObservedBackup, delete_job, stop_given_up, usable};
+use crate::plan::action::{Action, Plan, Target};
+use crate::plan::job::{self, Install};
+use crate::plan::status::after;
+use crate::plan::verdict::{Patience, Verdict, judge};
+use crate::task::{KnownRun, Outcome, Report};
+
+/// The Jobs of a completed run are kept for this many seconds.
+pub const COMPLETED_JOB_SECONDS: i64 = 3600;
+/// The Jobs of a failed run are kept for this many seconds, so that their logs can be read.
+pub const FAILED_JOB_SECONDS: i64 = 24 * 3600;
+
+const RETAIN_AGAIN_SECONDS: i64 = 15;
+
+/// What is left to do once a run is over.
+pub(super) fn tidy(
+    plan: &mut Plan<BackupStatus>,
+    install: &Install,
+    backup: &Backup,
+    observed: &ObservedBackup,
+    now: Timestamp,
+) {
+    plan.actions.extend(stop_given_up(&plan.status, backup, observed));
+    let Some(over) = plan.status.completion_time.as_ref().map(|t| t.0) else { return };
+    let completed = plan.status.phase == BackupPhase::Completed;
+    let expiry = after(over, if completed { COMPLETED_JOB_SECONDS } else { FAILED_JOB_SECONDS });
+    if completed {
+        retain(plan, install, backup, observed, now, expiry);
+    }
+    let stopped = |name: &str| {
+        plan.actions.iter().any(|a| matches!(a, Action::DeleteJob(target) if target.name == name))
+    };
+    let left: Vec<_> = observed.jobs.iter().filter(|a| !a.job.deleting && !stopped(&a.job.name)).collect();
+    if left.is_empty() {
+        return;
+    }
+    if now < expiry {
+        plan.check_at(expiry);
+    } else {
+        plan.actions.extend(left.iter().filter(|a| a.job.end.is_some()).map(|a| delete_job(&a.job)));
+    }
+}
+
+fn retain(
+    plan: &mut Plan<BackupStatus>,
+    install: &Install,
+    backup: &Backup,
+    observed: &ObservedBackup,
+    now: Timestamp,
+    expiry: Timestamp,
+) {
+    let name = job::retain_name(backup);
+    if let Some(attempt) = observed.jobs.iter().find(|a| a.job.name == name) {
+        // A retain that failed is told on the policy.
+        if let Verdict::Completed(Some(Report { outcome: Some(Outcome::Retain(retained)), .. })) =
+            judge(attempt, holdfast_crds::Reason::StoreUnreachable, Patience::RUN, now)
+        {
+            plan.actions.extend(gone(backup, observed, &retained.deleted));
+        }
+        return;
+    }
+    let (Some(policy), Some(store)) = (observed.policy.as_deref(), observed.store.as_deref()) else { return };
+    let Some(retention) = policy.spec.retention.as_ref().filter(|_| now < expiry) else { return };
+    if usable(&policy.spec.store_ref.name, Some(store)).is_err() || observed.retaining || observed.holds.unknown {
+        return plan.check_at(after(now, RETAIN_AGAIN_SECONDS));
+    }
+    let runs = runs(backup, observed);
+    plan.actions.push(Action::CreateJob(Box::new(job::retain(install, backup, policy, store, retention, runs))));
+}
+
+/// The runs that the bucket must hold, and those that must not be touched.
+fn runs(backup: &Backup, observed: &ObservedBackup) -> (Vec<KnownRun>, Vec<String>) {
+    let store = backup.status.as_ref().and_then(|s| s.store.clone());
+    let mut known = Vec::new();
+    let mut protected = observed.holds.run_ids.clone();
+    for sibling in &observed.siblings {
+        let Some(status) = &sibling.status else { continue };
+        let Some(run_id) = &status.run_id else { continue };
+        match status.phase {
+            BackupPhase::Completed if sibling.metadata.deletion_timestamp.is_none() && status.store == store => {
+                let sources = status.artifacts.iter().map(|a| a.source.clone()).collect();
+                known.push(KnownRun { run_id: run_id.clone(), sources });
+            }
+            BackupPhase::Pending | BackupPhase::Running => protected.push(run_id.clone()),
+            _ => {}
+        }
+    }
+    protected.sort_unstable();
+    protected.dedup();
+    (known, protected)
+}
+
+/// The Backup objects of runs whose data is gone: of this policy, with exactly that run, and over.
+fn gone<'a>(backup: &'a Backup, observed: &'a ObservedBackup, deleted: &'a [String]) -> impl Iterator<Item = Action> + 'a {
+    observed
+        .siblings
+        .iter()
+        .filter(|s| s.spec.policy_ref == backup.spec.policy_ref && s.metadata.namespace == backup.metadata.namespace)
+        .filter(|s| s.metadata.deletion_timestamp.is_none())
+        .filter(|s| {
+            s.status.as_ref().is_some_and(|status| {
+                status.phase.is_terminal() && status.run_id.as_ref().is_some_and(|id| deleted.contains(id))
+            })
+        })
+        .map(|s| Action::DeleteBackup(Target::version(&s.metadata)))
+}

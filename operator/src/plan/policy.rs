@@ -1,0 +1,310 @@
+//! What to do about a BackupPolicy: start a run when a slot is due, say how its backups are, and let old failures go. Pure.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holdfast_crds::{
+    Backup, BackupCounts, BackupPhase, BackupPolicy, BackupPolicyStatus, BackupSpec, BackupStatus, BackupStore,
+    ConditionType, DeletionPolicy, LastBackup, LocalRef, Reason,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+use super::action::{Action, Event, Plan, Target};
+use super::backup::{slot_of, usable};
+use super::names::{
+    MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value, scheduled_backup_name,
+};
+use super::observed::{Attempt, created};
+use super::schedule::{Schedule, SoFar, due};
+use super::status::{after, find, with_condition};
+use super::verdict::{Patience, Verdict, judge};
+use crate::task::Failure;
+
+/// This many failed scheduled Backups of a policy are kept, the newest.
+pub const FAILED_KEPT: usize = 10;
+
+/// What is known around a policy.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedPolicy {
+    /// Its store.
+    pub store: Option<Arc<BackupStore>>,
+    /// Its Backups.
+    pub backups: Vec<Arc<Backup>>,
+    /// The retain Jobs after its runs.
+    pub retains: Vec<Attempt>,
+}
+
+/// Decides about a policy.
+pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timestamp) -> Plan<BackupPolicyStatus> {
+    let before = policy.status.clone().unwrap_or_default();
+    let mut plan = Plan::keep(before);
+    if policy.metadata.deletion_timestamp.is_some() {
+        return plan;
+    }
+    let schedule = Schedule::of(&policy.spec, &seed(policy))
+        .map_err(|error| Failure::new(error.reason(), error.to_string()));
+    let store = usable(&policy.spec.store_ref.name, observed.store.as_deref());
+    let backups = Backups::of(observed);
+
+    match &schedule {
+        Ok(schedule) => slots(&mut plan, policy, schedule.as_ref(), store.is_ok(), &backups, now),
+        Err(_) => plan.status.next_scheduled_time = None,
+    }
+    summary(&mut plan, policy, &backups, now);
+    retention(&mut plan, policy, observed, now);
+    let obstacle = schedule.err().or_else(|| store.err().map(|e| e)).or_else(|| backups.trouble());
+    ready(&mut plan, policy, obstacle, now);
+    plan.actions.extend(backups.old_failures());
+    plan.status.observed_generation = policy.metadata.generation;
+    plan
+}
+
+/// The seed of a policy's `H`: the same for ever, and different for each policy.
+fn seed(policy: &BackupPolicy) -> String {
+    let meta = &policy.metadata;
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}/{}/{}", part(&meta.namespace), part(&meta.name), part(&meta.uid))
+}
+
+fn slots(
+    plan: &mut Plan<BackupPolicyStatus>,
+    policy: &BackupPolicy,
+    schedule: Option<&Schedule>,
+    can_run: bool,
+    backups: &Backups<'_>,
+    now: Timestamp,
+) {
+    let so_far = SoFar {
+        created: created(&policy.metadata),
+        cursor: plan.status.last_scheduled_time.as_ref().map(|t| t.0),
+        in_force: plan.status.schedule.clone(),
+        edited: None,
+    };
+    let due = due(&policy.spec, schedule, &so_far, now);
+    plan.status.schedule = Some(due.in_force.clone());
+    let mut cursor = due.cursor;
+    let mut decided = due.run.is_some() || due.missed.is_some();
+    if let Some(slot) = due.run {
+        let name = scheduled_backup_name(policy.metadata.name.as_deref().unwrap_or_default(), slot);
+        if backups.has(&name) {
+            // It was made, and the cursor could not be written.
+        } else if let Some(running) = backups.running() {
+            let note = format!("skipped the slot of {slot}: {running} is not over yet");
+            plan.events.push(Event::warning(Reason::PreviousRunning, "Schedule", note));
+        } else if can_run {
+            plan.actions.push(Action::CreateBackup(Box::new(scheduled(policy, name, slot))));
+        } else {
+            // It stays due for as long as its deadline lasts.
+            cursor = due.cursor_without_run;
+            decided = false;
+            plan.check_at(after(slot, policy.spec.starting_deadline_seconds + 1));
+        }
+    }
+    if decided {
+        plan.events.extend(due.missed.map(|missed| Event::warning("MissedSlots", "Schedule", missed.to_string())));
+    }
+    // A suspended policy lets slots pass: its cursor need not follow, resuming counts from then.
+    if decided || (!policy.spec.suspend && cursor > so_far.cursor.unwrap_or(so_far.created)) {
+        plan.status.last_scheduled_time = Some(Time(cursor));
+    }
+    plan.status.next_scheduled_time = due.next.map(Time);
+    if let Some(next) = due.next {
+        plan.check_at(next);
+    }
+}
+
+fn scheduled(policy: &BackupPolicy, name: String, slot: Timestamp) -> Backup {
+    let policy_name = policy.metadata.name.clone().unwrap_or_default();
+    Backup {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: policy.metadata.namespace.clone(),
+            labels: Some(BTreeMap::from([
+                (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
+                (POLICY_LABEL.to_owned(), label_value(&policy_name)),
+                (SCHEDULED_LABEL.to_owned(), "true".to_owned()),
+            ])),
+            annotations: Some(BTreeMap::from([(SLOT_ANNOTATION.to_owned(), slot.to_string())])),
+            // No owner: a restore point outlives the policy that made it.
+            ..ObjectMeta::default()
+        },
+        spec: BackupSpec {
+            policy_ref: LocalRef { name: policy_name },
+            sources: None,
+            deletion_policy: DeletionPolicy::Retain,
+        },
+        status: None,
+    }
+}
+
+fn summary(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, backups: &Backups<'_>, now: Timestamp) {
+    let count = |phase| i32::try_from(backups.all.iter().filter(|b| b.phase == phase).count()).unwrap_or(i32::MAX);
+    let completed = || backups.all.iter().filter(|b| b.phase == BackupPhase::Completed);
+    let status = &mut plan.status;
+    status.backups = Some(BackupCounts { complete: count(BackupPhase::Completed), failed: count(BackupPhase::Failed) });
+    status.stored_bytes =
+        Some(completed().filter_map(|b| b.status.stored_bytes).fold(0i64, |sum, bytes| sum.saturating_add(bytes)));
+    status.last_backup = backups.all.first().map(|b| LastBackup { name: b.name.to_owned(), phase: b.phase });
+    let newest_success = completed().filter_map(|b| b.status.completion_time.as_ref()).map(|t| t.0).max();
+    let known = status.last_successful_time.as_ref().map(|t| t.0);
+    status.last_successful_time = newest_success.max(known).map(Time);
+    let ended = backups.ended();
+    let failures = ended.iter().take_while(|b| b.phase == BackupPhase::Failed).count();
+    status.consecutive_failures = Some(i32::try_from(failures).unwrap_or(i32::MAX));
+
+    let (value, reason, message) = match ended.first() {
+        Some(last) if last.phase == BackupPhase::Completed => {
+            (Some(true), Reason::Completed, format!("{} is complete", last.name))
+        }
+        Some(last) => {
+            let failure = last.failure();
+            (Some(false), failure.reason, format!("{} failed: {}", last.name, failure.message))
+        }
+        None if find(&status.conditions, ConditionType::LastBackupSucceeded).is_some() => return,
+        None => (None, Reason::NoBackupYet, "no run has ended yet".to_owned()),
+    };
+    status.conditions = with_condition(
+        &status.conditions,
+        ConditionType::LastBackupSucceeded,
+        value,
+        reason,
+        message,
+        policy.metadata.generation,
+        now,
+    );
+}
+
+fn retention(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observed: &ObservedPolicy, now: Timestamp) {
+    if policy.spec.retention.is_none() {
+        plan.status.conditions.retain(|c| c.type_ != ConditionType::RetentionApplied.as_str());
+        return;
+    }
+    let ended = observed.retains.iter().filter_map(|a| a.job.end.as_ref().map(|end| (end.at, a)));
+    let Some((_, last)) = ended.max_by_key(|(at, a)| (*at, a.job.name.clone())) else { return };
+    let (value, reason, message) = match judge(last, Reason::StoreUnreachable, Patience::RUN, now) {
+        Verdict::Completed(report) => {
+            let message = report.map(|r| r.message).filter(|m| !m.is_empty());
+            (true, Reason::Completed, message.unwrap_or_else(|| "retention was applied".to_owned()))
+        }
+        Verdict::Failed(failure, _) => (false, failure.reason, failure.message),
+        Verdict::Running | Verdict::Waiting { .. } => return,
+    };
+    let conditions = &mut plan.status.conditions;
+    let before = find(conditions, ConditionType::RetentionApplied);
+    if !value && before.is_none_or(|b| b.message != message) {
+        plan.events.push(Event::warning(reason, "Retain", format!("retention was not applied: {message}")));
+    }
+    let generation = policy.metadata.generation;
+    *conditions =
+        with_condition(conditions, ConditionType::RetentionApplied, Some(value), reason, message, generation, now);
+}
+
+fn ready(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, obstacle: Option<Failure>, now: Timestamp) {
+    let before = find(&plan.status.conditions, ConditionType::Ready).cloned();
+    let (value, reason, message) = match &obstacle {
+        Some(failure) => (false, failure.reason, failure.message.clone()),
+        None if policy.spec.suspend => (true, Reason::Ready, "suspended: only backups made by hand run".to_owned()),
+        None => (true, Reason::Ready, "it can run".to_owned()),
+    };
+    let is_new = before.is_none_or(|b| b.reason != reason.to_string() || (b.status == "True") != value);
+    if is_new {
+        plan.events.push(if value {
+            Event::normal(reason, "Validate", message.clone())
+        } else {
+            Event::warning(reason, "Validate", message.clone())
+        });
+    }
+    plan.status.conditions = with_condition(
+        &plan.status.conditions,
+        ConditionType::Ready,
+        Some(value),
+        reason,
+        message,
+        policy.metadata.generation,
+        now,
+    );
+}
+
+/// The Backups of a policy, newest slot first.
+struct Backups<'a> {
+    all: Vec<Entry<'a>>,
+}
+
+struct Entry<'a> {
+    name: &'a str,
+    backup: &'a Backup,
+    status: BackupStatus,
+    phase: BackupPhase,
+    slot: Timestamp,
+}
+
+impl<'a> Backups<'a> {
+    fn of(observed: &'a ObservedPolicy) -> Self {
+        let mut all: Vec<Entry<'a>> = observed
+            .backups
+            .iter()
+            .map(|backup| {
+                let status = backup.status.clone().unwrap_or_default();
+                let name = backup.metadata.name.as_deref().unwrap_or_default();
+                Entry { name, phase: status.phase, status, slot: slot_of(backup), backup }
+            })
+            .collect();
+        all.sort_by_key(|b| Reverse((b.slot, b.name)));
+        Self { all }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.all.iter().any(|b| b.name == name)
+    }
+
+    fn running(&self) -> Option<&'a str> {
+        self.all.iter().find(|b| !b.phase.is_terminal()).map(|b| b.name)
+    }
+
+    /// Those that are over, the last to end first.
+    fn ended(&self) -> Vec<&Entry<'a>> {
+        let mut ended: Vec<_> = self.all.iter().filter(|b| b.phase.is_terminal()).collect();
+        ended.sort_by_key(|b| Reverse((b.status.completion_time.as_ref().map(|t| t.0), b.slot)));
+        ended
+    }
+
+    /// What kept the last run from even starting: until another one gets further, the policy is not ready.
+    fn trouble(&self) -> Option<Failure> {
+        let ended = self.ended();
+        let last = ended.first().filter(|b| b.phase == BackupPhase::Failed)?;
+        let failure = last.failure();
+        let never_started = matches!(
+            failure.reason,
+            Reason::SecretNotFound
+                | Reason::ConfigMapNotFound
+                | Reason::ClaimNotFound
+                | Reason::ImagePullFailed
+                | Reason::PodUnschedulable
+                | Reason::PodNotStarted
+        );
+        never_started.then(|| Failure::new(failure.reason, format!("{} did not start: {}", last.name, failure.message)))
+    }
+
+    fn old_failures(&self) -> impl Iterator<Item = Action> {
+        self.all
+            .iter()
+            .filter(|b| b.phase == BackupPhase::Failed && b.backup.metadata.deletion_timestamp.is_none())
+            .filter(|b| b.backup.metadata.labels.as_ref().is_some_and(|l| l.contains_key(SCHEDULED_LABEL)))
+            .skip(FAILED_KEPT)
+            .map(|b| Action::DeleteBackup(Target::version(&b.backup.metadata)))
+    }
+}
+
+impl Entry<'_> {
+    fn failure(&self) -> Failure {
+        let complete = find(&self.status.conditions, ConditionType::Complete);
+        let text = complete.map(|c| c.reason.clone()).unwrap_or_default();
+        let reason = serde_json::from_value(serde_json::Value::String(text)).unwrap_or(Reason::DumpFailed);
+        Failure::new(reason, complete.map(|c| c.message.clone()).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+//! What to do about a RestoreRequest: find the restore point and the targets, then one Job, at most once ever. Pure.
+//!
+//! The order of writes is what keeps it to one execution: the status says Running and names the Job, then the Job is created, then the
+//! status takes down its UID. A Job that is named but not there is created only while no UID was taken down.
+
+mod choice;
+mod target;
+
+use std::sync::Arc;
+
+use holdfast_crds::{
+    Backup, BackupPhase, BackupPolicy, BackupStore, ConditionType, Reason, RestoreRequest, RestoreRequestStatus,
+    RestoreSourceStatus,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::action::{Action, Event, Plan, Target};
+use super::backup::reachable;
+use super::job::{self, Install};
+use super::observed::{Attempt, created};
+use super::status::{after, duration_text, with_condition};
+use super::verdict::{Patience, Verdict, judge};
+use crate::task::{Failure, Outcome, Report, RestoreTask, Scope, Select};
+
+pub use choice::{Choice, choose};
+use target::targets;
+
+/// What a restore needs may be this many seconds late: it waits as Pending, then it fails.
+pub const GRACE_SECONDS: i64 = 60;
+/// A Backup that is not there is waited for this many seconds.
+pub const BACKUP_GRACE_SECONDS: i64 = 15;
+
+const IDLE_TIMEOUT_SECONDS: i64 = 300;
+
+/// What is known around a RestoreRequest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedRestore {
+    /// The Backup it names, or all Backups of the policy it names.
+    pub backups: Vec<Arc<Backup>>,
+    /// The policy of the chosen restore point, if it still exists.
+    pub policy: Option<Arc<BackupPolicy>>,
+    /// The store that the restore point is in.
+    pub store: Option<Arc<BackupStore>>,
+    /// Its Job, as the API server has it where it is missing from the cache.
+    pub job: Option<Attempt>,
+}
+
+/// Decides about a RestoreRequest.
+pub fn plan_restore(
+    install: &Install,
+    request: &RestoreRequest,
+    observed: &ObservedRestore,
+    now: Timestamp,
+) -> Plan<RestoreRequestStatus> {
+    let mut plan = Plan::keep(request.status.clone().unwrap_or_default());
+    if request.metadata.deletion_timestamp.is_some() {
+        return plan;
+    }
+    match (plan.status.phase, plan.status.job_uid.clone()) {
+        (BackupPhase::Pending, _) => start(&mut plan, install, request, observed, now),
+        (BackupPhase::Running, None) => create(&mut plan, install, request, observed, now),
+        (BackupPhase::Running, Some(uid)) => follow(&mut plan, request, observed, &uid, now),
+        (BackupPhase::Completed | BackupPhase::Failed, _) => {
+            // A Pod that never started must not start later. A Job that ended stays as long as the request does.
+            if let Some(attempt) = observed.job.as_ref().filter(|a| a.job.end.is_none() && !a.job.deleting) {
+                plan.actions.push(Action::DeleteJob(Target {
+                    namespace: attempt.job.namespace.clone(),
+                    name: attempt.job.name.clone(),
+                    uid: attempt.job.uid.clone(),
+                    resource_version: None,
+                }));
+            }
+        }
+    }
+    plan
+}
+
+fn start(
+    plan: &mut Plan<RestoreRequestStatus>,
+    install: &Install,
+    request: &RestoreRequest,
+    observed: &ObservedRestore,
+    now: Timestamp,
+) {
+    plan.status.from = Some(choice::in_one_line(&request.spec.from));
+    let choice = match choose(request, &observed.backups) {
+        Ok(choice) => choice,
+        Err(failure) => return wait(plan, request, failure, now),
+    };
+    let prepared = match prepare(install, request, observed, &choice) {
+        Ok((task, _)) => task,
+        Err(failure) => return wait(plan, request, failure, now),
+    };
+    let names = prepared.sources.clone().unwrap_or_default();
+    let status = &mut plan.status;
+    status.phase = BackupPhase::Running;
+    status.job = Some(job::restore_name(request));
+    status.start_time = Some(Time(now));
+    status.backup.clone_from(&choice.backup);
+    if let Select::RunId(run_id) = &choice.select {
+        status.run_id = Some(run_id.clone());
+    }
+    status.sources = names
+        .into_iter()
+        .map(|source| RestoreSourceStatus { source, phase: BackupPhase::Running, ..RestoreSourceStatus::default() })
+        .collect();
+    let from = plan.status.from.clone().unwrap_or_default();
+    plan.events.push(Event::normal("Started", "Restore", format!("restore from {from} started")));
+    complete_is(plan, request, None, Reason::InProgress, "it is running", now);
+}
+
+/// The status says Running, and no Job has been seen.
+fn create(
+    plan: &mut Plan<RestoreRequestStatus>,
+    install: &Install,
+    request: &RestoreRequest,
+    observed: &ObservedRestore,
+    now: Timestamp,
+) {
+    if let Some(attempt) = &observed.job {
+        plan.status.job_uid = Some(attempt.job.uid.clone());
+        return;
+    }
+    let prepared = choose(request, &observed.backups).and_then(|choice| prepare(install, request, observed, &choice));
+    match (prepared, observed.store.as_deref()) {
+        (Ok((task, mounts)), Some(store)) => {
+            let template = observed.policy.as_deref().and_then(|p| p.spec.job_template.as_ref());
+            let job = job::restore(install, request, store, template, task, mounts);
+            plan.actions.push(Action::CreateJob(Box::new(job)));
+        }
+        (Err(failure), _) => end(plan, request, Err((failure, None)), now, now),
+        (Ok(_), None) => {}
+    }
+}
+
+fn follow(
+    plan: &mut Plan<RestoreRequestStatus>,
+    request: &RestoreRequest,
+    observed: &ObservedRestore,
+    uid: &str,
+    now: Timestamp,
+) {
+    let attempt = observed.job.as_ref().filter(|a| a.job.uid == uid && (a.job.end.is_some() || !a.job.deleting));
+    let Some(attempt) = attempt else {
+        let name = plan.status.job.clone().unwrap_or_default();
+        let message = format!(
+            "Job {name} is gone and left no result: look at the target before you restore again with another RestoreRequest"
+        );
+        return end(plan, request, Err((Failure::new(Reason::JobVanished, message), None)), now, now);
+    };
+    let at = attempt.job.end.as_ref().map_or(now, |e| e.at);
+    match judge(attempt, Reason::RestoreFailed, Patience::RUN, now) {
+        Verdict::Running => complete_is(plan, request, None, Reason::InProgress, "it is running", now),
+        Verdict::Waiting { why, check_at } => {
+            plan.check_at(check_at);
+            if let Some(why) = why {
+                complete_is(plan, request, None, why.reason, &format!("it waits: {}", why.message), now);
+            }
+        }
+        Verdict::Completed(report) => end(plan, request, Ok(report), at, now),
+        Verdict::Failed(failure, report) => end(plan, request, Err((failure, report)), at, now),
+    }
+}
+
+type Prepared = (RestoreTask, Vec<job::SourceMount>);
+
+fn prepare(
+    install: &Install,
+    request: &RestoreRequest,
+    observed: &ObservedRestore,
+    choice: &Choice,
+) -> Result<Prepared, Failure> {
+    let policy = observed.policy.as_deref();
+    let (sources, targets, mounts) = targets(request, choice, policy)?;
+    let Some(store) = observed.store.as_deref() else {
+        let message = format!("BackupStore {} is not there: create it in this namespace", choice.store);
+        return Err(Failure::new(Reason::StoreNotFound, message));
+    };
+    reachable(&choice.store, store)?;
+    let task = RestoreTask {
+        store: job::store_task(store),
+        scope: Scope {
+            cluster_uid: install.cluster_uid.clone(),
+            namespace: request.metadata.namespace.clone().unwrap_or_default(),
+            policy: choice.policy.clone(),
+            policy_uid: policy.and_then(|p| p.metadata.uid.clone()).unwrap_or_default(),
+        },
+        request: request.metadata.name.clone().unwrap_or_default(),
+        request_uid: request.metadata.uid.clone().unwrap_or_default(),
+        select: choice.select.clone(),
+        sources,
+        targets,
+        on_existing: request.spec.on_existing,
+        timeout_seconds: request.spec.timeout_seconds,
+        idle_timeout_seconds: policy.map_or(IDLE_TIMEOUT_SECONDS, |p| p.spec.idle_timeout_seconds),
+    };
+    Ok((task, mounts))
+}
+
+fn wait(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, failure: Failure, now: Timestamp) {
+    let until = match failure.reason {
+        // It ends by itself.
+        Reason::InProgress => None,
+        Reason::NoMatchingBackup | Reason::InvalidConfiguration => Some(now),
+        Reason::BackupNotFound => Some(after(created(&request.metadata), BACKUP_GRACE_SECONDS)),
+        Reason::StoreNotReady => Some(after(created(&request.metadata), super::backup::PROBING_GRACE_SECONDS)),
+        _ => Some(after(created(&request.metadata), GRACE_SECONDS)),
+    };
+    match until {
+        Some(until) if until <= now => {
+            plan.status.start_time = Some(Time(now));
+            end(plan, request, Err((failure, None)), now, now);
+        }
+        _ => {
+            if let Some(until) = until {
+                plan.check_at(until);
+            }
+            complete_is(plan, request, Some(false), failure.reason, &failure.message, now);
+        }
+    }
+}
+
+type Ended = Result<Option<Report>, (Failure, Option<Report>)>;
+
+fn end(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, result: Ended, at: Timestamp, now: Timestamp) {
+    let (failure, report) = match result {
+        Ok(report) => (None, report),
+        Err((failure, report)) => (Some(failure), report),
+    };
+    let message = report.as_ref().map(|r| r.message.clone()).filter(|m| !m.is_empty());
+    record(&mut plan.status, report, failure.as_ref());
+    let status = &mut plan.status;
+    let start = status.start_time.as_ref().map_or(at, |t| t.0);
+    let at = at.max(start);
+    status.completion_time = Some(Time(at));
+    status.duration = Some(duration_text(start, at));
+    let took = duration_text(start, at);
+    plan.next_check = None;
+    if let Some(failure) = failure {
+        plan.status.phase = BackupPhase::Failed;
+        plan.events.push(Event::warning(failure.reason, "Restore", failure.message.clone()));
+        complete_is(plan, request, Some(false), failure.reason, &failure.message, now);
+    } else {
+        plan.status.phase = BackupPhase::Completed;
+        let message = message.unwrap_or_else(|| match plan.status.items {
+            Some(items) => format!("{items} items restored in {took}"),
+            None => format!("everything is restored, in {took}"),
+        });
+        plan.events.push(Event::normal(Reason::Completed, "Restore", message.clone()));
+        complete_is(plan, request, Some(true), Reason::Completed, &message, now);
+    }
+}
+
+/// Takes down what the worker says of each source.
+fn record(status: &mut RestoreRequestStatus, report: Option<Report>, failure: Option<&Failure>) {
+    if let Some(Outcome::Restore(restored)) = report.and_then(|r| r.outcome) {
+        if !restored.run_id.is_empty() {
+            status.run_id = Some(restored.run_id);
+        }
+        for source in restored.sources {
+            let completed = source.reason == Reason::Completed;
+            let entry = RestoreSourceStatus {
+                source: source.source,
+                phase: if completed { BackupPhase::Completed } else { BackupPhase::Failed },
+                reason: (!completed).then_some(source.reason),
+                items: Some(source.items),
+                restored_bytes: Some(source.restored_bytes),
+                message: (!source.message.is_empty()).then_some(source.message),
+            };
+            status.sources.retain(|s| s.source != entry.source);
+            status.sources.push(entry);
+        }
+        status.items = Some(status.sources.iter().filter_map(|s| s.items).fold(0, i64::saturating_add));
+    }
+    for source in status.sources.iter_mut().filter(|s| !s.phase.is_terminal()) {
+        match failure {
+            None => source.phase = BackupPhase::Completed,
+            Some(failure) => {
+                source.phase = BackupPhase::Failed;
+                source.reason = Some(failure.reason);
+                source.message = Some(failure.message.clone());
+            }
+        }
+    }
+}
+
+fn complete_is(
+    plan: &mut Plan<RestoreRequestStatus>,
+    request: &RestoreRequest,
+    status: Option<bool>,
+    reason: Reason,
+    message: &str,
+    now: Timestamp,
+) {
+    let generation = request.metadata.generation;
+    plan.status.observed_generation = generation;
+    plan.status.conditions =
+        with_condition(&plan.status.conditions, ConditionType::Complete, status, reason, message, generation, now);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Which restore point a request means. Pure.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use holdfast_crds::{Backup, BackupPhase, Reason, RestoreFrom, RestoreRequest};
+use jiff::Timestamp;
+
+use crate::plan::backup::slot_of;
+use crate::task::{Failure, Select};
+
+/// At most this many candidates are listed where none fits.
+const LISTED: usize = 10;
+
+/// A restore point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Name of its policy: its folder in the bucket.
+    pub policy: String,
+    /// Name of its Backup, where there is one.
+    pub backup: Option<String>,
+    /// Its run.
+    pub select: Select,
+    /// Name of its store.
+    pub store: String,
+    /// Names of its sources, where they are known.
+    pub sources: Option<Vec<String>>,
+}
+
+/// Chooses the restore point among these Backups. What was chosen once stays chosen.
+///
+/// # Errors
+/// Why there is none; the candidates are listed.
+pub fn choose(request: &RestoreRequest, backups: &[Arc<Backup>]) -> Result<Choice, Failure> {
+    let from = &request.spec.from;
+    let chosen = request.status.as_ref().and_then(|s| s.backup.as_ref()).or(from.backup.as_ref());
+    if let Some(name) = chosen {
+        let backup = backups.iter().find(|b| b.metadata.name.as_ref() == Some(name));
+        let Some(backup) = backup.filter(|b| b.metadata.deletion_timestamp.is_none()) else {
+            let message = format!("Backup {name} is not there in this namespace");
+            return Err(Failure::new(Reason::BackupNotFound, message));
+        };
+        return of_backup(backup, name);
+    }
+    if let Some(policy) = &from.policy {
+        let at = policy.at.as_ref().map(|t| t.0);
+        return newest(&policy.name, at, backups);
+    }
+    if let Some(store) = &from.store {
+        let at = store.at.as_ref().map(|t| t.0);
+        return Ok(Choice {
+            policy: store.policy.clone(),
+            backup: None,
+            select: store.run_id.clone().map_or(Select::At(at), Select::RunId),
+            store: store.name.clone(),
+            sources: None,
+        });
+    }
+    Err(Failure::new(Reason::InvalidConfiguration, "from names nothing: set one of backup, policy and store"))
+}
+
+/// The restore point a request means, in one line.
+pub(super) fn in_one_line(from: &RestoreFrom) -> String {
+    let at = |at: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
+        at.as_ref().map(|t| format!("@{}", t.0)).unwrap_or_default()
+    };
+    match (&from.backup, &from.policy, &from.store) {
+        (Some(name), _, _) => format!("backup/{name}"),
+        (_, Some(policy), _) => format!("policy/{}{}", policy.name, at(&policy.at)),
+        (_, _, Some(store)) => {
+            let run = store.run_id.as_ref().map(|id| format!("/{id}")).unwrap_or_default();
+            format!("store/{}/{}{run}{}", store.name, store.policy, at(&store.at))
+        }
+        _ => String::new(),
+    }
+}
+
+fn of_backup(backup: &Backup, name: &str) -> Result<Choice, Failure> {
+    let status = backup.status.clone().unwrap_or_default();
+    match (status.phase, status.run_id, status.store) {
+        (BackupPhase::Completed, Some(run_id), Some(store)) => Ok(Choice {
+            policy: backup.spec.policy_ref.name.clone(),
+            backup: Some(name.to_owned()),
+            select: Select::RunId(run_id),
+            store,
+            sources: Some(status.artifacts.into_iter().map(|a| a.source).collect()),
+        }),
+        (BackupPhase::Pending | BackupPhase::Running, _, _) => {
+            Err(Failure::new(Reason::InProgress, format!("Backup {name} is not over yet")))
+        }
+        _ => {
+            let why = status.conditions.first().map(|c| c.message.clone()).unwrap_or_default();
+            Err(Failure::new(Reason::NoMatchingBackup, format!("Backup {name} failed and cannot be restored: {why}")))
+        }
+    }
+}
+
+fn newest(policy: &str, at: Option<Timestamp>, backups: &[Arc<Backup>]) -> Result<Choice, Failure> {
+    let mut complete: Vec<&Arc<Backup>> = backups
+        .iter()
+        .filter(|b| b.spec.policy_ref.name == policy && b.metadata.deletion_timestamp.is_none())
+        .filter(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Completed))
+        .collect();
+    complete.sort_by_key(|b| Reverse((slot_of(b), b.metadata.name.clone())));
+    let fits = |b: &&&Arc<Backup>| at.is_none_or(|at| slot_of(b) <= at);
+    if let Some(backup) = complete.iter().find(fits) {
+        return of_backup(backup, backup.metadata.name.as_deref().unwrap_or_default());
+    }
+    let wanted = at.map(|at| format!(" at or before {at}")).unwrap_or_default();
+    let mut message = format!("BackupPolicy {policy} has no complete backup{wanted}");
+    if !complete.is_empty() {
+        let listed = complete.iter().take(LISTED);
+        let listed: Vec<String> =
+            listed.map(|b| format!("{} ({})", b.metadata.name.as_deref().unwrap_or_default(), slot_of(b))).collect();
+        let more = complete.len().saturating_sub(LISTED);
+        let more = if more > 0 { format!(" and {more} older ones") } else { String::new() };
+        message = format!("{message}; there are {}{more}", listed.join(", "));
+    }
+    Err(Failure::new(Reason::NoMatchingBackup, message))
+}

@@ -1,0 +1,294 @@
+//! What to do about a BackupStore: prove it with a short Job, say what came of it, and prove it again in time. Pure.
+
+use holdfast_crds::{BackupStore, BackupStoreStatus, ConditionType, Reason};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::action::{Action, Event, Plan, Target};
+use super::job::{self, Install};
+use super::names::job_name;
+use super::observed::{Attempt, ObservedJob};
+use super::status::{after, find, with_condition};
+use super::verdict::{Patience, Verdict, judge};
+use crate::task::Failure;
+
+/// A store that is ready is proved again after this many seconds.
+pub const READY_SECONDS: i64 = 3600;
+/// A store that is not is proved again after this many seconds at first …
+pub const FAILING_SECONDS_MIN: i64 = 15;
+/// … and after this many at last.
+pub const FAILING_SECONDS_MAX: i64 = 300;
+
+/// What is known around a store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedStore {
+    /// Its probe Jobs.
+    pub probes: Vec<Attempt>,
+    /// When a run last failed because of the store.
+    pub suspected: Option<Timestamp>,
+}
+
+/// Decides about a store.
+pub fn plan_store(install: &Install, store: &BackupStore, observed: &ObservedStore, now: Timestamp) -> Plan<BackupStoreStatus> {
+    let before = store.status.clone().unwrap_or_default();
+    if store.metadata.deletion_timestamp.is_some() {
+        return Plan::keep(before);
+    }
+    let what = probe_name(store, &before);
+    let wanted = job_name(
+        store.metadata.name.as_deref().unwrap_or_default(),
+        store.metadata.uid.as_deref().unwrap_or_default(),
+        &what,
+    );
+    let mut plan = Plan::keep(before.clone());
+    // Probes whose result is recorded, or that proved an earlier spec.
+    plan.actions =
+        observed.probes.iter().filter(|p| p.job.name != wanted && !p.job.deleting).map(|p| delete(&p.job)).collect();
+
+    match observed.probes.iter().find(|p| p.job.name == wanted) {
+        Some(probe) => record(&mut plan, store, probe, now),
+        None => {
+            let due = next_probe(store, &before, observed.suspected);
+            if due > now {
+                plan.check_at(due);
+            } else {
+                plan.actions.push(Action::CreateJob(Box::new(job::probe(install, store, &what))));
+                if before.observed_generation != store.metadata.generation {
+                    probing(&mut plan.status, store, now, "a probe has been started".to_owned());
+                }
+            }
+        }
+    }
+    plan.status.conditions = with_condition(
+        &plan.status.conditions,
+        ConditionType::Encrypted,
+        Some(false),
+        Reason::NotConfigured,
+        "backups are stored without client-side encryption",
+        store.metadata.generation,
+        now,
+    );
+    plan
+}
+
+/// A probe is named after the spec it proves and the result before it: a new one has a name of its own, the same one never two.
+fn probe_name(store: &BackupStore, status: &BackupStoreStatus) -> String {
+    let last = status.last_probe_time.as_ref().map_or(0, |t| t.0.as_second());
+    format!("probe-{}-{last}", store.metadata.generation.unwrap_or(0))
+}
+
+fn next_probe(store: &BackupStore, status: &BackupStoreStatus, suspected: Option<Timestamp>) -> Timestamp {
+    let Some(last) = status.last_probe_time.as_ref().map(|t| t.0) else { return Timestamp::MIN };
+    let ready = find(&status.conditions, ConditionType::Ready);
+    let seen = ready.and_then(|c| c.observed_generation);
+    let Some(ready) = ready.filter(|_| seen == store.metadata.generation) else { return Timestamp::MIN };
+    if ready.status == "True" {
+        let regular = after(last, READY_SECONDS);
+        return match suspected.filter(|s| *s > last) {
+            Some(_) => regular.min(after(last, FAILING_SECONDS_MIN)),
+            None => regular,
+        };
+    }
+    // It has failed for so long: wait as long again, within bounds.
+    let failing = last.duration_since(ready.last_transition_time.0).as_secs();
+    after(last, failing.clamp(FAILING_SECONDS_MIN, FAILING_SECONDS_MAX))
+}
+
+fn record(plan: &mut Plan<BackupStoreStatus>, store: &BackupStore, probe: &Attempt, now: Timestamp) {
+    let first = plan.status.observed_generation != store.metadata.generation;
+    match judge(probe, Reason::StoreUnreachable, Patience::PROBE, now) {
+        Verdict::Running => {
+            if first {
+                probing(&mut plan.status, store, now, "the probe is running".to_owned());
+            }
+        }
+        Verdict::Waiting { why, check_at } => {
+            plan.check_at(check_at);
+            if first {
+                let why = why.map_or_else(|| "the probe is starting".to_owned(), |w| format!("the probe is starting: {}", w.message));
+                probing(&mut plan.status, store, now, why);
+            }
+        }
+        Verdict::Completed(report) => {
+            let message = report.map(|r| r.message).filter(|m| !m.is_empty());
+            let message = message.unwrap_or_else(|| proved(store));
+            result(plan, store, Some(true), Reason::Probed, message, now);
+        }
+        Verdict::Failed(failure, _) => {
+            let Failure { reason, message } = failure;
+            result(plan, store, Some(false), as_store_reason(reason), message, now);
+        }
+    }
+}
+
+fn result(
+    plan: &mut Plan<BackupStoreStatus>,
+    store: &BackupStore,
+    ready: Option<bool>,
+    reason: Reason,
+    message: String,
+    now: Timestamp,
+) {
+    let before = find(&plan.status.conditions, ConditionType::Ready).map(|c| (c.status == "True", c.reason.clone()));
+    if before != Some((ready == Some(true), reason.to_string())) {
+        plan.events.push(match ready {
+            Some(true) => Event::normal(reason, "Probe", message.clone()),
+            _ => Event::warning(reason, "Probe", message.clone()),
+        });
+    }
+    let status = &mut plan.status;
+    status.last_probe_time = Some(Time(now));
+    status.observed_generation = store.metadata.generation;
+    status.conditions =
+        with_condition(&status.conditions, ConditionType::Ready, ready, reason, message, store.metadata.generation, now);
+}
+
+fn probing(status: &mut BackupStoreStatus, store: &BackupStore, now: Timestamp, message: String) {
+    status.conditions = with_condition(
+        &status.conditions,
+        ConditionType::Ready,
+        None,
+        Reason::Probing,
+        message,
+        store.metadata.generation,
+        now,
+    );
+}
+
+fn proved(store: &BackupStore) -> String {
+    let done = if store.spec.read_only { "read and listed" } else { "written, read, listed and deleted" };
+    format!("a canary object was {done} in bucket {}", store.spec.s3.bucket)
+}
+
+/// A worker's reason in the words of a store.
+fn as_store_reason(reason: Reason) -> Reason {
+    match reason {
+        Reason::StoreUnreachable | Reason::DeadlineExceeded | Reason::Stalled => Reason::Unreachable,
+        Reason::StoreRefused => Reason::CredentialsRejected,
+        other => other,
+    }
+}
+
+fn delete(job: &ObservedJob) -> Action {
+    Action::DeleteJob(Target {
+        namespace: job.namespace.clone(),
+        name: job.name.clone(),
+        uid: job.uid.clone(),
+        resource_version: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::fixture::{at, attempt, completed, ended_pod, failed, install, job as a_job, pending_pod, store};
+    use crate::plan::observed::Words;
+
+    fn ready_of(status: &BackupStoreStatus) -> (String, String) {
+        find(&status.conditions, ConditionType::Ready).map(|c| (c.status.clone(), c.reason.clone())).unwrap_or_default()
+    }
+
+    fn created(plan: &Plan<BackupStoreStatus>) -> Vec<String> {
+        plan.actions
+            .iter()
+            .filter_map(|a| match a {
+                Action::CreateJob(job) => job.metadata.name.clone(),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn with_status(status: BackupStoreStatus) -> BackupStore {
+        BackupStore { status: Some(status), ..store() }
+    }
+
+    /// The probe that the plan wants for this store.
+    fn probe(store: &BackupStore, job: ObservedJob, pods: Vec<crate::plan::observed::ObservedPod>) -> ObservedStore {
+        let plan = plan_store(&install(), store, &ObservedStore::default(), Timestamp::MAX);
+        let name = created(&plan).remove(0);
+        ObservedStore { probes: vec![attempt(ObservedJob { name, ..job }, pods)], ..ObservedStore::default() }
+    }
+
+    #[test]
+    fn a_new_store_is_probed_at_once_and_only_once() {
+        let plan = plan_store(&install(), &store(), &ObservedStore::default(), at(0));
+        assert_eq!(created(&plan).len(), 1);
+        assert_eq!(ready_of(&plan.status), ("Unknown".into(), "Probing".into()));
+        let under_way = probe(&store(), a_job("x"), vec![]);
+        let again = plan_store(&install(), &with_status(plan.status), &under_way, at(1));
+        assert!(again.actions.is_empty(), "{:?}", again.actions);
+    }
+
+    #[test]
+    fn results_become_reasons() {
+        let told = |reason: &str| ended_pod("p", 16, &format!(r#"{{"reason":"{reason}","message":"the words"}}"#));
+        let table = [
+            (completed(a_job("x")), vec![ended_pod("p", 0, r#"{"reason":"Completed"}"#)], "True", "Probed"),
+            (completed(a_job("x")), vec![], "True", "Probed"),
+            (failed(a_job("x")), vec![told("StoreRefused")], "False", "CredentialsRejected"),
+            (failed(a_job("x")), vec![told("CredentialsRejected")], "False", "CredentialsRejected"),
+            (failed(a_job("x")), vec![told("BucketNotFound")], "False", "BucketNotFound"),
+            (failed(a_job("x")), vec![told("StoreUnreachable")], "False", "Unreachable"),
+            (failed(a_job("x")), vec![], "False", "PodLost"),
+        ];
+        for (job, pods, status, reason) in table {
+            let plan = plan_store(&install(), &store(), &probe(&store(), job, pods), at(1000));
+            assert_eq!(ready_of(&plan.status), (status.into(), reason.into()));
+            assert_eq!(plan.status.last_probe_time, Some(Time(at(1000))));
+            assert_eq!(plan.events.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_missing_secret_is_told_without_waiting_for_the_job_to_end() {
+        let mut observed = probe(&store(), a_job("x"), vec![pending_pod("p", 100)]);
+        observed.probes[0].events =
+            vec![Words { reason: "FailedMount".into(), message: "secret \"s3-credentials\" not found".into() }];
+        let early = plan_store(&install(), &store(), &observed, at(105));
+        assert_eq!(ready_of(&early.status).1, "Probing");
+        let plan = plan_store(&install(), &store(), &observed, at(115));
+        assert_eq!(ready_of(&plan.status), ("False".into(), "SecretNotFound".into()));
+    }
+
+    #[test]
+    fn a_recorded_probe_is_deleted_and_the_next_one_comes_in_time() {
+        let observed = probe(&store(), completed(a_job("x")), vec![]);
+        let recorded = with_status(plan_store(&install(), &store(), &observed, at(1000)).status);
+        let plan = plan_store(&install(), &recorded, &observed, at(1001));
+        assert!(matches!(&plan.actions[..], [Action::DeleteJob(_)]), "{:?}", plan.actions);
+        assert!(plan.events.is_empty());
+        assert_eq!(plan.next_check, Some(at(1000 + READY_SECONDS)));
+        let hour = plan_store(&install(), &recorded, &ObservedStore::default(), at(1000 + READY_SECONDS));
+        assert_eq!(created(&hour).len(), 1);
+        assert_eq!(ready_of(&hour.status), ("True".into(), "Probed".into()), "it stays ready while it is proved again");
+    }
+
+    #[test]
+    fn a_failing_store_is_probed_ever_more_seldom_and_a_changed_one_at_once() {
+        let mut store_now = store();
+        let mut now = 1000;
+        let mut gaps = vec![];
+        for _ in 0..8 {
+            let observed = probe(&store_now, failed(a_job("x")), vec![]);
+            store_now = with_status(plan_store(&install(), &store_now, &observed, at(now)).status);
+            let next = plan_store(&install(), &store_now, &ObservedStore::default(), at(now)).next_check.unwrap();
+            gaps.push(next.as_second() - now);
+            now = next.as_second();
+        }
+        assert_eq!(gaps, [15, 15, 30, 60, 120, 240, 300, 300]);
+        store_now.metadata.generation = Some(2);
+        let changed = plan_store(&install(), &store_now, &ObservedStore::default(), at(now - 1));
+        assert_eq!(created(&changed).len(), 1);
+        assert_eq!(ready_of(&changed.status), ("Unknown".into(), "Probing".into()));
+    }
+
+    #[test]
+    fn a_run_that_failed_because_of_the_store_brings_the_next_probe_forward() {
+        let observed = probe(&store(), completed(a_job("x")), vec![]);
+        let recorded = with_status(plan_store(&install(), &store(), &observed, at(1000)).status);
+        let suspected = ObservedStore { suspected: Some(at(1500)), ..ObservedStore::default() };
+        assert_eq!(created(&plan_store(&install(), &recorded, &suspected, at(1501))).len(), 1);
+        let old = ObservedStore { suspected: Some(at(900)), ..ObservedStore::default() };
+        assert!(plan_store(&install(), &recorded, &old, at(1501)).actions.is_empty());
+    }
+}

@@ -1,0 +1,205 @@
+//! What became of a Job: under way, completed or failed, and why. Pure.
+
+use holdfast_crds::Reason;
+use jiff::Timestamp;
+
+use super::observed::{Attempt, ObservedPod};
+use super::pod::{why_lost, why_not_created, why_not_started};
+use super::status::after;
+use crate::task::{Failure, Report};
+
+/// What the platform tells about a Pod is looked up once it is this many seconds late: a Pod that starts well costs nothing.
+pub const LATE_SECONDS: i64 = 10;
+
+/// How long a Pod may take to start, in seconds since it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// When the platform says what is missing.
+    pub when_told: i64,
+    /// When it says nothing.
+    pub when_silent: i64,
+}
+
+impl Patience {
+    /// For runs: what is missing may still be on its way.
+    pub const RUN: Self = Self { when_told: 90, when_silent: 90 };
+    /// For probes: they are repeated anyway, and their result is what tells the user what is missing.
+    pub const PROBE: Self = Self { when_told: 12, when_silent: 90 };
+}
+
+/// What became of a Job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is under way.
+    Running,
+    /// Its Pod has not started yet. What it waits for, if the platform says so, and when to look again.
+    Waiting {
+        /// What it waits for.
+        why: Option<Failure>,
+        /// When to look again.
+        check_at: Timestamp,
+    },
+    /// It completed. What its worker reported, if its Pod is still there to tell.
+    Completed(Option<Report>),
+    /// It failed, or will never start. The worker's report is there if it left one.
+    Failed(Failure, Option<Report>),
+}
+
+/// Judges a Job. `fallback` is the reason where a worker failed and left no word.
+pub fn judge(attempt: &Attempt, fallback: Reason, patience: Patience, now: Timestamp) -> Verdict {
+    match &attempt.job.end {
+        Some(end) if end.completed => Verdict::Completed(
+            attempt
+                .pods
+                .iter()
+                .filter_map(report_of)
+                .find(|(_, report)| report.reason == Reason::Completed)
+                .map(|(_, report)| report),
+        ),
+        Some(end) if end.reason == "DeadlineExceeded" => {
+            let message = format!("Job {} did not end in time: {}", attempt.job.name, end.message);
+            Verdict::Failed(Failure::new(Reason::DeadlineExceeded, message), None)
+        }
+        Some(end) => failed(attempt, fallback, &end.message),
+        None => under_way(attempt, patience, now),
+    }
+}
+
+fn under_way(attempt: &Attempt, patience: Patience, now: Timestamp) -> Verdict {
+    let Some(since) = attempt.waits_since() else { return Verdict::Running };
+    let pod = attempt.newest_pod();
+    let why = match pod {
+        Some(pod) => why_not_started(pod, &attempt.events),
+        None => why_not_created(&attempt.events),
+    };
+    let limit = if why.is_some() { patience.when_told } else { patience.when_silent };
+    if now < after(since, limit) {
+        let late = after(since, LATE_SECONDS);
+        let told = after(since, patience.when_told);
+        let check_at = [late, told, after(since, limit)].into_iter().find(|t| *t > now).unwrap_or(after(now, 1));
+        // What the platform tells may change while nothing else does: look again now and then.
+        return Verdict::Waiting { why, check_at: check_at.min(after(now, LATE_SECONDS)).max(late) };
+    }
+    let who = pod.map_or_else(|| format!("Job {} got no Pod", attempt.job.name), |p| format!("Pod {} did not start", p.name));
+    let waited = now.duration_since(since).as_secs();
+    Verdict::Failed(
+        match why {
+            Some(why) => Failure::new(why.reason, format!("{who} within {waited}s: {}", why.message)),
+            None => Failure::new(Reason::PodNotStarted, format!("{who} within {waited}s, and the platform does not say why")),
+        },
+        None,
+    )
+}
+
+fn failed(attempt: &Attempt, fallback: Reason, job_says: &str) -> Verdict {
+    let mut pods: Vec<&ObservedPod> = attempt.pods.iter().collect();
+    pods.sort_by_key(|p| (p.ended.as_ref().and_then(|e| e.at), p.created));
+    let Some(last) = pods.last() else {
+        let message = format!("Job {} failed and its Pod is gone: {job_says}", attempt.job.name);
+        return Verdict::Failed(Failure::new(Reason::PodLost, message), None);
+    };
+    if let Some((_, report)) = report_of(last) {
+        return Verdict::Failed(Failure::new(report.reason, report.message.clone()), Some(report));
+    }
+    if let Some(failure) = why_lost(last) {
+        return Verdict::Failed(failure, None);
+    }
+    let failure = match &last.ended {
+        Some(end) => {
+            let reason = reason_of_exit_code(end.exit_code, fallback);
+            let said = end.message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing more");
+            let said: String = said.chars().take(300).collect();
+            Failure::new(reason, format!("the worker in Pod {} ended with exit code {}: {said}", last.name, end.exit_code))
+        }
+        None => Failure::new(Reason::PodLost, format!("Pod {} failed and left no result: {job_says}", last.name)),
+    };
+    Verdict::Failed(failure, None)
+}
+
+fn report_of(pod: &ObservedPod) -> Option<(i32, Report)> {
+    let end = pod.ended.as_ref()?;
+    Some((end.exit_code, Report::from_termination_message(&end.message)?))
+}
+
+fn reason_of_exit_code(code: i32, fallback: Reason) -> Reason {
+    if fallback.exit_code().map(i32::from) == Some(code) {
+        return fallback;
+    }
+    Reason::OF_WORKERS
+        .into_iter()
+        .find(|r| *r != Reason::Completed && r.exit_code().map(i32::from) == Some(code))
+        .unwrap_or(fallback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::fixture::{at, attempt, ended_pod, job, pending_pod, running_pod};
+    use crate::plan::observed::{JobEnd, Words};
+
+    const FALLBACK: Reason = Reason::DumpFailed;
+
+    fn failed_job(reason: &str) -> crate::plan::observed::ObservedJob {
+        let end = JobEnd { completed: false, at: at(500), reason: reason.into(), message: "the Job's words".into() };
+        crate::plan::observed::ObservedJob { end: Some(end), ..job("j") }
+    }
+
+    fn reason(verdict: &Verdict) -> Option<Reason> {
+        match verdict {
+            Verdict::Failed(failure, _) => Some(failure.reason),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_job_that_ended_is_judged_by_its_last_pods_report() {
+        let report = r#"{"reason":"SourceRefused","message":"db: no such role"}"#;
+        let table = [
+            (vec![ended_pod("a", 12, report)], Some(Reason::SourceRefused)),
+            (vec![ended_pod("a", 11, r#"{"reason":"SourceUnreachable"}"#), ended_pod("b", 12, report)], Some(Reason::SourceRefused)),
+            (vec![ended_pod("a", 18, "garbage")], Some(Reason::NoSpace)),
+            (vec![ended_pod("a", 13, "")], Some(Reason::DumpFailed)),
+            (vec![ended_pod("a", 101, "thread main panicked")], Some(Reason::DumpFailed)),
+            (vec![], Some(Reason::PodLost)),
+        ];
+        for (pods, expected) in table {
+            let verdict = judge(&attempt(failed_job("BackoffLimitExceeded"), pods), FALLBACK, Patience::RUN, at(600));
+            assert_eq!(reason(&verdict), expected);
+        }
+        let late = judge(&attempt(failed_job("DeadlineExceeded"), vec![]), FALLBACK, Patience::RUN, at(600));
+        assert_eq!(reason(&late), Some(Reason::DeadlineExceeded));
+    }
+
+    #[test]
+    fn a_completed_job_whose_pod_is_gone_is_completed() {
+        let end = JobEnd { completed: true, at: at(9), reason: String::new(), message: String::new() };
+        let done = crate::plan::observed::ObservedJob { end: Some(end), ..job("j") };
+        assert_eq!(judge(&attempt(done.clone(), vec![]), FALLBACK, Patience::RUN, at(10)), Verdict::Completed(None));
+        let told = attempt(done, vec![ended_pod("a", 0, r#"{"reason":"Completed"}"#)]);
+        assert!(matches!(judge(&told, FALLBACK, Patience::RUN, at(10)), Verdict::Completed(Some(_))));
+    }
+
+    #[test]
+    fn a_pod_gets_its_time_to_start_and_no_more() {
+        let words = vec![Words { reason: "FailedMount".into(), message: "secret \"x\" not found".into() }];
+        let waiting = |now, patience, events: &[Words]| {
+            let mut attempt = attempt(job("j"), vec![pending_pod("a", 100)]);
+            attempt.events = events.to_vec();
+            judge(&attempt, FALLBACK, patience, at(now))
+        };
+        assert!(matches!(waiting(101, Patience::RUN, &[]), Verdict::Waiting { why: None, check_at } if check_at == at(110)));
+        assert!(matches!(waiting(189, Patience::RUN, &words), Verdict::Waiting { why: Some(_), check_at } if check_at == at(190)));
+        assert_eq!(reason(&waiting(190, Patience::RUN, &words)), Some(Reason::SecretNotFound));
+        assert_eq!(reason(&waiting(190, Patience::RUN, &[])), Some(Reason::PodNotStarted));
+        assert_eq!(reason(&waiting(112, Patience::PROBE, &words)), Some(Reason::SecretNotFound));
+        assert_eq!(reason(&waiting(112, Patience::PROBE, &[])), None);
+        let running = attempt(job("j"), vec![running_pod("a")]);
+        assert_eq!(judge(&running, FALLBACK, Patience::RUN, at(9999)), Verdict::Running);
+    }
+
+    #[test]
+    fn a_job_that_waits_before_its_next_try_is_running() {
+        let again = crate::plan::observed::ObservedJob { failed_pods: 1, ..job("j") };
+        assert_eq!(judge(&attempt(again, vec![]), FALLBACK, Patience::RUN, at(9999)), Verdict::Running);
+    }
+}
