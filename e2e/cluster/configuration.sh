@@ -75,6 +75,7 @@ clusterDNS: [$dns_address]
 clusterDomain: cluster.local
 containerRuntimeEndpoint: unix://$containerd_socket
 podLogsDir: $state/pod-logs
+volumePluginDir: $state/volume-plugins
 cgroupDriver: cgroupfs
 failCgroupV1: false
 failSwapOn: false

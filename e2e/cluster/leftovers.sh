@@ -1,5 +1,5 @@
 # Lists what the cluster puts on the machine, each kind by a mark that only it bears. Sourced by the other scripts.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2154
 
 # Each container has a monitor, told apart by the socket of our containerd in its command line.
 our_shims() {
@@ -31,8 +31,30 @@ our_tables() {
 
 our_address() { ip -o address show | awk -v address="$node_address/32" '$4 == address'; }
 
-# The kubelet links logs into a folder that cannot be chosen, and the network plugins keep their answers in another.
+# Settings of the kernel that the kubelet, kube-proxy and the network change, below /proc/sys.
+changed_settings=(net/ipv4/ip_forward vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops
+  kernel/keys/root_maxkeys kernel/keys/root_maxbytes)
+
+# Folders of some parts that cannot be chosen: links to logs, answers of network plugins, sockets of monitors and devices.
+shared_folders=(/var/log/containers /var/lib/cni /run/containerd /var/lib/kubelet)
+
 our_files() {
   if [[ -d /var/log/containers ]]; then find /var/log/containers -type l -lname "$state/*"; fi
-  if [[ -d /var/lib/cni/results ]]; then find /var/lib/cni/results -type f -name "$network_name-*"; fi
+  # grep ends with 1 when no file holds it, which is an answer.
+  if [[ -d /var/lib/cni/results ]]; then grep -rlF -- "$run/" /var/lib/cni/results || [[ $? == 1 ]]; fi
+  our_sockets
+}
+
+our_sockets() {
+  local file address
+  for file in "$run"/containerd/io.containerd.runtime.v2.task/k8s.io/*/address; do
+    if [[ -f $file ]]; then
+      address=$(<"$file")
+      address=${address#unix://}
+      if [[ -S $address ]]; then echo "$address"; fi
+    fi
+  done
+  if [[ -f $state/before/absent ]] && grep -qxF /var/lib/kubelet "$state/before/absent"; then
+    if [[ -S /var/lib/kubelet/device-plugins/kubelet.sock ]]; then echo /var/lib/kubelet/device-plugins/kubelet.sock; fi
+  fi
 }

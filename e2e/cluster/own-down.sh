@@ -55,12 +55,23 @@ remove_network() {
     nft delete table $table
   done
   if our_address | grep -q .; then ip address del "$node_address/32" dev lo; fi
-  if [[ -f $state/ip_forward ]]; then cat "$state/ip_forward" >/proc/sys/net/ipv4/ip_forward; fi
+}
+
+restore_settings() {
+  local setting value
+  if [[ ! -f $state/before/settings ]]; then return; fi
+  while read -r setting value; do echo "$value" >"/proc/sys/$setting"; done <"$state/before/settings"
 }
 
 remove_files() {
-  local file
-  our_files | while read -r file; do rm "$file"; done
+  local file folder
+  while read -r file; do rm -f "$file"; done < <(our_files)
+  if [[ -f $state/before/absent ]]; then
+    while read -r folder; do
+      # Only what is empty: another program may have begun to use it.
+      if [[ -d $folder ]]; then find "$folder" -depth -type d -empty -delete; fi
+    done <"$state/before/absent"
+  fi
   rm -rf --one-file-system "$state" "$run"
 }
 
@@ -77,5 +88,6 @@ step "ending the containers' monitors" -- end_shims
 step "unmounting volumes and network namespaces" -- unmount_all
 step "removing control groups" -- remove_cgroups
 step "removing the network" -- remove_network
+step "putting the kernel's settings back" -- restore_settings
 step "removing files" -- remove_files
 "$here/check-removed.sh"

@@ -8,6 +8,8 @@ source "$here/settings.sh"
 source "$here/progress.sh"
 # shellcheck source=processes.sh
 source "$here/processes.sh"
+# shellcheck source=leftovers.sh
+source "$here/leftovers.sh"
 
 parts=(etcd api-server controller-manager scheduler containerd kubelet proxy dns provisioner)
 kubectl=("$bin/kubectl" --kubeconfig "$pki/admin.kubeconfig")
@@ -23,10 +25,23 @@ is_up() {
   "${kubectl[@]}" get --raw /readyz && node_is_ready
 }
 
+# What `make cluster-down` puts back: settings of the kernel that the kubelet and the network change, and which folders were
+# not there, since some of the parts' folders cannot be chosen.
+remember_machine() {
+  local setting folder
+  if [[ -f $state/before/done ]]; then return; fi
+  mkdir -p "$state/before"
+  for setting in "${changed_settings[@]}"; do
+    if [[ -f /proc/sys/$setting ]]; then echo "$setting $(cat "/proc/sys/$setting")"; fi
+  done >"$state/before/settings"
+  for folder in "${shared_folders[@]}"; do
+    if [[ ! -e $folder ]]; then echo "$folder"; fi
+  done >"$state/before/absent"
+  touch "$state/before/done"
+}
+
 set_up_network() {
   if ! ip -o address show dev lo | grep -qF " $node_address/32 "; then ip address add "$node_address/32" dev lo; fi
-  # What the setting was before is put back by `make cluster-down`.
-  [[ -f $state/ip_forward ]] || cat /proc/sys/net/ipv4/ip_forward >"$state/ip_forward"
   echo 1 >/proc/sys/net/ipv4/ip_forward
   # What leaves the machine from a Pod carries the machine's address. The table is replaced whole, so this may be run again.
   nft -f - <<NFT
@@ -61,6 +76,7 @@ start_control_plane() {
 start_controllers() {
   start controller-manager "$bin/kube-controller-manager" --kubeconfig "$pki/controller-manager.kubeconfig" \
     --bind-address 127.0.0.1 --use-service-account-credentials --leader-elect=false \
+    --flex-volume-plugin-dir "$state/volume-plugins" \
     --service-account-private-key-file "$pki/service-accounts.key" --root-ca-file "$pki/ca.crt" \
     --cluster-signing-cert-file "$pki/ca.crt" --cluster-signing-key-file "$pki/ca.key"
   start scheduler "$bin/kube-scheduler" --kubeconfig "$pki/scheduler.kubeconfig" --bind-address 127.0.0.1 --leader-elect=false
@@ -122,6 +138,7 @@ chmod 711 "$state"
 rm -f "$run/proved"
 step "certificates" -- "$here/certificates.sh"
 "$here/configuration.sh"
+remember_machine
 set_up_network
 start_control_plane
 start containerd containerd --config "$state/config/containerd.toml"

@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# `make demo`: from nothing to a database that was lost and is back, on a real cluster. Leaves everything running to look at.
+set -euo pipefail
+exec 2>&1
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=../../scripts/environment.sh
+source "$here/../../scripts/environment.sh"
+
+samples=crds/samples/valid
+manifests=e2e/images/manifests
+# Marks the namespaces as the demo's own: only such are removed by the next demo.
+mark=holdfast.dev/demo
+test_images=${TEST_IMAGES:-localhost/holdfast-test}
+demo_started=$SECONDS
+
+# chapter WORDS: what comes next; and how long the chapter before it took.
+chapter_started=$SECONDS
+chapter() {
+  say ""
+  say "== $* (at $(duration $((SECONDS - demo_started))))"
+  chapter_started=$SECONDS
+}
+took() { say "   ($(duration $((SECONDS - chapter_started))))"; }
+
+# show COMMAND…: prints a command as a person would type it, and its output.
+show() {
+  say "\$ $*"
+  "$@"
+}
+
+k() { kubectl --namespace shop "$@"; }
+
+# Asked of the server itself, over its own socket.
+sql() { k exec --stdin deployment/postgres -- psql --host /tmp --username postgres --no-psqlrc --quiet --set ON_ERROR_STOP=1 --tuples-only --no-align "$@"; }
+
+# Applies a file with the images of this run.
+apply_to() {
+  local namespace=$1
+  shift
+  cat "$@" | sed "s#localhost/holdfast-test/#$test_images/#" | kubectl --namespace "$namespace" apply --filename - >/dev/null
+}
+
+# make_namespace NAME: anew, and held to the strictest Pod security; one that is not the demo's is left alone.
+make_namespace() {
+  local name=$1 marked
+  if kubectl get namespace "$name" >/dev/null 2>&1; then
+    marked=$(kubectl get namespace "$name" --output "jsonpath={.metadata.labels.holdfast\.dev/demo}")
+    [[ $marked == true ]] || fail "there is a namespace $name that no demo made. The demo needs that name: remove the namespace if nobody needs it."
+    step "removing namespace $name of the last demo" -- kubectl delete namespace "$name" --wait --timeout 120s
+  fi
+  kubectl create namespace "$name" >/dev/null
+  kubectl label namespace "$name" "$mark=true" pod-security.kubernetes.io/enforce=restricted >/dev/null
+}
+
+ended() { [[ $(k get "$1" --output 'jsonpath={.status.phase}') =~ ^(Completed|Failed)$ ]]; }
+
+# await_completed KIND/NAME SECONDS
+await_completed() {
+  local phase
+  if ! wait_until "$1 ended" "$2" ended "$1"; then
+    k describe "$1" >&2
+    fail "$1 did not end in time"
+  fi
+  phase=$(k get "$1" --output 'jsonpath={.status.phase}')
+  if [[ $phase != Completed ]]; then
+    k describe "$1" >&2
+    fail "$1: $phase"
+  fi
+}
+
+# rclone in the tools Pod: a client that knows nothing of Holdfast.
+tools() { k exec tools -- "$@"; }
+
+chapter "A cluster, the images, the operator"
+make cluster
+use_cluster
+"$cluster_dir/build.sh" kubernetes helm
+make image test-images
+"$scripts_dir/install.sh"
+took
+
+chapter "An S3 server (namespace storage) and a PostgreSQL (namespace shop)"
+make_namespace storage
+make_namespace shop
+apply_to storage "$manifests/s3.yaml"
+k create secret generic s3-credentials \
+  --from-literal AWS_ACCESS_KEY_ID=holdfast-access-key --from-literal AWS_SECRET_ACCESS_KEY=holdfast-secret-key >/dev/null
+apply_to shop "$manifests/postgres.yaml" "$manifests/tools.yaml"
+step "S3 server is available" -- kubectl --namespace storage wait deployment/s3 --for condition=Available --timeout 120s
+step "PostgreSQL is available" -- kubectl --namespace shop wait deployment/postgres --for condition=Available --timeout 120s
+step "tools are ready" -- kubectl --namespace shop wait pod/tools --for condition=Ready --timeout 120s
+sql --dbname shop <"$here/seed.sql"
+before=$(sql --dbname shop <"$here/summary.sql")
+say "What is in the database:"
+say "$before"
+took
+
+chapter "Where backups go, and what to save when ($samples/store.yaml, policy-postgres.yaml)"
+show kubectl apply -f "$samples/store.yaml" -f "$samples/policy-postgres.yaml"
+step "the store is proved: an object was written, read, listed and deleted" -- \
+  kubectl --namespace shop wait backupstore/main --for condition=Ready --timeout 120s
+step "the policy is accepted" -- kubectl --namespace shop wait backuppolicy/shop --for condition=Ready --timeout 60s
+took
+
+chapter "A backup, now ($samples/backup-on-demand.yaml)"
+show kubectl apply -f "$samples/backup-on-demand.yaml"
+await_completed backup/before-upgrade 300
+key=$(k get backup before-upgrade --output 'jsonpath={.status.artifacts[0].key}')
+took
+
+chapter "The disaster: the whole database is dropped"
+show sql --dbname postgres --command 'DROP DATABASE shop WITH (FORCE)'
+if sql --dbname shop --command 'SELECT 1' >/dev/null 2>&1; then fail "the database is still there"; fi
+say "FATAL: database \"shop\" does not exist"
+took
+
+chapter "The restore ($samples/restore-from-backup.yaml)"
+show kubectl apply -f "$samples/restore-from-backup.yaml"
+await_completed restorerequest/undo-upgrade 300
+after=$(sql --dbname shop <"$here/summary.sql")
+say "before: "
+say "$before"
+say "after:"
+say "$after"
+[[ $after == "$before" ]] || fail "what came back is not what was lost"
+say "Every row is back, byte for byte."
+took
+
+chapter "The same without Holdfast: stock tools, straight from the bucket"
+sql --dbname postgres --command 'CREATE DATABASE shop_by_hand'
+by_hand="rclone cat s3:backups/$key | zstd -d | pg_restore --exit-on-error --dbname shop_by_hand"
+say "\$ $by_hand"
+# The password goes by way of the Pod's standard input: arguments of processes are there for all to see.
+k get secret postgres --output 'jsonpath={.data.password}' | base64 -d |
+  k exec --stdin tools -- bash -o pipefail -c "
+    export PGHOST=postgres PGUSER=postgres PGPASSWORD=\$(cat)
+    $by_hand"
+by_hand_summary=$(sql --dbname shop_by_hand <"$here/summary.sql")
+[[ $by_hand_summary == "$before" ]] || fail "what stock tools restored is not what was lost: $by_hand_summary"
+say "$by_hand_summary"
+say "The same rows again."
+took
+
+chapter "What there is to look at"
+show kubectl --namespace shop get bstore,bpol,bk,rr
+say ""
+show kubectl --namespace shop get events --sort-by .lastTimestamp \
+  --output 'custom-columns=KIND:.involvedObject.kind,NAME:.involvedObject.name,TYPE:.type,REASON:.reason,MESSAGE:.message' \
+  --field-selector 'involvedObject.kind!=Pod,involvedObject.kind!=ReplicaSet,involvedObject.kind!=Deployment'
+say ""
+say "\$ rclone lsl s3:backups"
+tools rclone lsl s3:backups
+say ""
+say "All of it took $(duration $((SECONDS - demo_started))). Everything is still running:"
+say "  export KUBECONFIG=$KUBECONFIG"
+say "  kubectl -n shop get holdfast        kubectl -n shop describe backup before-upgrade        make cluster-down"
