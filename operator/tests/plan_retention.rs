@@ -271,4 +271,20 @@ proptest! {
         among.retain(|v| ids.contains(v.run_id.as_str()));
         prop_assert_eq!(alone, among);
     }
+
+    #[test]
+    fn after_each_run_is_the_same_as_once_at_the_end(
+        mut runs in history(), rules in rules(), zone in zone(), grace in grace(),
+    ) {
+        runs.sort();
+        let mut bucket: Vec<Run> = Vec::new();
+        for run in &mut runs {
+            run.protected = false;
+            bucket.push(run.clone());
+            let stay = kept(&decide(&bucket, &rules, &zone, grace));
+            bucket.retain(|r| stay.contains(&r.run_id));
+        }
+        let left: BTreeSet<String> = bucket.iter().map(|r| r.run_id.clone()).collect();
+        prop_assert_eq!(left, kept(&decide(&runs, &rules, &zone, grace)));
+    }
 }

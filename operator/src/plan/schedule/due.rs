@@ -37,7 +37,8 @@ pub struct Due {
     pub missed: Option<Missed>,
     /// The next slot, if there is one to come.
     pub next: Option<Timestamp>,
-    /// The cursor to remember once `run` has been started, or where there is none to start.
+    /// The cursor to remember once `run` has been started, or where there is none to start. Remember it whenever it is another one, even
+    /// an earlier one: that takes the place of a cursor that was written under a wrong clock.
     pub cursor: Timestamp,
     /// The cursor to remember where `run` cannot be started now: it will be due again, for as long as its deadline lasts.
     pub cursor_without_run: Timestamp,
@@ -118,9 +119,8 @@ pub fn due(spec: &BackupPolicySpec, schedule: Option<&Schedule>, so_far: &SoFar,
     });
 
     let decided = passed.unwrap_or(cursor);
-    let from = decided.max(now);
-    let next = schedule.filter(|_| !spec.suspend).and_then(|s| s.next_after(from));
-    let next = next.into_iter().chain(created.filter(|created| *created > from)).min();
+    let next = schedule.filter(|_| !spec.suspend).and_then(|s| s.next_after(decided));
+    let next = next.into_iter().chain(created.filter(|created| *created > decided)).min();
     Due { run, missed, next, cursor: decided, cursor_without_run: cursor, in_force }
 }
 

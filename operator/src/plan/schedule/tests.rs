@@ -29,6 +29,7 @@ fn fields_macros_and_intervals() {
         ("0 0 * * 7", "11-22T00:00 11-29T00:00 12-06T00:00"),
         ("0 0 * * fri-sun", "11-21T00:00 11-22T00:00 11-27T00:00"),
         ("0 0 * * 7-1", "11-22T00:00 11-23T00:00 11-29T00:00"),
+        ("0 0 * * 7/3", "11-21T00:00 11-22T00:00 11-25T00:00"),
         ("0 0 13 * FRI", "11-27T00:00 12-04T00:00 12-11T00:00"),
         ("0 0 1-7 * */7", "12-06T00:00 01-03T00:00 02-07T00:00"),
         ("0 0 */10 * MON", "12-21T00:00 01-11T00:00 02-01T00:00"),
@@ -59,6 +60,8 @@ fn an_interval_before_1970_and_between_seconds() {
     );
     assert_eq!(five.next_after(at("2026-11-20T02:00:00.000000001Z")), Some(at("2026-11-20T02:00:10Z")));
     assert_eq!(five.next_after(at("2026-11-20T01:59:59.999999999Z")), Some(at("2026-11-20T02:00:00Z")));
+    assert_eq!(five.count(at("2026-11-20T02:00:00Z"), at("2026-11-20T02:00:40Z"), 9), 4);
+    assert_eq!(five.count(at("2026-11-20T02:00:00Z"), at("2036-11-20T02:00:40Z"), 3), 3);
 }
 
 #[test]
@@ -218,6 +221,7 @@ fn h_is_stable_spread_and_in_range() {
         assert_eq!(schedule.count(at("2026-11-30T23:59:59Z"), at("2026-12-01T00:59:59Z"), 9), 4, "{seed}");
         let schedule = Schedule::parse("H/15 * * * *", "UTC", &seed).unwrap();
         assert_eq!(schedule.count(at("2026-11-30T23:59:59Z"), at("2026-12-01T00:59:59Z"), 9), 4, "{seed}");
+        assert!((1..=3).contains(&next("0 H(1-3)/20 * * *").hour()));
         starts.insert(next("H * * * *").minute());
     }
     assert_eq!(starts.len(), 60, "all minutes are in use");
