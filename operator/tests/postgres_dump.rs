@@ -332,7 +332,7 @@ async fn settings_rights_roles_and_extensions_are_kept_for_a_restore() {
     let (result, sink) = run(&of_database(&cluster, "kept", PostgresFormat::Custom), &Secret::superuser()).await;
     result.unwrap();
     let entry = &sink.artifact("kept.pgdump").entry;
-    assert_eq!(entry.roles, ["kept_owner", "kept_reader", "postgres"]);
+    assert_eq!(entry.roles, ["kept_reader", "postgres"]);
     assert_eq!(entry.extensions, ["pg_trgm"]);
     assert_eq!(entry.properties["owner"], "kept_owner");
     assert_eq!(entry.properties["comment"], "ours");

@@ -170,8 +170,8 @@ impl Cluster {
     /// A hash of all rows of each table and sequence and of all large objects.
     pub fn row_hashes(&self, database: &str) -> String {
         let script = r"
-SELECT format('SELECT %L, count(*), md5(coalesce(string_agg(t::text, E''\n'' ORDER BY t::text), '''')) FROM ONLY %s t;',
-              c.oid::regclass::text, c.oid::regclass)
+SELECT format('SELECT %1$L, count(*), md5(coalesce(string_agg(%2$s, E''\n'' ORDER BY %2$s), '''')) FROM ONLY %3$s t;',
+              c.oid::regclass::text, CASE c.relkind WHEN 'S' THEN '(last_value, is_called)::text' ELSE 't::text' END, c.oid::regclass)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'm', 'S') AND n.nspname !~ '^pg_|^information_schema$' ORDER BY c.oid::regclass::text \gexec
 SELECT 'large objects', count(*), md5(coalesce(string_agg(m.oid || ':' || md5(lo_get(m.oid)), E'\n' ORDER BY m.oid), ''))

@@ -32,7 +32,9 @@ pub(super) struct DatabaseFacts {
     pub settings: Vec<Setting>,
     /// Rights on it; null: the usual ones.
     pub rights: Option<Vec<Right>>,
-    /// Roles that own something in it or were granted something on it.
+    /// Tablespaces that something in it lies in.
+    pub tablespaces: Vec<String>,
+    /// Roles that own something in it or were granted something in it.
     pub roles: Vec<String>,
     /// Its extensions.
     pub extensions: Vec<String>,
@@ -72,10 +74,9 @@ SELECT pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.d
                    ORDER BY r.rolname NULLS FIRST, a.privilege_type)
      FROM aclexplode(d.datacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
     WHERE a.grantee = 0 OR r.oid IS NOT NULL) AS rights,
-  (SELECT coalesce(json_agg(DISTINCT r.rolname ORDER BY r.rolname), '[]') FROM pg_roles r WHERE r.oid = d.datdba OR r.oid IN (
+  (SELECT coalesce(json_agg(DISTINCT r.rolname ORDER BY r.rolname), '[]') FROM pg_roles r WHERE r.oid IN (
      SELECT s.refobjid FROM pg_shdepend s
-      WHERE s.refclassid = 'pg_authid'::regclass
-        AND (s.dbid = d.oid OR s.dbid = 0 AND s.classid = 'pg_database'::regclass AND s.objid = d.oid)
+      WHERE s.refclassid = 'pg_authid'::regclass AND s.dbid = d.oid
         AND s.classid <> 'pg_extension'::regclass
         AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = s.classid AND e.objid = s.objid AND e.deptype = 'e'))
    OR r.oid = 10 AND EXISTS (
@@ -84,8 +85,10 @@ SELECT pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.d
             UNION ALL SELECT 'pg_type'::regclass, oid, typowner FROM pg_type
             UNION ALL SELECT 'pg_largeobject'::regclass, oid, lomowner FROM pg_largeobject_metadata
             UNION ALL SELECT 'pg_namespace'::regclass, oid, nspowner FROM pg_namespace) o
-      WHERE o.oid >= 16384 AND o.owner = 10
+      WHERE (o.oid >= 16384 OR o.classid = 'pg_largeobject'::regclass) AND o.owner = 10
         AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = o.classid AND e.objid = o.oid AND e.deptype = 'e'))) AS roles,
+  (SELECT coalesce(json_agg(spcname ORDER BY spcname), '[]') FROM pg_tablespace
+    WHERE oid IN (SELECT reltablespace FROM pg_class WHERE oid >= 16384)) AS tablespaces,
   (SELECT coalesce(json_agg(extname ORDER BY extname), '[]') FROM pg_extension WHERE extname <> 'plpgsql') AS extensions
 FROM pg_database d WHERE d.datname = current_database()";
 
@@ -111,6 +114,7 @@ impl DatabaseFacts {
         put("owner", Some(self.owner.clone()));
         put("connectionLimit", Some(self.connection_limit.to_string()));
         put("comment", self.comment.clone());
+        put("tablespaces", serde_json::to_string(&self.tablespaces).ok());
         put("settings", serde_json::to_string(&self.settings).ok());
         put("rights", self.rights.as_ref().and_then(|rights| serde_json::to_string(rights).ok()));
         properties
@@ -131,6 +135,7 @@ impl DatabaseFacts {
             comment: get("comment"),
             settings: serde_json::from_str(json("settings")).unwrap_or_default(),
             rights: serde_json::from_str(json("rights")).unwrap_or_default(),
+            tablespaces: serde_json::from_str(json("tablespaces")).unwrap_or_default(),
             roles: Vec::new(),
             extensions: Vec::new(),
         }
@@ -164,13 +169,27 @@ impl DatabaseFacts {
         statement
     }
 
-    /// The statements that give a database its comment, settings, limit and rights, as far as `has_role` knows the roles.
+    /// The roles that own the database itself or have settings or rights there, sorted.
+    pub fn named_roles(&self) -> Vec<String> {
+        let settings = self.settings.iter().filter_map(|setting| setting.role.clone());
+        let rights = self.rights.iter().flatten().filter_map(|right| right.role.clone());
+        let owner = Some(self.owner.clone()).filter(|owner| !owner.is_empty());
+        let mut roles: Vec<String> = settings.chain(rights).chain(owner).collect();
+        roles.sort();
+        roles.dedup();
+        roles
+    }
+
+    /// The statement that gives a database its comment, or takes another one away.
+    pub fn comment_statement(&self, name: &str) -> String {
+        let comment = self.comment.as_deref().map_or_else(|| "NULL".to_owned(), quote_literal);
+        format!("COMMENT ON DATABASE {} IS {comment}", quote_identifier(name))
+    }
+
+    /// The statements that give a database its settings, limit and rights, as far as `has_role` knows the roles.
     pub fn property_statements(&self, name: &str, has_role: impl Fn(&str) -> bool) -> Vec<String> {
         let database = quote_identifier(name);
         let mut statements = Vec::new();
-        if let Some(comment) = &self.comment {
-            statements.push(format!("COMMENT ON DATABASE {database} IS {}", quote_literal(comment)));
-        }
         if self.connection_limit >= 0 {
             statements.push(format!("ALTER DATABASE {database} CONNECTION LIMIT {}", self.connection_limit));
         }
@@ -313,7 +332,14 @@ mod tests {
         let icu = DatabaseFacts { locale_provider: Some("i".into()), locale: Some("de-DE".into()), ..facts() };
         assert!(icu.create_statement("a", 15).ends_with("ICU_LOCALE 'de-DE' LOCALE_PROVIDER icu"));
         assert!(icu.create_statement("a", 14).ends_with("LC_CTYPE 'C.UTF-8'"));
+        assert_eq!(facts().named_roles(), ["app", "gone"]);
         assert_eq!(DatabaseFacts::default().create_statement("a", 16), "CREATE DATABASE a TEMPLATE template0");
+    }
+
+    #[test]
+    fn a_comment_comes_back_or_goes() {
+        assert_eq!(facts().comment_statement("shop"), "COMMENT ON DATABASE shop IS 'it''s ours'");
+        assert_eq!(DatabaseFacts::default().comment_statement("shop"), "COMMENT ON DATABASE shop IS NULL");
     }
 
     #[test]
@@ -321,7 +347,6 @@ mod tests {
         assert_eq!(
             facts().property_statements("shop", |role| role == "app"),
             [
-                "COMMENT ON DATABASE shop IS 'it''s ours'",
                 "ALTER DATABASE shop CONNECTION LIMIT 20",
                 "ALTER DATABASE shop SET search_path TO '$user', 'odd, one', 'public'",
                 "ALTER DATABASE shop SET work_mem TO '8MB'",

@@ -1,25 +1,30 @@
 //! PostgreSQL. Talks to the server through its own tools; docs/postgres.md tells users what that means.
 
-#[allow(dead_code, reason = "the restore that uses it comes next")]
 mod clients;
 mod connection;
-#[allow(dead_code, reason = "the restore that uses it comes next")]
 mod database;
 mod dump;
-#[allow(dead_code, reason = "the restore that uses it comes next")]
+mod globals;
+mod pour;
+mod restore;
+mod roles;
 mod server;
+mod swap;
+mod target;
 mod trouble;
+mod verify;
 
 use std::path::Path;
 
-use holdfast_crds::{OnExisting, PostgresDatabases, PostgresSource, Reason};
+use holdfast_crds::{OnExisting, PostgresDatabases, PostgresSource};
 
 use super::{ArtifactSink, ArtifactSource, Dumped, Restored};
 use crate::store::manifest::Manifest;
 use crate::task::{Failure, Mounts, PostgresTarget};
 pub use clients::BASE_ENV;
 use connection::Login;
-use server::Server;
+use server::{MAINTENANCE, Server};
+use target::Backup;
 
 /// Dumps the databases of a source.
 ///
@@ -32,11 +37,11 @@ pub async fn dump(
     sink: &mut impl ArtifactSink,
 ) -> Result<Dumped, Failure> {
     let login = Login::prepare(&source.host, source.port, &source.tls, mounts, scratch)?;
-    let first = match source.selection() {
-        PostgresDatabases::Named(names) => names.first().map(String::as_str),
-        PostgresDatabases::All => None,
+    let through: Vec<&str> = match source.selection() {
+        PostgresDatabases::Named(names) => names.first().map(String::as_str).into_iter().collect(),
+        PostgresDatabases::All => MAINTENANCE.to_vec(),
     };
-    let server = Server::connect(login, first).await?;
+    let server = Server::connect(login, &through).await?;
     dump::dump(source, &server, sink).await
 }
 
@@ -45,13 +50,15 @@ pub async fn dump(
 /// # Errors
 /// The reason, with one line a person can act on.
 pub async fn check_target(
-    _: &PostgresTarget,
-    _: &Mounts,
-    _: &Manifest,
-    _: OnExisting,
-    _: &Path,
+    target: &PostgresTarget,
+    mounts: &Mounts,
+    manifest: &Manifest,
+    on_existing: OnExisting,
+    scratch: &Path,
 ) -> Result<(), Failure> {
-    Err(Failure::new(Reason::InvalidConfiguration, "not there yet"))
+    let backup = Backup::of(manifest, target)?;
+    let server = reach(target, mounts, &backup, scratch).await?;
+    target::assess(&server, &backup, manifest, on_existing).await.map(|_| ())
 }
 
 /// Restores into a target.
@@ -59,12 +66,27 @@ pub async fn check_target(
 /// # Errors
 /// The reason, with one line a person can act on.
 pub async fn restore(
-    _: &PostgresTarget,
-    _: &Mounts,
-    _: &Manifest,
-    _: OnExisting,
-    _: &Path,
-    _: &mut impl ArtifactSource,
+    target: &PostgresTarget,
+    mounts: &Mounts,
+    manifest: &Manifest,
+    on_existing: OnExisting,
+    scratch: &Path,
+    source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
-    Err(Failure::new(Reason::InvalidConfiguration, "not there yet"))
+    let backup = Backup::of(manifest, target)?;
+    let server = reach(target, mounts, &backup, scratch).await?;
+    restore::restore(&server, &backup, manifest, on_existing, source).await
+}
+
+/// A target's server, through a database that every server has, or else through one of those to restore.
+async fn reach(
+    target: &PostgresTarget,
+    mounts: &Mounts,
+    backup: &Backup<'_>,
+    scratch: &Path,
+) -> Result<Server, Failure> {
+    let login = Login::prepare(&target.host, target.port, &target.tls, mounts, scratch)?;
+    let wanted = backup.databases.iter().map(|wanted| wanted.database.as_str());
+    let through: Vec<&str> = MAINTENANCE.into_iter().chain(wanted).collect();
+    Server::connect(login, &through).await
 }

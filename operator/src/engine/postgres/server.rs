@@ -19,7 +19,7 @@ pub(super) const LONG: Duration = Duration::from_hours(30 * 24);
 /// No function of a user's stands in for one of the system's, and notices do not fill the messages.
 const SAFE: &str = " -c search_path=pg_catalog -c client_min_messages=warning";
 /// Databases that every server has, unless somebody dropped them.
-const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
+pub(super) const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
 
 /// A server that has answered.
 #[derive(Debug)]
@@ -74,36 +74,40 @@ pub(super) enum Unanswered {
 }
 
 impl Server {
-    /// Asks a server for its version, through the database `first` or else through one that every server has.
-    pub async fn connect(login: Login, first: Option<&str>) -> Result<Self, Failure> {
+    /// Asks a server for its version, through the first of the databases that lets the role in.
+    pub async fn connect(login: Login, databases: &[&str]) -> Result<Self, Failure> {
         let clients = Clients::installed()?;
         let psql = clients.newest()?;
-        let candidates: Vec<&str> =
-            first.into_iter().chain(MAINTENANCE.into_iter().filter(|_| first.is_none())).collect();
         let mut refusal = None;
-        for database in candidates {
+        for database in databases {
             let question = Question { login: &login, psql: &psql, major: None };
             match question.rows::<ServerFacts>(database, FACTS).await {
                 Ok(mut facts) => {
                     let facts = facts.pop().ok_or_else(|| {
-                        Failure::new(
-                            Reason::SourceRefused,
-                            format!("postgres at {}: the role is gone", login.address()),
-                        )
+                        Failure::new(Reason::SourceRefused, format!("{}: the role is gone", place(&login, None)))
                     })?;
-                    return Ok(Self { facts, maintenance: database.to_owned(), psql, clients, login });
+                    return Ok(Self { facts, maintenance: (*database).to_owned(), psql, clients, login });
                 }
                 Err(unanswered) => {
-                    let missing = matches!(&unanswered, Unanswered::Trouble(trouble) if trouble.is_missing_database());
+                    let another =
+                        matches!(&unanswered, Unanswered::Trouble(trouble) if trouble.is_about_the_database());
                     let failure = failure(&login, Some(database), Reason::SourceUnreachable, unanswered);
-                    if !missing {
+                    if !another {
                         return Err(failure);
                     }
                     refusal = refusal.or(Some(failure));
                 }
             }
         }
-        Err(refusal.unwrap_or_else(|| Failure::new(Reason::SourceRefused, format!("postgres at {}", login.address()))))
+        Err(refusal.unwrap_or_else(|| Failure::new(Reason::SourceRefused, place(&login, None))))
+    }
+
+    /// A database to stand in while this one is renamed or dropped.
+    pub fn beside(&self, database: &str) -> &str {
+        if self.maintenance != database {
+            return &self.maintenance;
+        }
+        MAINTENANCE.into_iter().find(|other| *other != database).unwrap_or("template1")
     }
 
     fn question(&self) -> Question<'_> {
@@ -139,8 +143,8 @@ impl Server {
     }
 
     /// Runs statements one by one, in one session, up to the first that fails.
-    pub async fn run(&self, database: &str, script: &str) -> Result<(), Unanswered> {
-        self.question().run(database, script, LONG).await.map(|_| ())
+    pub async fn run(&self, database: &str, script: &str) -> Result<Vec<u8>, Unanswered> {
+        self.question().run(database, script, LONG).await
     }
 
     /// Where something happened, for messages: `postgres at db:5432, database shop, user app`.

@@ -16,9 +16,12 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// Whether the database that was asked for is not there.
-    pub fn is_missing_database(&self) -> bool {
-        self.words.contains("database \"") && self.words.ends_with("does not exist")
+    /// Whether another database of the server may let the role in where this one did not.
+    pub fn is_about_the_database(&self) -> bool {
+        (self.words.contains("database \"") && self.words.ends_with("does not exist"))
+            || self.words.contains("permission denied for database")
+            || self.words.contains("no pg_hba.conf entry")
+            || self.words.contains("is not currently accepting connections")
     }
 }
 
@@ -272,7 +275,7 @@ mod tests {
             let found = of_psql(stderr);
             assert_eq!((found.reason, found.words.as_str()), (Some(reason), words), "{stderr}");
         }
-        assert!(of_psql(table[4].0).is_missing_database());
+        assert!(of_psql(table[4].0).is_about_the_database());
     }
 
     #[test]
