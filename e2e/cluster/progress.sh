@@ -13,7 +13,8 @@ duration() {
   if ((seconds >= 60)); then printf '%dm%02ds' $((seconds / 60)) $((seconds % 60)); else printf '%ds' "$seconds"; fi
 }
 
-# step WORDS -- COMMAND…: runs it with its output in a log, says every 20 s that it is still at it, and shows the log if it fails.
+# step WORDS -- COMMAND…: runs it with its output in a log, says every 20 s that it is still at it
+# and what it said last, and shows the whole log if it fails.
 step() {
   local words=$1
   shift 2
@@ -24,7 +25,7 @@ step() {
   while kill -0 "$job" 2>/dev/null; do
     if ((SECONDS - told >= 20)); then
       told=$SECONDS
-      say "  … $words ($(duration $((SECONDS - started))))"
+      say "  … $words ($(duration $((SECONDS - started)))) $(tail -n 1 "$log" | tr -s '[:space:]' ' ' | cut -c 1-60)"
     fi
     sleep 0.1
   done
