@@ -29,7 +29,7 @@ test-unit: ## Run the tests that need no cluster (against real servers as local 
 	@scripts/test-unit.sh
 
 .PHONY: test-e2e test-cluster
-test-e2e: cluster image test-images ## Run the tests that drive the installed product on a real cluster
+test-e2e: install test-images ## Run the tests that drive the installed product on a real cluster
 	@scripts/test-e2e.sh
 test-cluster: test-e2e
 

@@ -6,5 +6,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 use_cluster
 "$cluster_dir/build.sh" kubernetes helm
+# Some tests start controllers of their own beside the cluster: of the same program that is in the image.
+target=$(uname -m)-unknown-linux-gnu
+HOLDFAST_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/$target/release/holdfast")
+export HOLDFAST_BIN
 say "Tests on the cluster of $KUBECONFIG:"
 cargo test --package holdfast-e2e --locked
