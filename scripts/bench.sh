@@ -5,12 +5,13 @@
 set -euo pipefail
 # shellcheck source=environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+# shellcheck source=../e2e/images/program.sh
+source "$repository_dir/e2e/images/program.sh"
 
 "$cluster_dir/packages.sh" test
 "$repository_dir/e2e/images/seaweedfs.sh"
 "$cluster_dir/build.sh" kubernetes etcd rclone
-step "building the program" -- cargo build --release --locked --package holdfast --bin holdfast
-program=${CARGO_TARGET_DIR:-target}/release/holdfast
+step "building the program" -- build_program
 
 if [[ ${1:-worker} == worker ]]; then
   python3 e2e/bench/worker.py --holdfast "$program" --weed "$bin/weed" --rclone "$bin/rclone"

@@ -218,7 +218,8 @@ class Bench:
                 values = [r[column] for r in rounds]
                 digits = 0 if "MiB" in column else 1
                 cells.append(f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})")
-            print(f"| {name} | " + " | ".join(cells) + " |")
+            label = name.replace("|", "\\|")
+            print(f"| `{label}` | " + " | ".join(cells) + " |")
 
 
 class Peak:

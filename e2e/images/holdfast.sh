@@ -10,9 +10,10 @@ source "$here/../cluster/settings.sh"
 source "$here/../cluster/progress.sh"
 # shellcheck source=storage.sh
 source "$here/storage.sh"
+# shellcheck source=program.sh
+source "$here/program.sh"
 
 image=${IMAGE:-localhost/holdfast:dev}
-target=$(uname -m)-unknown-linux-gnu
 cd "$repository_dir"
 
 # Without a registry of images PGDG is taken to be out of reach as well: Debian's own suites have these three majors.
@@ -23,13 +24,6 @@ buildah)
   "$here/../cluster/packages.sh" image
   ;;
 esac
-
-build_program() {
-  # Static: the same file runs on any base, whatever its C library. The variable concerns this target only, not build scripts.
-  local variable=CARGO_TARGET_${target//-/_}
-  export "${variable^^}_RUSTFLAGS=-C target-feature=+crt-static"
-  cargo build --release --locked --package holdfast --bin holdfast --target "$target"
-}
 
 build_runtime() {
   build_image "$runtime" "$context" --file Dockerfile --target runtime \
@@ -46,7 +40,7 @@ lock_images
 # The context is a folder with the program alone: a target folder may lie elsewhere, and holds gigabytes.
 context=$image_store/context
 mkdir -p "$context"
-cp "${CARGO_TARGET_DIR:-target}/$target/release/holdfast" "$context/holdfast"
+cp "$program" "$context/holdfast"
 
 base=$(base_of trixie)
 if [[ $image_builder == buildah ]]; then "$here/base.sh" trixie; fi

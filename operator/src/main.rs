@@ -1,5 +1,6 @@
 //! The binary: `holdfast controller` decides, `holdfast worker` acts, `holdfast crds` prints the API.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -59,8 +60,10 @@ async fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn start_log(cli: &Cli) -> anyhow::Result<()> {
-    let log =
-        tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(&cli.log_level)?).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(&cli.log_level)?)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match cli.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
