@@ -105,8 +105,10 @@ fn slots(
     if decided {
         plan.events.extend(due.missed.map(|missed| Event::warning("MissedSlots", "Schedule", missed.to_string())));
     }
-    // A suspended policy lets slots pass: its cursor need not follow, resuming counts from then.
-    if decided || (!policy.spec.suspend && cursor > so_far.cursor.unwrap_or(so_far.created)) {
+    // A suspended policy lets slots pass: its cursor need not follow, resuming counts from then. An earlier cursor takes the place of
+    // one that was written under a wrong clock, or no slot would come until that day.
+    let moves = so_far.cursor.map_or(cursor > so_far.created, |before| before != cursor);
+    if decided || (!policy.spec.suspend && moves) {
         plan.status.last_scheduled_time = Some(Time(cursor));
     }
     plan.status.next_scheduled_time = due.next.map(Time);
