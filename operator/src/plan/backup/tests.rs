@@ -1,1 +1,368 @@
-//! The table of what a Backup does.
+//! The table of what a Backup does. Pure.
+
+use holdfast_crds::{LocalRef, RetentionSpec};
+
+use super::*;
+use crate::plan::fixture::{
+    at, attempt, backup, backup_with, completed, ended_pod, failed, install, job as a_job, pending_pod, policy,
+    ready_store, running_pod, source, store, unready_store,
+};
+use crate::plan::names::job_name;
+use crate::plan::observed::{ObservedPod, Words};
+use crate::task::RetainReport;
+
+const STORED: &str = r#"{"reason":"Completed","outcome":{"backup":{"key":"prod/shop/shop/r/db/shop.pgdump.zst","storedBytes":10,
+    "sourceBytes":100,"sha256":"ab","items":3,"serverVersion":"16.4","toolVersion":"pg_dump 18.1"}}}"#;
+
+fn observed() -> ObservedBackup {
+    ObservedBackup {
+        policy: Some(Arc::new(policy())),
+        store: Some(Arc::new(ready_store())),
+        ..ObservedBackup::default()
+    }
+}
+
+fn two_sources() -> ObservedBackup {
+    let mut policy = policy();
+    policy.spec.sources = vec![source("db"), source("cache")];
+    ObservedBackup { policy: Some(Arc::new(policy)), ..observed() }
+}
+
+fn complete_of(status: &BackupStatus) -> (String, String) {
+    find(&status.conditions, ConditionType::Complete).map(|c| (c.reason.clone(), c.message.clone())).unwrap_or_default()
+}
+
+fn created(plan: &Plan<BackupStatus>) -> Vec<String> {
+    plan.actions
+        .iter()
+        .filter_map(|a| match a {
+            Action::CreateJob(job) => job.metadata.name.clone(),
+            _ => None,
+        })
+        .collect()
+}
+
+fn deleted_jobs(plan: &Plan<BackupStatus>) -> Vec<&str> {
+    plan.actions
+        .iter()
+        .filter_map(|a| match a {
+            Action::DeleteJob(target) => Some(target.name.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A Backup that runs, as the plan itself left it.
+fn running(observed: &ObservedBackup) -> Backup {
+    let mut backup = backup("b", 1000);
+    backup.status = Some(plan_backup(&install(), &backup, observed, at(1000)).status);
+    backup
+}
+
+fn of_source(backup: &Backup, source: &str, job: ObservedJob, pods: Vec<ObservedPod>) -> Attempt {
+    let name = job::backup_name(backup, source);
+    attempt(ObservedJob { uid: format!("uid-{source}"), name, source: source.into(), ..job }, pods)
+}
+
+#[test]
+fn a_backup_becomes_one_job_a_source() {
+    let plan = plan_backup(&install(), &backup("b", 1000), &two_sources(), at(1001));
+    assert_eq!(created(&plan).len(), 2);
+    assert_eq!(plan.status.phase, BackupPhase::Running);
+    assert_eq!(plan.status.run_id.as_deref().map(|r| &r[..17]), Some("19700101T001640Z-"));
+    assert_eq!(plan.status.store.as_deref(), Some("main"));
+    assert_eq!(plan.events.len(), 1);
+    let mut one = backup("b", 1000);
+    one.spec.sources = Some(vec!["cache".into()]);
+    let plan = plan_backup(&install(), &one, &two_sources(), at(1001));
+    assert_eq!(created(&plan).len(), 1);
+    assert_eq!(plan.status.artifacts[0].source, "cache");
+}
+
+#[test]
+fn what_is_missing_is_waited_for_and_then_it_fails() {
+    let refused = |reason, words: &str| Some(Arc::new(unready_store(reason, words)));
+    let mut unknown = backup("b", 1000);
+    unknown.spec.sources = Some(vec!["nope".into()]);
+    let mut read_only = ready_store();
+    read_only.spec.read_only = true;
+    let fine = || backup("b", 1000);
+    let table = [
+        (fine(), ObservedBackup { policy: None, ..observed() }, "PolicyNotFound", "shop"),
+        (fine(), ObservedBackup { store: None, ..observed() }, "StoreNotFound", "main"),
+        (fine(), ObservedBackup { store: Some(Arc::new(read_only)), ..observed() }, "StoreReadOnly", "main"),
+        (fine(), ObservedBackup { store: refused(Reason::BucketNotFound, "no bucket x"), ..observed() }, "StoreRefused", "no bucket x"),
+        (fine(), ObservedBackup { store: refused(Reason::CredentialsRejected, "403"), ..observed() }, "StoreRefused", "403"),
+        (fine(), ObservedBackup { store: refused(Reason::Unreachable, "no route"), ..observed() }, "StoreUnreachable", "no route"),
+        (fine(), ObservedBackup { store: refused(Reason::SecretNotFound, "secret s"), ..observed() }, "SecretNotFound", "secret s"),
+        (unknown, observed(), "InvalidConfiguration", "has no source nope; it has db"),
+    ];
+    for (backup, observed, reason, words) in table {
+        let early = plan_backup(&install(), &backup, &observed, at(1059));
+        assert_eq!(early.status.phase, BackupPhase::Pending, "{reason}");
+        assert_eq!(complete_of(&early.status).0, reason);
+        assert_eq!(early.next_check, Some(at(1060)));
+        assert!(early.actions.is_empty());
+        let late = plan_backup(&install(), &backup, &observed, at(1060));
+        assert_eq!(late.status.phase, BackupPhase::Failed, "{reason}");
+        let (found, message) = complete_of(&late.status);
+        assert_eq!(found, reason);
+        assert!(message.contains(words), "{message}");
+        assert_eq!(late.events.len(), 1);
+        assert!(late.actions.is_empty());
+    }
+    let proving = ObservedBackup { store: Some(Arc::new(store())), ..observed() };
+    let plan = plan_backup(&install(), &backup("b", 1000), &proving, at(1100));
+    assert_eq!(plan.status.phase, BackupPhase::Pending, "a first proof may take longer");
+    assert_eq!(plan_backup(&install(), &backup("b", 1000), &proving, at(1110)).status.phase, BackupPhase::Failed);
+}
+
+#[test]
+fn what_the_worker_stored_is_written_down() {
+    let backup = running(&observed());
+    let done = of_source(&backup, "db", completed(a_job("j")), vec![ended_pod("p", 0, STORED)]);
+    let plan = plan_backup(&install(), &backup, &ObservedBackup { jobs: vec![done], ..observed() }, at(1200));
+    let status = &plan.status;
+    assert_eq!(status.phase, BackupPhase::Completed);
+    assert_eq!((status.stored_bytes, status.source_bytes, status.items), (Some(10), Some(100), Some(3)));
+    assert_eq!(status.artifacts[0].server_version.as_deref(), Some("16.4"));
+    assert_eq!(status.artifacts[0].key.as_deref(), Some("prod/shop/shop/r/db/shop.pgdump.zst"));
+    assert_eq!(complete_of(status).0, "Completed");
+    assert!(plan.actions.is_empty());
+}
+
+#[test]
+fn a_run_ends_as_its_sources_do() {
+    let gone = |_: &Backup, _: &str| None;
+    let done = |b: &Backup, s: &str| Some(of_source(b, s, completed(a_job("j")), vec![]));
+    let broken = |b: &Backup, s: &str| {
+        let pod = ended_pod("p", 12, r#"{"reason":"SourceRefused","message":"no such role"}"#);
+        Some(of_source(b, s, failed(a_job("j")), vec![pod]))
+    };
+    let busy = |b: &Backup, s: &str| Some(of_source(b, s, a_job("j"), vec![running_pod("p")]));
+    type State = fn(&Backup, &str) -> Option<Attempt>;
+    let table: [(State, State, BackupPhase, &str, &str); 6] = [
+        (done, done, BackupPhase::Completed, "Completed", ""),
+        (done, busy, BackupPhase::Running, "InProgress", ""),
+        (broken, busy, BackupPhase::Running, "InProgress", ""),
+        (done, broken, BackupPhase::Failed, "SourceRefused", "source cache: no such role"),
+        (broken, gone, BackupPhase::Failed, "SourceRefused", "source db: no such role"),
+        (done, gone, BackupPhase::Failed, "JobVanished", "source cache:"),
+    ];
+    for (db, cache, phase, reason, words) in table {
+        let backup = running(&two_sources());
+        let jobs = [db(&backup, "db"), cache(&backup, "cache")].into_iter().flatten().collect();
+        let plan = plan_backup(&install(), &backup, &ObservedBackup { jobs, ..two_sources() }, at(1200));
+        assert_eq!(plan.status.phase, phase, "{reason}");
+        let (found, message) = complete_of(&plan.status);
+        assert_eq!(found, reason);
+        assert!(message.contains(words), "{message}");
+        assert_eq!(plan.events.len(), usize::from(phase.is_terminal()));
+    }
+}
+
+#[test]
+fn a_pod_that_cannot_start_ends_the_run_and_its_job_goes_once_that_is_written() {
+    let mut backup = running(&observed());
+    let mut stuck = of_source(&backup, "db", a_job("j"), vec![pending_pod("p", 1001)]);
+    stuck.events = vec![Words { reason: "FailedMount".into(), message: "secret \"postgres\" not found".into() }];
+    let observed = ObservedBackup { jobs: vec![stuck], ..observed() };
+    let waiting = plan_backup(&install(), &backup, &observed, at(1030));
+    assert_eq!(waiting.status.phase, BackupPhase::Running);
+    assert_eq!(complete_of(&waiting.status).0, "SecretNotFound", "what it waits for is said at once");
+    let plan = plan_backup(&install(), &backup, &observed, at(1091));
+    assert_eq!(plan.status.phase, BackupPhase::Failed);
+    assert_eq!(complete_of(&plan.status).0, "SecretNotFound");
+    assert!(deleted_jobs(&plan).is_empty(), "a crash now must not make it JobVanished");
+    backup.status = Some(plan.status);
+    let after = plan_backup(&install(), &backup, &observed, at(1092));
+    assert_eq!(deleted_jobs(&after).len(), 1);
+    assert_eq!(Some(&after.status), backup.status.as_ref());
+}
+
+#[test]
+fn a_terminal_phase_never_changes() {
+    let policies = [None, Some(Arc::new(policy()))];
+    for phase in [BackupPhase::Completed, BackupPhase::Failed] {
+        for policy in &policies {
+            let status = BackupStatus { phase, completion_time: Some(Time(at(1100))), ..BackupStatus::default() };
+            let backup = backup_with("b", 1000, status.clone());
+            let broken = of_source(&backup, "db", failed(a_job("j")), vec![]);
+            let observed = ObservedBackup { policy: policy.clone(), jobs: vec![broken], ..observed() };
+            for now in [1100, 2000, 999_999] {
+                assert_eq!(plan_backup(&install(), &backup, &observed, at(now)).status, status);
+            }
+        }
+    }
+}
+
+#[test]
+fn jobs_of_ended_runs_are_kept_for_a_while() {
+    for (phase, kept) in [(BackupPhase::Completed, COMPLETED_JOB_SECONDS), (BackupPhase::Failed, FAILED_JOB_SECONDS)] {
+        let status = BackupStatus { phase, completion_time: Some(Time(at(1100))), ..BackupStatus::default() };
+        let backup = backup_with("b", 1000, status);
+        let done = of_source(&backup, "db", completed(a_job("j")), vec![]);
+        let observed = ObservedBackup { jobs: vec![done], ..observed() };
+        let before = plan_backup(&install(), &backup, &observed, at(1100 + kept - 1));
+        assert!(before.actions.is_empty());
+        assert_eq!(before.next_check, Some(at(1100 + kept)));
+        assert_eq!(deleted_jobs(&plan_backup(&install(), &backup, &observed, at(1100 + kept))).len(), 1);
+    }
+}
+
+fn with_retention() -> Arc<BackupPolicy> {
+    let mut policy = policy();
+    policy.spec.retention = Some(RetentionSpec { keep_last: Some(1), ..RetentionSpec::default() });
+    Arc::new(policy)
+}
+
+fn run(name: &str, phase: BackupPhase, run_id: &str) -> Backup {
+    let status = BackupStatus {
+        phase,
+        run_id: Some(run_id.into()),
+        store: Some("main".into()),
+        completion_time: phase.is_terminal().then(|| Time(at(1100))),
+        artifacts: vec![ArtifactStatus { source: "db".into(), ..ArtifactStatus::default() }],
+        ..BackupStatus::default()
+    };
+    backup_with(name, 1000, status)
+}
+
+fn retain_task(plan: &Plan<BackupStatus>) -> Option<crate::task::RetainTask> {
+    plan.actions.iter().find_map(|a| {
+        let Action::CreateJob(job) = a else { return None };
+        let env = job.spec.as_ref()?.template.spec.as_ref()?.containers[0].env.as_ref()?;
+        match serde_json::from_str(env[0].value.as_ref()?).ok()? {
+            crate::task::Task::Retain(task) => Some(task),
+            _ => None,
+        }
+    })
+}
+
+#[test]
+fn retention_follows_a_completed_run_and_knows_what_must_be_there() {
+    let done = run("new", BackupPhase::Completed, "r3");
+    let mut elsewhere = run("elsewhere", BackupPhase::Completed, "r0");
+    elsewhere.status.as_mut().unwrap().store = Some("other".into());
+    let siblings = [
+        done.clone(),
+        run("old", BackupPhase::Completed, "r1"),
+        run("broken", BackupPhase::Failed, "r2"),
+        run("busy", BackupPhase::Running, "r4"),
+        elsewhere,
+    ];
+    let observed = ObservedBackup {
+        policy: Some(with_retention()),
+        siblings: siblings.into_iter().map(Arc::new).collect(),
+        holds: Holds { run_ids: vec!["r1".into()], unknown: false },
+        ..observed()
+    };
+    let task = retain_task(&plan_backup(&install(), &done, &observed, at(1101))).unwrap();
+    assert_eq!(task.known.iter().map(|k| k.run_id.as_str()).collect::<Vec<_>>(), ["r3", "r1"]);
+    assert_eq!(task.protected, ["r1", "r4"]);
+    assert_eq!(task.grace_seconds, 14_400 + 86_400);
+
+    let none = |observed: &ObservedBackup, now| retain_task(&plan_backup(&install(), &done, observed, at(now))).is_none();
+    assert!(none(&ObservedBackup { policy: Some(Arc::new(policy())), ..observed.clone() }, 1101), "no retention, no Job");
+    assert!(none(&ObservedBackup { retaining: true, ..observed.clone() }, 1101), "one at a time");
+    let unknown = Holds { run_ids: vec![], unknown: true };
+    assert!(none(&ObservedBackup { holds: unknown, ..observed.clone() }, 1101), "a restore may read any run");
+    assert!(none(&observed, 1100 + COMPLETED_JOB_SECONDS), "an old run starts nothing any more");
+    let broken = run("broken", BackupPhase::Failed, "r2");
+    assert!(retain_task(&plan_backup(&install(), &broken, &observed, at(1101))).is_none(), "a failed run deletes nothing");
+}
+
+#[test]
+fn backups_whose_data_retention_deleted_go_and_no_others() {
+    let done = run("new", BackupPhase::Completed, "r3");
+    let mut foreign = run("foreign", BackupPhase::Completed, "r1");
+    foreign.spec.policy_ref = LocalRef { name: "another".into() };
+    let siblings = [
+        done.clone(),
+        run("old", BackupPhase::Completed, "r1"),
+        run("partial", BackupPhase::Failed, "r2"),
+        run("busy", BackupPhase::Running, "r1"),
+        run("longer", BackupPhase::Completed, "r11"),
+        foreign,
+    ];
+    let report = Report::completed(
+        "",
+        Some(Outcome::Retain(RetainReport { deleted: vec!["r1".into(), "r2".into()], kept: 1, more: false })),
+    );
+    let pod = ended_pod("p", 0, &report.to_termination_message());
+    let retained = attempt(ObservedJob { name: job::retain_name(&done), ..completed(a_job("j")) }, vec![pod]);
+    let observed = ObservedBackup {
+        policy: Some(with_retention()),
+        siblings: siblings.into_iter().map(Arc::new).collect(),
+        jobs: vec![retained],
+        ..observed()
+    };
+    let plan = plan_backup(&install(), &done, &observed, at(1200));
+    let deleted: Vec<_> = plan
+        .actions
+        .iter()
+        .map(|a| match a {
+            Action::DeleteBackup(target) => {
+                assert!(target.resource_version.is_some());
+                target.name.as_str()
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(deleted, ["old", "partial"]);
+}
+
+fn deleting(run_id: Option<&str>) -> Backup {
+    let mut backup = run("b", BackupPhase::Completed, "r1");
+    backup.status.as_mut().unwrap().run_id = run_id.map(str::to_owned);
+    backup.spec.deletion_policy = DeletionPolicy::Delete;
+    backup.metadata.finalizers = Some(vec!["other".into(), FINALIZER.into()]);
+    backup.metadata.deletion_timestamp = Some(Time(at(2000)));
+    backup
+}
+
+#[test]
+fn data_goes_before_the_finalizer_does() {
+    let rest = Action::SetFinalizers(Target::version(&deleting(None).metadata), vec!["other".into()]);
+    let go = |backup: &Backup, observed: &ObservedBackup, now| plan_backup(&install(), backup, observed, at(now)).actions;
+    let name = job_name("b", "uid-of-b", "delete");
+    let delete_job = |job: ObservedJob| attempt(ObservedJob { name: name.clone(), ..job }, vec![]);
+    let with = |jobs: Vec<Attempt>| ObservedBackup { jobs, ..observed() };
+
+    let backup = deleting(Some("r1"));
+    assert!(matches!(&go(&backup, &observed(), 2001)[..], [Action::CreateJob(j)] if j.metadata.name.as_ref() == Some(&name)));
+    assert!(go(&backup, &with(vec![delete_job(a_job("j"))]), 150).is_empty());
+    assert_eq!(go(&backup, &with(vec![delete_job(completed(a_job("j")))]), 2001), [rest.clone()]);
+    assert!(go(&backup, &with(vec![delete_job(failed(a_job("j")))]), 501).is_empty());
+    assert!(matches!(
+        &go(&backup, &with(vec![delete_job(failed(a_job("j")))]), 500 + deletion::AGAIN_SECONDS)[..],
+        [Action::DeleteJob(_)]
+    ));
+    assert!(
+        matches!(&go(&backup, &with(vec![attempt(a_job("busy"), vec![])]), 2001)[..], [Action::DeleteJob(t)] if t.name == "busy"),
+        "a worker that still writes is stopped first"
+    );
+    assert_eq!(go(&deleting(None), &observed(), 2001), [rest.clone()], "nothing was stored");
+    assert_eq!(go(&backup, &ObservedBackup { namespace_terminating: true, ..observed() }, 2001), [rest]);
+    let lost = plan_backup(&install(), &backup, &ObservedBackup { store: None, ..observed() }, at(2001));
+    assert!(lost.actions.is_empty() && lost.next_check.is_some() && lost.events.len() == 1);
+}
+
+#[test]
+fn the_finalizer_is_there_before_anything_is_stored() {
+    let mut backup = backup("b", 1000);
+    backup.spec.deletion_policy = DeletionPolicy::Delete;
+    let plan = plan_backup(&install(), &backup, &observed(), at(1001));
+    assert!(matches!(&plan.actions[..], [Action::SetFinalizers(_, f)] if f[..] == [FINALIZER.to_owned()]));
+    assert_eq!(plan.status, BackupStatus::default());
+    backup.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    assert_eq!(created(&plan_backup(&install(), &backup, &observed(), at(1001))).len(), 1);
+}
+
+#[test]
+fn a_crash_between_any_two_writes_doubles_nothing() {
+    // The Jobs were created and the status was not written: the same Jobs are asked for again.
+    let first = plan_backup(&install(), &backup("b", 1000), &two_sources(), at(1001));
+    let second = plan_backup(&install(), &backup("b", 1000), &two_sources(), at(1009));
+    assert_eq!(first.actions, second.actions);
+}

@@ -1,0 +1,240 @@
+//! The table of what a policy does. Pure.
+
+use holdfast_crds::RetentionSpec;
+
+use super::*;
+use crate::plan::fixture::{
+    at, attempt, backup, backup_with, completed, ended_pod, failed, job as a_job, policy, ready_store, unready_store,
+};
+
+/// 1970-01-02 02:00 UTC: the slot of the fixture's policy.
+const SLOT: i64 = 86_400 + 7200;
+
+fn observed(backups: Vec<Backup>) -> ObservedPolicy {
+    ObservedPolicy {
+        store: Some(Arc::new(ready_store())),
+        backups: backups.into_iter().map(Arc::new).collect(),
+        retains: vec![],
+    }
+}
+
+/// A policy whose slots up to `SLOT` minus a day are decided.
+fn settled() -> BackupPolicy {
+    let mut policy = policy();
+    policy.status = Some(plan_policy(&policy, &observed(vec![]), at(SLOT - 86_000)).status);
+    policy.status.as_mut().unwrap().last_scheduled_time = Some(Time(at(SLOT - 86_400)));
+    policy
+}
+
+fn ended(name: &str, slot: i64, phase: BackupPhase, reason: Reason) -> Backup {
+    let value = phase == BackupPhase::Completed;
+    let complete = holdfast_crds::condition(ConditionType::Complete, Some(value), reason, "its words", None, at(slot + 60));
+    let status = BackupStatus {
+        phase,
+        completion_time: Some(Time(at(slot + 60))),
+        stored_bytes: value.then_some(100),
+        conditions: vec![complete],
+        ..BackupStatus::default()
+    };
+    let mut backup = backup_with(name, slot, status);
+    backup.metadata.labels = Some(BTreeMap::from([(SCHEDULED_LABEL.to_owned(), "true".to_owned())]));
+    backup
+}
+
+fn created_backups(plan: &Plan<BackupPolicyStatus>) -> Vec<&str> {
+    plan.actions
+        .iter()
+        .filter_map(|a| match a {
+            Action::CreateBackup(b) => b.metadata.name.as_deref(),
+            _ => None,
+        })
+        .collect()
+}
+
+fn state(plan: &Plan<BackupPolicyStatus>, type_: ConditionType) -> (String, String) {
+    find(&plan.status.conditions, type_).map(|c| (c.status.clone(), c.reason.clone())).unwrap_or_default()
+}
+
+fn reasons(plan: &Plan<BackupPolicyStatus>) -> Vec<&str> {
+    plan.events.iter().map(|e| e.reason.as_str()).collect()
+}
+
+#[test]
+fn a_slot_makes_one_backup() {
+    let before = plan_policy(&settled(), &observed(vec![]), at(SLOT - 1));
+    assert!(before.actions.is_empty());
+    assert_eq!(before.next_check, Some(at(SLOT)));
+    let plan = plan_policy(&settled(), &observed(vec![]), at(SLOT));
+    assert_eq!(created_backups(&plan), ["shop-19700102-020000"]);
+    assert_eq!(plan.status.last_scheduled_time, Some(Time(at(SLOT))));
+    assert_eq!(plan.status.next_scheduled_time, Some(Time(at(SLOT + 86_400))));
+    assert_eq!(plan.next_check, Some(at(SLOT + 86_400)));
+    let Action::CreateBackup(made) = &plan.actions[0] else { panic!() };
+    assert_eq!(slot_of(made), at(SLOT));
+    assert!(made.metadata.owner_references.is_none(), "a restore point outlives its policy");
+    // The Backup was created and the cursor was not written.
+    let again = plan_policy(&settled(), &observed(vec![backup("shop-19700102-020000", SLOT)]), at(SLOT + 1));
+    assert!(again.actions.is_empty() && again.events.is_empty());
+    assert_eq!(again.status.last_scheduled_time, Some(Time(at(SLOT))));
+}
+
+#[test]
+fn a_policy_that_rests_writes_nothing() {
+    let mut policy = settled();
+    policy.status = Some(plan_policy(&policy, &observed(vec![]), at(SLOT - 5000)).status);
+    for now in [SLOT - 4000, SLOT - 3000, SLOT - 1] {
+        let plan = plan_policy(&policy, &observed(vec![]), at(now));
+        assert_eq!(Some(&plan.status), policy.status.as_ref());
+        assert!(plan.actions.is_empty() && plan.events.is_empty());
+    }
+    policy.spec.suspend = true;
+    policy.status = Some(plan_policy(&policy, &observed(vec![]), at(SLOT - 10)).status);
+    let plan = plan_policy(&policy, &observed(vec![]), at(SLOT + 500_000));
+    assert_eq!(Some(&plan.status), policy.status.as_ref(), "nor does one that is suspended");
+    assert!(plan.actions.is_empty());
+}
+
+#[test]
+fn a_run_that_is_not_over_makes_the_slot_pass() {
+    let plan = plan_policy(&settled(), &observed(vec![backup("by-hand", SLOT - 30)]), at(SLOT));
+    assert!(created_backups(&plan).is_empty());
+    assert_eq!(reasons(&plan), ["PreviousRunning"]);
+    assert_eq!(plan.status.last_scheduled_time, Some(Time(at(SLOT))));
+}
+
+#[test]
+fn without_its_store_a_slot_waits_for_as_long_as_its_deadline_lasts() {
+    let down = |now| {
+        let store = Some(Arc::new(unready_store(Reason::Unreachable, "no route")));
+        plan_policy(&settled(), &ObservedPolicy { store, ..observed(vec![]) }, at(now))
+    };
+    let plan = down(SLOT + 10);
+    assert!(created_backups(&plan).is_empty());
+    assert_eq!(state(&plan, ConditionType::Ready), ("False".into(), "StoreUnreachable".into()));
+    assert_eq!(plan.status.last_scheduled_time, Some(Time(at(SLOT - 86_400))), "the cursor stays");
+    let mut policy = settled();
+    policy.status = Some(plan.status);
+    let later = plan_policy(&policy, &observed(vec![]), at(SLOT + 3000));
+    assert_eq!(created_backups(&later).len(), 1, "it is made up for by itself");
+    let too_late = down(SLOT + 3601);
+    assert_eq!(too_late.status.last_scheduled_time, Some(Time(at(SLOT))));
+    assert!(reasons(&too_late).contains(&"MissedSlots"));
+}
+
+#[test]
+fn bad_input_is_a_condition() {
+    let with = |change: fn(&mut BackupPolicy)| {
+        let mut policy = settled();
+        change(&mut policy);
+        policy
+    };
+    let table = [
+        (with(|p| p.spec.schedule = Some("every day".into())), "InvalidSchedule"),
+        (with(|p| p.spec.schedule = Some("0 0 31 2 *".into())), "NeverFires"),
+        (with(|p| p.spec.time_zone = "Mars/Olympus".into()), "UnknownTimeZone"),
+    ];
+    for (policy, reason) in table {
+        let plan = plan_policy(&policy, &observed(vec![]), at(SLOT));
+        assert_eq!(state(&plan, ConditionType::Ready), ("False".into(), reason.into()));
+        assert!(plan.actions.is_empty());
+        assert_eq!(plan.events.len(), 1);
+        let mut told = policy.clone();
+        told.status = Some(plan.status);
+        assert!(plan_policy(&told, &observed(vec![]), at(SLOT + 1)).events.is_empty(), "it is told once");
+    }
+    let missing = plan_policy(&settled(), &ObservedPolicy { store: None, ..observed(vec![]) }, at(SLOT - 9));
+    assert_eq!(state(&missing, ConditionType::Ready).1, "StoreNotFound");
+}
+
+#[test]
+fn run_on_create_runs_once() {
+    let mut policy = policy();
+    policy.spec.run_on_create = true;
+    policy.spec.schedule = None;
+    policy.metadata.creation_timestamp = Some(Time(at(1000)));
+    let plan = plan_policy(&policy, &observed(vec![]), at(1003));
+    assert_eq!(created_backups(&plan), ["shop-19700101-001640"]);
+    policy.status = Some(plan.status);
+    for now in [1004, 2000, 99_999] {
+        assert!(created_backups(&plan_policy(&policy, &observed(vec![]), at(now))).is_empty());
+    }
+}
+
+#[test]
+fn the_status_sums_up_the_backups() {
+    let backups = vec![
+        ended("a", 100, BackupPhase::Completed, Reason::Completed),
+        ended("b", 200, BackupPhase::Completed, Reason::Completed),
+        ended("c", 300, BackupPhase::Failed, Reason::SourceRefused),
+        ended("d", 400, BackupPhase::Failed, Reason::SourceRefused),
+        backup("e", 500),
+    ];
+    let plan = plan_policy(&settled(), &observed(backups), at(1000));
+    let status = &plan.status;
+    assert_eq!(status.backups, Some(BackupCounts { complete: 2, failed: 2 }));
+    assert_eq!(status.stored_bytes, Some(200));
+    assert_eq!(status.consecutive_failures, Some(2));
+    assert_eq!(status.last_successful_time, Some(Time(at(260))));
+    assert_eq!(status.last_backup.as_ref().map(|b| b.name.as_str()), Some("e"));
+    assert_eq!(state(&plan, ConditionType::LastBackupSucceeded), ("False".into(), "SourceRefused".into()));
+    assert_eq!(state(&plan, ConditionType::Ready).0, "True", "a run that failed at its source does not make a policy unready");
+    let empty = plan_policy(&settled(), &observed(vec![]), at(1000));
+    assert_eq!(state(&empty, ConditionType::LastBackupSucceeded), ("Unknown".into(), "NoBackupYet".into()));
+}
+
+#[test]
+fn a_run_that_could_not_start_makes_the_policy_unready_until_one_gets_further() {
+    let stuck = ended("a", 100, BackupPhase::Failed, Reason::SecretNotFound);
+    let plan = plan_policy(&settled(), &observed(vec![stuck.clone()]), at(SLOT));
+    assert_eq!(state(&plan, ConditionType::Ready), ("False".into(), "SecretNotFound".into()));
+    assert_eq!(created_backups(&plan).len(), 1, "the next slot runs all the same");
+    let further = ended("b", 200, BackupPhase::Failed, Reason::SourceRefused);
+    let plan = plan_policy(&settled(), &observed(vec![stuck, further]), at(1000));
+    assert_eq!(state(&plan, ConditionType::Ready).0, "True");
+}
+
+#[test]
+fn the_newest_ten_scheduled_failures_are_kept() {
+    let mut backups: Vec<Backup> =
+        (0..13).map(|i| ended(&format!("f{i:02}"), 100 * i, BackupPhase::Failed, Reason::DumpFailed)).collect();
+    backups.push(ended("good", 5, BackupPhase::Completed, Reason::Completed));
+    let mut by_hand = ended("by-hand", 1, BackupPhase::Failed, Reason::DumpFailed);
+    by_hand.metadata.labels = None;
+    backups.push(by_hand);
+    let plan = plan_policy(&settled(), &observed(backups), at(5000));
+    let mut gone: Vec<_> = plan
+        .actions
+        .iter()
+        .map(|a| match a {
+            Action::DeleteBackup(target) => target.name.as_str(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    gone.sort_unstable();
+    assert_eq!(gone, ["f00", "f01", "f02"]);
+}
+
+#[test]
+fn a_retention_that_failed_is_told_on_the_policy() {
+    let mut policy = settled();
+    policy.spec.retention = Some(RetentionSpec { keep_last: Some(3), ..RetentionSpec::default() });
+    let pod = ended_pod("p", 14, r#"{"reason":"ListIncomplete","message":"run r1 is not listed"}"#);
+    let broken = ObservedPolicy { retains: vec![attempt(failed(a_job("r")), vec![pod])], ..observed(vec![]) };
+    let plan = plan_policy(&policy, &broken, at(1000));
+    assert_eq!(state(&plan, ConditionType::RetentionApplied), ("False".into(), "ListIncomplete".into()));
+    assert_eq!(state(&plan, ConditionType::Ready).0, "True");
+    assert!(reasons(&plan).contains(&"ListIncomplete"));
+    policy.status = Some(plan.status);
+    assert!(plan_policy(&policy, &broken, at(1001)).events.is_empty());
+    let fine = ObservedPolicy { retains: vec![attempt(completed(a_job("r")), vec![])], ..observed(vec![]) };
+    let plan = plan_policy(&policy, &fine, at(1002));
+    assert_eq!(state(&plan, ConditionType::RetentionApplied), ("True".into(), "Completed".into()));
+}
+
+#[test]
+fn any_policy_of_any_name_makes_a_backup_of_its_own() {
+    let mut policy = settled();
+    policy.metadata.name = Some("x".repeat(253));
+    let plan = plan_policy(&policy, &observed(vec![]), at(SLOT));
+    assert_eq!(created_backups(&plan)[0].len(), 253);
+}

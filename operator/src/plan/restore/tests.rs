@@ -1,0 +1,301 @@
+//! The table of what a RestoreRequest does. Pure.
+
+use holdfast_crds::{
+    ArtifactStatus, BackupStatus, OnExisting, PasswordSecret, PostgresInto, RestoreFrom, RestoreFromPolicy,
+    RestoreFromStore, RestoreInto, RestoreRequestSpec,
+};
+
+use super::*;
+use crate::plan::fixture::{
+    at, attempt, backup_with, completed, ended_pod, failed, install, job as a_job, meta, pending_pod, policy,
+    ready_store, running_pod, unready_store,
+};
+use crate::plan::observed::{ObservedJob, Words};
+use crate::plan::status::find;
+use crate::task::{RestoreReport, RestoredSource, Target as Server, Task};
+
+fn request(from: RestoreFrom) -> RestoreRequest {
+    RestoreRequest {
+        metadata: meta("undo", "rr-uid", 5000),
+        spec: RestoreRequestSpec {
+            from,
+            sources: None,
+            into: vec![],
+            on_existing: OnExisting::Fail,
+            timeout_seconds: 600,
+            scale_down: vec![],
+        },
+        status: None,
+    }
+}
+
+fn from_backup(name: &str) -> RestoreFrom {
+    RestoreFrom { backup: Some(name.into()), ..RestoreFrom::default() }
+}
+
+fn from_policy(at_second: Option<i64>) -> RestoreFrom {
+    let policy = RestoreFromPolicy { name: "shop".into(), at: at_second.map(|s| Time(at(s))) };
+    RestoreFrom { policy: Some(policy), ..RestoreFrom::default() }
+}
+
+fn from_store() -> RestoreFrom {
+    let store = RestoreFromStore { name: "main".into(), policy: "shop".into(), at: None, run_id: None };
+    RestoreFrom { store: Some(store), ..RestoreFrom::default() }
+}
+
+fn saved(name: &str, created: i64, phase: BackupPhase) -> Arc<Backup> {
+    let status = BackupStatus {
+        phase,
+        run_id: Some(format!("run-of-{name}")),
+        store: Some("main".into()),
+        artifacts: vec![ArtifactStatus { source: "db".into(), ..ArtifactStatus::default() }],
+        ..BackupStatus::default()
+    };
+    Arc::new(backup_with(name, created, status))
+}
+
+fn observed() -> ObservedRestore {
+    ObservedRestore {
+        backups: vec![saved("one", 1000, BackupPhase::Completed), saved("two", 2000, BackupPhase::Completed)],
+        policy: Some(Arc::new(policy())),
+        store: Some(Arc::new(ready_store())),
+        job: None,
+    }
+}
+
+fn into(host: Option<&str>, secret: Option<&str>, database: Option<&str>) -> Vec<RestoreInto> {
+    let postgres = PostgresInto {
+        host: host.map(str::to_owned),
+        credentials_secret: secret.map(|name| PasswordSecret {
+            name: name.into(),
+            username_key: "username".into(),
+            password_key: "password".into(),
+        }),
+        database: database.map(str::to_owned),
+        ..PostgresInto::default()
+    };
+    vec![RestoreInto { source: "db".into(), postgres: Some(postgres) }]
+}
+
+fn complete_of(plan: &Plan<RestoreRequestStatus>) -> (String, String) {
+    let complete = find(&plan.status.conditions, ConditionType::Complete);
+    complete.map(|c| (c.reason.clone(), c.message.clone())).unwrap_or_default()
+}
+
+/// A request as the plan left it after its first look.
+fn running(from: RestoreFrom) -> RestoreRequest {
+    let mut request = request(from);
+    let plan = plan_restore(&install(), &request, &observed(), at(5001));
+    assert!(plan.actions.is_empty(), "the status says Running before there is a Job");
+    assert_eq!(plan.status.phase, BackupPhase::Running);
+    request.status = Some(plan.status);
+    request
+}
+
+fn created(plan: &Plan<RestoreRequestStatus>) -> Option<RestoreTask> {
+    plan.actions.iter().find_map(|a| {
+        let Action::CreateJob(job) = a else { return None };
+        let pod = job.spec.as_ref()?.template.spec.as_ref()?;
+        match serde_json::from_str(pod.containers[0].env.as_ref()?[0].value.as_ref()?).ok()? {
+            Task::Restore(task) => Some(*task),
+            _ => None,
+        }
+    })
+}
+
+fn its(request: &RestoreRequest, job: ObservedJob, pods: Vec<crate::plan::observed::ObservedPod>) -> Option<Attempt> {
+    Some(attempt(ObservedJob { name: job::restore_name(request), uid: "job-uid".into(), ..job }, pods))
+}
+
+#[test]
+fn one_execution_ever_whatever_the_controller_lives_through() {
+    // Running is written, then the Job is made, then its UID is written; each step is repeated until the next one is seen.
+    let mut request = running(from_backup("one"));
+    for _ in 0..2 {
+        let task = created(&plan_restore(&install(), &request, &observed(), at(5002))).unwrap();
+        assert_eq!(task.select, Select::RunId("run-of-one".into()));
+    }
+    let there = ObservedRestore { job: its(&request, a_job("j"), vec![]), ..observed() };
+    let seen = plan_restore(&install(), &request, &there, at(5003));
+    assert!(seen.actions.is_empty());
+    assert_eq!(seen.status.job_uid.as_deref(), Some("job-uid"));
+    request.status = Some(seen.status);
+    // From now on a Job that is not there is never made again.
+    let gone = plan_restore(&install(), &request, &observed(), at(5004));
+    assert!(gone.actions.is_empty());
+    assert_eq!((gone.status.phase, complete_of(&gone).0.as_str()), (BackupPhase::Failed, "JobVanished"));
+    let mut other = its(&request, a_job("j"), vec![]).unwrap();
+    other.job.uid = "another".into();
+    let replaced = ObservedRestore { job: Some(other), ..observed() };
+    assert_eq!(complete_of(&plan_restore(&install(), &request, &replaced, at(5004))).0, "JobVanished");
+    request.status = Some(gone.status);
+    let after = plan_restore(&install(), &request, &observed(), at(9999));
+    assert!(after.actions.is_empty() && after.events.is_empty());
+    assert_eq!(Some(after.status), request.status);
+}
+
+#[test]
+fn what_was_chosen_stays_chosen() {
+    let request = running(from_policy(None));
+    assert_eq!(request.status.as_ref().unwrap().backup.as_deref(), Some("two"));
+    let mut newer = observed();
+    newer.backups.push(saved("three", 3000, BackupPhase::Completed));
+    let task = created(&plan_restore(&install(), &request, &newer, at(5002))).unwrap();
+    assert_eq!(task.select, Select::RunId("run-of-two".into()));
+}
+
+#[test]
+fn restore_points_are_found_by_name_and_by_time() {
+    let choose = |from, backups: &[Arc<Backup>]| choose(&request(from), backups);
+    let all = [
+        saved("one", 1000, BackupPhase::Completed),
+        saved("two", 2000, BackupPhase::Completed),
+        saved("broken", 2500, BackupPhase::Failed),
+        saved("busy", 2600, BackupPhase::Running),
+    ];
+    let name = |choice: Result<Choice, Failure>| choice.unwrap().backup.unwrap();
+    assert_eq!(name(choose(from_backup("one"), &all)), "one");
+    assert_eq!(name(choose(from_policy(None), &all)), "two");
+    assert_eq!(name(choose(from_policy(Some(2000)), &all)), "two");
+    assert_eq!(name(choose(from_policy(Some(1999)), &all)), "one");
+    let table = [
+        (from_backup("none"), Reason::BackupNotFound, "none"),
+        (from_backup("broken"), Reason::NoMatchingBackup, "failed"),
+        (from_backup("busy"), Reason::InProgress, "not over"),
+        (from_policy(Some(999)), Reason::NoMatchingBackup, "there are two (1970-01-01T00:33:20Z), one (1970-01-01T00:16:40Z)"),
+    ];
+    for (from, reason, words) in table {
+        let failure = choose(from, &all).unwrap_err();
+        assert_eq!(failure.reason, reason);
+        assert!(failure.message.contains(words), "{}", failure.message);
+    }
+    let many: Vec<_> = (0..500).map(|i| saved(&format!("b{i}"), 1000 + i, BackupPhase::Completed)).collect();
+    let failure = choose(from_policy(Some(1)), &many).unwrap_err();
+    assert!(failure.message.len() < 1000 && failure.message.contains("490 older ones"), "{}", failure.message);
+}
+
+#[test]
+fn a_target_is_the_policys_overlaid_by_into() {
+    let mut overlaid = running(from_backup("one"));
+    overlaid.spec.into = into(None, None, Some("shop_copy"));
+    let task = created(&plan_restore(&install(), &overlaid, &observed(), at(5002))).unwrap();
+    let Server::Postgres(server) = &task.targets[0].server;
+    assert_eq!((server.host.as_str(), server.port, server.database.as_deref()), ("db.shop.svc", 5432, Some("shop_copy")));
+
+    let orphaned = ObservedRestore { policy: None, ..observed() };
+    let mut full = running(from_backup("one"));
+    full.spec.into = into(Some("new.shop.svc"), Some("new"), None);
+    let task = created(&plan_restore(&install(), &full, &orphaned, at(5002))).unwrap();
+    let Server::Postgres(server) = &task.targets[0].server;
+    assert_eq!((server.host.as_str(), server.database.as_deref()), ("new.shop.svc", None));
+
+    let mut straight = request(from_store());
+    straight.spec.into = into(Some("new.shop.svc"), Some("new"), None);
+    straight.status = Some(plan_restore(&install(), &straight, &orphaned, at(5001)).status);
+    let task = created(&plan_restore(&install(), &straight, &orphaned, at(5002))).unwrap();
+    assert_eq!((task.select, task.sources, task.targets.len()), (Select::At(None), None, 1));
+}
+
+#[test]
+fn what_is_missing_is_told_with_what_to_write() {
+    let orphaned = || ObservedRestore { policy: None, ..observed() };
+    let with = |from, sources: Option<&str>, into: Vec<RestoreInto>| {
+        let mut request = request(from);
+        request.spec.sources = sources.map(|s| vec![s.to_owned()]);
+        request.spec.into = into;
+        request
+    };
+    let table = [
+        (with(from_backup("one"), None, vec![]), orphaned(), "into: [{source: db, postgres: {host: …, credentialsSecret"),
+        (with(from_backup("one"), None, into(Some("h"), None, None)), orphaned(), "credentialsSecret"),
+        (with(from_store(), None, vec![]), orphaned(), "BackupPolicy shop is not there"),
+        (with(from_backup("one"), Some("chat"), vec![]), observed(), "holds no source chat; it holds db"),
+    ];
+    for (request, observed, words) in table {
+        let plan = plan_restore(&install(), &request, &observed, at(5001));
+        let (reason, message) = complete_of(&plan);
+        assert_eq!((plan.status.phase, reason.as_str()), (BackupPhase::Failed, "InvalidConfiguration"), "{message}");
+        assert!(message.contains(words), "{message}");
+        assert!(plan.actions.is_empty());
+    }
+}
+
+#[test]
+fn what_may_be_on_its_way_is_waited_for() {
+    let down = ObservedRestore { store: Some(Arc::new(unready_store(Reason::Unreachable, "no route"))), ..observed() };
+    let table = [
+        (from_backup("none"), observed(), BACKUP_GRACE_SECONDS, "BackupNotFound"),
+        (from_backup("one"), down, GRACE_SECONDS, "StoreUnreachable"),
+        (from_backup("one"), ObservedRestore { store: None, ..observed() }, GRACE_SECONDS, "StoreNotFound"),
+    ];
+    for (from, observed, grace, reason) in table {
+        let early = plan_restore(&install(), &request(from.clone()), &observed, at(5000 + grace - 1));
+        assert_eq!((early.status.phase, complete_of(&early).0.as_str()), (BackupPhase::Pending, reason));
+        assert_eq!(early.next_check, Some(at(5000 + grace)));
+        let late = plan_restore(&install(), &request(from), &observed, at(5000 + grace));
+        assert_eq!((late.status.phase, complete_of(&late).0.as_str()), (BackupPhase::Failed, reason));
+    }
+    let busy = ObservedRestore { backups: vec![saved("busy", 1, BackupPhase::Running)], ..observed() };
+    let plan = plan_restore(&install(), &request(from_backup("busy")), &busy, at(99_999));
+    assert_eq!(plan.status.phase, BackupPhase::Pending, "a run ends by itself");
+}
+
+fn started() -> RestoreRequest {
+    let mut request = running(from_backup("one"));
+    request.status.as_mut().unwrap().job_uid = Some("job-uid".into());
+    request
+}
+
+#[test]
+fn what_the_worker_says_is_written_down() {
+    let report = |reason, source: Reason| Report {
+        reason,
+        message: "2 tables restored".into(),
+        outcome: Some(Outcome::Restore(RestoreReport {
+            run_id: "run-of-one".into(),
+            sources: vec![RestoredSource {
+                source: "db".into(),
+                reason: source,
+                items: 2,
+                restored_bytes: 70,
+                message: "owner bob is missing".into(),
+            }],
+        })),
+    };
+    let request = started();
+    let told = ended_pod("p", 0, &report(Reason::Completed, Reason::Completed).to_termination_message());
+    let done = ObservedRestore { job: its(&request, completed(a_job("j")), vec![told]), ..ObservedRestore::default() };
+    let plan = plan_restore(&install(), &request, &done, at(6000));
+    assert_eq!(plan.status.phase, BackupPhase::Completed);
+    assert_eq!((plan.status.items, plan.status.sources[0].restored_bytes), (Some(2), Some(70)));
+    assert_eq!(plan.status.sources[0].message.as_deref(), Some("owner bob is missing"));
+    assert!(plan.status.duration.is_some() && plan.actions.is_empty());
+
+    let told = ended_pod("p", 13, &report(Reason::RestoreFailed, Reason::RestoreFailed).to_termination_message());
+    let broken = ObservedRestore { job: its(&request, failed(a_job("j")), vec![told]), ..ObservedRestore::default() };
+    let plan = plan_restore(&install(), &request, &broken, at(6000));
+    assert_eq!((plan.status.phase, complete_of(&plan).0.as_str()), (BackupPhase::Failed, "RestoreFailed"));
+    assert_eq!(plan.status.sources[0].reason, Some(Reason::RestoreFailed));
+
+    let silent = ObservedRestore { job: its(&request, completed(a_job("j")), vec![]), ..ObservedRestore::default() };
+    let plan = plan_restore(&install(), &request, &silent, at(6000));
+    assert_eq!((plan.status.phase, plan.status.sources[0].phase), (BackupPhase::Completed, BackupPhase::Completed));
+    let busy = ObservedRestore { job: its(&request, a_job("j"), vec![running_pod("p")]), ..ObservedRestore::default() };
+    assert_eq!(plan_restore(&install(), &request, &busy, at(99_999)).status.phase, BackupPhase::Running);
+}
+
+#[test]
+fn a_pod_that_never_started_never_starts_later() {
+    let mut request = started();
+    let mut stuck = its(&request, a_job("j"), vec![pending_pod("p", 5010)]).unwrap();
+    stuck.events = vec![Words { reason: "FailedMount".into(), message: "secret \"new\" not found".into() }];
+    let observed = ObservedRestore { job: Some(stuck), ..ObservedRestore::default() };
+    let plan = plan_restore(&install(), &request, &observed, at(5100));
+    assert_eq!((plan.status.phase, complete_of(&plan).0.as_str()), (BackupPhase::Failed, "SecretNotFound"));
+    assert!(plan.actions.is_empty(), "first it is written, then the Job goes");
+    request.status = Some(plan.status);
+    let plan = plan_restore(&install(), &request, &observed, at(5101));
+    assert!(matches!(&plan.actions[..], [Action::DeleteJob(_)]));
+    let ended = ObservedRestore { job: its(&request, failed(a_job("j")), vec![]), ..ObservedRestore::default() };
+    assert!(plan_restore(&install(), &request, &ended, at(9999)).actions.is_empty(), "a Job that ended stays");
+}
