@@ -52,14 +52,9 @@ async fn ready(State(health): State<Arc<Health>>) -> impl IntoResponse {
 
 async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {
     let world = health.leads.load(Ordering::SeqCst).then_some(&*health.world);
-    match render(world, &health.counters) {
-        Ok(text) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            (StatusCode::OK, [(header::CONTENT_TYPE, kind)], text)
-        }
-        Err(_) => {
-            let kind = "text/plain; charset=utf-8";
-            (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, kind)], String::new())
-        }
+    if let Ok(text) = render(world, &health.counters) {
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        return (StatusCode::OK, [(header::CONTENT_TYPE, kind)], text);
     }
+    (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], String::new())
 }

@@ -208,7 +208,8 @@ impl Candidate {
 
     /// Remembers when the lease changed.
     fn notice(&mut self, lease: Lease) {
-        if self.seen.as_ref().is_none_or(|seen| seen.lease.metadata.resource_version != lease.metadata.resource_version) {
+        if self.seen.as_ref().is_none_or(|seen| seen.lease.metadata.resource_version != lease.metadata.resource_version)
+        {
             self.seen = Some(Seen { lease, at: boot_time() });
         }
     }

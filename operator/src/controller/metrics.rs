@@ -95,7 +95,12 @@ pub fn render(world: Option<&World>, counters: &Counters) -> Result<String, std:
     registry.register("leader", "1 while this controller leads", leads);
     registry.register("reconciles", "Attempts at bringing an object where it should be", counters.reconciles.clone());
     registry.register("reconcile_errors", "Attempts that failed and are made again", counters.errors.clone());
-    registry.register_with_unit("reconcile_duration", "How long an attempt took", Unit::Seconds, counters.durations.clone());
+    registry.register_with_unit(
+        "reconcile_duration",
+        "How long an attempt took",
+        Unit::Seconds,
+        counters.durations.clone(),
+    );
     registry.register_with_unit(
         "backup_start_latency",
         "From a slot to its Jobs",
@@ -159,8 +164,7 @@ fn of_policies(world: &World, registry: &mut Registry) {
             set(&items, count.map(|n| n as f64));
         }
         for (reason, count) in by_reason {
-            let labels =
-                FailureLabels { namespace: labels.namespace.clone(), policy: labels.policy.clone(), reason };
+            let labels = FailureLabels { namespace: labels.namespace.clone(), policy: labels.policy.clone(), reason };
             failures.get_or_create(&labels).set(count);
         }
     }
@@ -171,9 +175,19 @@ fn of_policies(world: &World, registry: &mut Registry) {
         last_success,
     );
     registry.register_with_unit("backup_next_run_timestamp", "The next slot of a policy", Unit::Seconds, next_run);
-    registry.register_with_unit("backup_stored", "What the complete backups of a policy hold in the bucket", Unit::Bytes, stored);
+    registry.register_with_unit(
+        "backup_stored",
+        "What the complete backups of a policy hold in the bucket",
+        Unit::Bytes,
+        stored,
+    );
     registry.register("backup_last_items", "Items in the newest complete backup of a policy", items);
-    registry.register_with_unit("backup_last_duration", "How long the newest complete backup took", Unit::Seconds, duration);
+    registry.register_with_unit(
+        "backup_last_duration",
+        "How long the newest complete backup took",
+        Unit::Seconds,
+        duration,
+    );
     registry.register("backup_complete", "Complete backups of a policy", complete);
     registry.register("backup_failed", "Failed backups of a policy that are still kept, by reason", failures);
     registry.register("backup_consecutive_failures", "Backups that failed since the last complete one", failing);

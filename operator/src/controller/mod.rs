@@ -169,7 +169,8 @@ async fn lead(
     queue: Arc<Queue>,
 ) -> Result<(), Error> {
     let namespaces = Api::<Namespace>::all(client.clone());
-    let cluster = within("look up namespace kube-system", namespaces.get("kube-system")).await.map_err(Error::Cluster)?;
+    let cluster =
+        within("look up namespace kube-system", namespaces.get("kube-system")).await.map_err(Error::Cluster)?;
     let install = Install {
         cluster_uid: cluster.uid().unwrap_or_default(),
         image: args.image.clone(),

@@ -47,9 +47,10 @@ impl Observer {
             let failed = policy.status.as_ref()?.last_backup.as_ref().filter(|b| b.phase == BackupPhase::Failed)?;
             let backup = self.world.backups.get(&namespace, &failed.name)?;
             let status = backup.status.as_ref()?;
-            let blamed = status.artifacts.iter().any(|a| {
-                matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused))
-            });
+            let blamed = status
+                .artifacts
+                .iter()
+                .any(|a| matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused)));
             status.completion_time.as_ref().map(|t| t.0).filter(|t| blamed && since.is_some_and(|s| *t > s))
         });
         Ok(ObservedStore { probes, suspected: suspected.max() })
@@ -80,7 +81,10 @@ impl Observer {
         }
         let retention = observed.policy.as_ref().is_some_and(|p| p.spec.retention.is_some());
         let retained = observed.jobs.iter().any(|a| a.job.name == job::retain_name(backup));
-        let fresh = status.completion_time.as_ref().is_some_and(|t| now < after(t.0, crate::plan::backup::COMPLETED_JOB_SECONDS));
+        let fresh = status
+            .completion_time
+            .as_ref()
+            .is_some_and(|t| now < after(t.0, crate::plan::backup::COMPLETED_JOB_SECONDS));
         if !deleting && status.phase == BackupPhase::Completed && ((retention && fresh) || retained) {
             let policy = &backup.spec.policy_ref.name;
             observed.siblings = self.world.backups.of(&of_policy(&namespace, policy));
@@ -102,7 +106,8 @@ impl Observer {
         if status.phase != BackupPhase::Pending {
             let uid = request.metadata.uid.as_deref().unwrap_or_default();
             let name = job::restore_name(request);
-            let cached = self.world.jobs.get(&namespace, &name).filter(|j| j.owner.as_ref().is_some_and(|o| o.uid == uid));
+            let cached =
+                self.world.jobs.get(&namespace, &name).filter(|j| j.owner.as_ref().is_some_and(|o| o.uid == uid));
             let job = match cached {
                 Some(job) => Some((*job).clone()),
                 None if status.phase.is_terminal() => None,
@@ -174,12 +179,14 @@ impl Observer {
     /// # Errors
     /// Where the API server does not answer.
     async fn attempt(&self, job: ObservedJob, now: Timestamp) -> Result<Attempt, Error> {
-        let mut pods: Vec<ObservedPod> = self.world.pods.of(&of_owner(&job.uid)).iter().map(|p| (**p).clone()).collect();
+        let mut pods: Vec<ObservedPod> =
+            self.world.pods.of(&of_owner(&job.uid)).iter().map(|p| (**p).clone()).collect();
         // The Job has ended but its Pod's last words are not here: the watch of Pods may lag behind that of Jobs.
         if job.end.is_some() && !pods.iter().any(|p| p.ended.is_some()) {
             let api: Api<Pod> = Api::namespaced(self.client.clone(), &job.namespace);
             let params = ListParams::default().labels(&format!("batch.kubernetes.io/controller-uid={}", job.uid));
-            let found = within(&format!("list the Pods of Job {}/{}", job.namespace, job.name), api.list(&params)).await?;
+            let found =
+                within(&format!("list the Pods of Job {}/{}", job.namespace, job.name), api.list(&params)).await?;
             pods = found.items.iter().map(ObservedPod::from).collect();
         }
         let mut attempt = Attempt { job, pods, events: Vec::new() };
@@ -189,7 +196,13 @@ impl Observer {
         Ok(attempt)
     }
 
-    async fn attempts(&self, namespace: &str, owner: Option<&str>, needed: &[String], now: Timestamp) -> Result<Vec<Attempt>, Error> {
+    async fn attempts(
+        &self,
+        namespace: &str,
+        owner: Option<&str>,
+        needed: &[String],
+        now: Timestamp,
+    ) -> Result<Vec<Attempt>, Error> {
         let Some(owner) = owner else { return Ok(Vec::new()) };
         let mut jobs: Vec<ObservedJob> = self.world.jobs.of(&of_owner(owner)).iter().map(|j| (**j).clone()).collect();
         for name in needed {
@@ -279,7 +292,8 @@ impl Observer {
             if job.end.is_none() {
                 return true;
             }
-            let deleted = self.world.pods.of(&of_owner(&job.uid)).iter().flat_map(|p| deleted_by(p)).collect::<Vec<_>>();
+            let deleted =
+                self.world.pods.of(&of_owner(&job.uid)).iter().flat_map(|p| deleted_by(p)).collect::<Vec<_>>();
             siblings.iter().any(|s| {
                 s.status.as_ref().and_then(|s| s.run_id.as_ref()).is_some_and(|run_id| deleted.contains(run_id))
             })

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::cache::Key;
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
-const LAST_RETRY: Duration = Duration::from_secs(60);
+const LAST_RETRY: Duration = Duration::from_mins(1);
 
 /// The kinds that are reconciled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(queue.next().await, Some(request("a")));
         assert_eq!(start.elapsed().as_secs(), 5);
         queue.done(request("a"), None);
-        assert!(nothing(&queue, Duration::from_secs(60)).await);
+        assert!(nothing(&queue, Duration::from_mins(1)).await);
     }
 
     #[tokio::test(start_paused = true)]
@@ -218,7 +218,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_who_wait_learn_that_it_is_closed() {
         let queue = std::sync::Arc::new(Queue::default());
-        let waiting: Vec<_> = (0..4).map(|_| tokio::spawn({ let queue = queue.clone(); async move { queue.next().await } })).collect();
+        let waiting: Vec<_> = (0..4)
+            .map(|_| {
+                tokio::spawn({
+                    let queue = queue.clone();
+                    async move { queue.next().await }
+                })
+            })
+            .collect();
         tokio::task::yield_now().await;
         queue.close();
         for task in waiting {

@@ -26,11 +26,11 @@ use crate::plan::restore::plan_restore;
 use crate::plan::store::plan_store;
 
 /// An attempt that takes longer is given up and made again.
-const ATTEMPT: Duration = Duration::from_secs(60);
+const ATTEMPT: Duration = Duration::from_mins(1);
 /// The cache needs a moment to see what has changed.
 const AFTER_CHANGE: Duration = Duration::from_millis(150);
 /// Everything that is watched is looked at again after this long at the latest: a clock that jumped or an event that was lost is made up for.
-const RESYNC: Duration = Duration::from_secs(600);
+const RESYNC: Duration = Duration::from_mins(10);
 
 /// What reconciling needs.
 pub struct Context {
@@ -60,7 +60,13 @@ pub async fn work(context: Arc<Context>) {
                 false
             }
             Ok(Ok(Err(Error::Changed { step }))) => {
-                tracing::debug!(kind = request.subject.as_str(), namespace = request.key.namespace, name = request.key.name, step, "looked at an old version");
+                tracing::debug!(
+                    kind = request.subject.as_str(),
+                    namespace = request.key.namespace,
+                    name = request.key.name,
+                    step,
+                    "looked at an old version"
+                );
                 context.queue.done(request.clone(), Some(Instant::now() + AFTER_CHANGE));
                 false
             }
@@ -76,7 +82,10 @@ pub async fn work(context: Arc<Context>) {
             }
             Err(panic) => {
                 let delay = context.queue.failed(request.clone());
-                let what = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+                let what = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied());
                 tracing::error!(kind = request.subject.as_str(), namespace = request.key.namespace, name = request.key.name, panic = what, again_in = ?delay, "an attempt panicked: this is a bug of Holdfast");
                 true
             }
@@ -92,7 +101,8 @@ async fn reconcile(context: &Context, request: &Request) -> Result<Option<Instan
         Subject::Store => {
             let Some(store) = context.world.stores.get(namespace, name) else { return Ok(None) };
             let observed = context.observer.store(&store, now).await?;
-            carry_out(context, &*store, store.status.as_ref(), plan_store(&context.install, &store, &observed, now)).await
+            carry_out(context, &*store, store.status.as_ref(), plan_store(&context.install, &store, &observed, now))
+                .await
         }
         Subject::Policy => {
             let Some(policy) = context.world.policies.get(namespace, name) else { return Ok(None) };
@@ -143,7 +153,13 @@ where
     if !plan.events.is_empty() {
         context.writer.publish(&object.object_ref(&()), &plan.events).await;
         for event in &plan.events {
-            tracing::info!(namespace = object.namespace(), object = object.name_any(), reason = event.reason, "{}", event.note);
+            tracing::info!(
+                namespace = object.namespace(),
+                object = object.name_any(),
+                reason = event.reason,
+                "{}",
+                event.note
+            );
         }
     }
     Ok(plan.next_check.map(|at| {

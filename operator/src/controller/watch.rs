@@ -78,7 +78,12 @@ impl Start<'_> {
         read: fn(K) -> V,
         changed: fn(&World, &V) -> Vec<Request>,
     ) where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
         V: Cached,
     {
         let api: Api<DeserializeGuard<K>> = match self.scope {
@@ -110,7 +115,10 @@ async fn follow<K, V>(
     let take_in = |object: DeserializeGuard<K>| match object.0 {
         Ok(object) => wake(&of(&sinks.world).put(read(object))),
         Err(invalid) => {
-            let key = Key::new(invalid.metadata.namespace.clone().unwrap_or_default(), invalid.metadata.name.clone().unwrap_or_default());
+            let key = Key::new(
+                invalid.metadata.namespace.clone().unwrap_or_default(),
+                invalid.metadata.name.clone().unwrap_or_default(),
+            );
             of(&sinks.world).remove(&key);
             let object = ObjectReference {
                 api_version: Some(K::api_version(&()).into_owned()),

@@ -90,12 +90,12 @@ pub struct Event {
 
 impl Event {
     /// Something went as it should.
-    pub fn normal(reason: impl ToString, action: &'static str, note: impl Into<String>) -> Self {
+    pub fn normal(reason: impl std::fmt::Display, action: &'static str, note: impl Into<String>) -> Self {
         Self { warning: false, reason: reason.to_string(), action, note: note.into() }
     }
 
     /// Somebody should look at this.
-    pub fn warning(reason: impl ToString, action: &'static str, note: impl Into<String>) -> Self {
+    pub fn warning(reason: impl std::fmt::Display, action: &'static str, note: impl Into<String>) -> Self {
         Self { warning: true, reason: reason.to_string(), action, note: note.into() }
     }
 }

@@ -6,8 +6,8 @@ mod ended;
 use std::sync::Arc;
 
 use holdfast_crds::{
-    ArtifactStatus, Backup, BackupPhase, BackupPolicy, BackupStatus, BackupStore, ConditionType, DeletionPolicy, Reason,
-    Source, is_true,
+    ArtifactStatus, Backup, BackupPhase, BackupPolicy, BackupStatus, BackupStore, ConditionType, DeletionPolicy,
+    Reason, Source, is_true,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -56,7 +56,12 @@ pub struct Holds {
 }
 
 /// Decides about a Backup.
-pub fn plan_backup(install: &Install, backup: &Backup, observed: &ObservedBackup, now: Timestamp) -> Plan<BackupStatus> {
+pub fn plan_backup(
+    install: &Install,
+    backup: &Backup,
+    observed: &ObservedBackup,
+    now: Timestamp,
+) -> Plan<BackupStatus> {
     let before = backup.status.clone().unwrap_or_default();
     let mut plan = Plan::keep(before);
     if backup.metadata.deletion_timestamp.is_some() {
@@ -89,10 +94,16 @@ pub fn slot_of(backup: &Backup) -> Timestamp {
 /// The reason, in the store's own words where it has some.
 pub fn usable<'a>(name: &str, store: Option<&'a BackupStore>) -> Result<&'a BackupStore, Failure> {
     let Some(store) = store else {
-        return Err(Failure::new(Reason::StoreNotFound, format!("BackupStore {name} is not there: create it in this namespace")));
+        return Err(Failure::new(
+            Reason::StoreNotFound,
+            format!("BackupStore {name} is not there: create it in this namespace"),
+        ));
     };
     if store.spec.read_only {
-        return Err(Failure::new(Reason::StoreReadOnly, format!("BackupStore {name} is read-only: backups cannot go there")));
+        return Err(Failure::new(
+            Reason::StoreReadOnly,
+            format!("BackupStore {name} is read-only: backups cannot go there"),
+        ));
     }
     reachable(name, store)
 }
@@ -135,7 +146,7 @@ fn start(plan: &mut Plan<BackupStatus>, install: &Install, backup: &Backup, obse
     plan.actions.extend(sources.iter().map(|source| Action::CreateJob(Box::new(job::backup(install, run, source)))));
     plan.events.push(Event::normal("Started", "Backup", format!("run {run_id} of {} started", names.join(", "))));
     plan.status.phase = BackupPhase::Running;
-    plan.status.store = store.metadata.name.clone();
+    plan.status.store.clone_from(&store.metadata.name);
     plan.status.start_time = Some(Time(now));
     plan.status.run_id = Some(run_id);
     plan.status.artifacts = names
@@ -228,7 +239,9 @@ fn stop_given_up(status: &BackupStatus, backup: &Backup, observed: &ObservedBack
     status
         .artifacts
         .iter()
-        .filter(|a| a.phase == BackupPhase::Failed && written.iter().any(|w| w.source == a.source && w.phase == a.phase))
+        .filter(|a| {
+            a.phase == BackupPhase::Failed && written.iter().any(|w| w.source == a.source && w.phase == a.phase)
+        })
         .filter_map(|a| observed.jobs.iter().find(|j| j.job.name == job::backup_name(backup, &a.source)))
         .filter(|a| a.job.end.is_none() && !a.job.deleting)
         .map(|a| delete_job(&a.job))

@@ -1,8 +1,9 @@
 //! Objects for the tests of the planner. Pure.
 
 use holdfast_crds::{
-    Backup, BackupPolicy, BackupPolicySpec, BackupSpec, BackupStatus, BackupStore, BackupStoreSpec, BackupStoreStatus, ConditionType,
-    LocalRef, PasswordSecret, PostgresSource, Reason, S3Spec, Source, condition,
+    Backup, BackupPolicy, BackupPolicySpec, BackupSpec, BackupStatus, BackupStore, BackupStoreSpec, BackupStoreStatus,
+    CompressionSpec, ConditionType, DeletionPolicy, LocalRef, PasswordSecret, PostgresSource, Reason, S3Spec, Source,
+    condition,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -56,17 +57,15 @@ pub(crate) fn store() -> BackupStore {
 
 pub(crate) fn ready_store() -> BackupStore {
     let ready = condition(ConditionType::Ready, Some(true), Reason::Probed, "", Some(1), at(0));
-    let status = BackupStoreStatus {
-        observed_generation: Some(1),
-        conditions: vec![ready],
-        last_probe_time: Some(Time(at(0))),
-    };
+    let status =
+        BackupStoreStatus { observed_generation: Some(1), conditions: vec![ready], last_probe_time: Some(Time(at(0))) };
     BackupStore { status: Some(status), ..store() }
 }
 
 pub(crate) fn unready_store(reason: Reason, message: &str) -> BackupStore {
     let ready = condition(ConditionType::Ready, Some(false), reason, message, Some(1), at(0));
-    let status = BackupStoreStatus { observed_generation: Some(1), conditions: vec![ready], last_probe_time: Some(Time(at(0))) };
+    let status =
+        BackupStoreStatus { observed_generation: Some(1), conditions: vec![ready], last_probe_time: Some(Time(at(0))) };
     BackupStore { status: Some(status), ..store() }
 }
 
@@ -100,7 +99,7 @@ pub(crate) fn policy() -> BackupPolicy {
             timeout_seconds: 14_400,
             idle_timeout_seconds: 300,
             sources: vec![source("db")],
-            compression: Default::default(),
+            compression: CompressionSpec::default(),
             retention: None,
             job_template: None,
         },
@@ -114,7 +113,7 @@ pub(crate) fn backup(name: &str, created: i64) -> Backup {
         spec: BackupSpec {
             policy_ref: LocalRef { name: "shop".into() },
             sources: None,
-            deletion_policy: Default::default(),
+            deletion_policy: DeletionPolicy::default(),
         },
         status: None,
     }
@@ -146,7 +145,8 @@ pub(crate) fn completed(job: ObservedJob) -> ObservedJob {
 }
 
 pub(crate) fn failed(job: ObservedJob) -> ObservedJob {
-    let end = JobEnd { completed: false, at: at(500), reason: "BackoffLimitExceeded".into(), message: "too often".into() };
+    let end =
+        JobEnd { completed: false, at: at(500), reason: "BackoffLimitExceeded".into(), message: "too often".into() };
     ObservedJob { end: Some(end), ..job }
 }
 
@@ -181,7 +181,12 @@ pub(crate) fn ended_pod(name: &str, exit_code: i32, message: &str) -> ObservedPo
     ObservedPod {
         phase: if exit_code == 0 { "Succeeded".into() } else { "Failed".into() },
         started: true,
-        ended: Some(ContainerEnd { exit_code, reason: String::new(), message: message.into(), at: Some(at(200 + later)) }),
+        ended: Some(ContainerEnd {
+            exit_code,
+            reason: String::new(),
+            message: message.into(),
+            at: Some(at(200 + later)),
+        }),
         ..pending_pod(name, 100 + later)
     }
 }

@@ -3,34 +3,24 @@
 //! Pods pass Pod Security `restricted`: no root, no privilege, nothing writable but a small scratch in memory, no API token. Secrets and
 //! certificates are files that the kubelet mounts; the task names the folders, never what is in them.
 
-use std::collections::BTreeMap;
+mod template;
+
 use std::path::PathBuf;
 
 use holdfast_crds::{
-    Backup, BackupPolicy, BackupStore, ConfigMapKey, JobTemplate, PasswordSecret, Reason, RestoreRequest, RetentionSpec,
-    Source,
+    Backup, BackupPolicy, BackupStore, ConfigMapKey, JobTemplate, PasswordSecret, RestoreRequest, RetentionSpec, Source,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::{
-    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
-    PodFailurePolicyRule,
-};
-use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, KeyToPath,
-    LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, ProjectedVolumeSource,
-    ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext, Volume, VolumeMount, VolumeProjection,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-use super::names::{
-    APP_LABEL, BACKUP_LABEL, MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, RESTORE_LABEL, SOURCE_LABEL, STORE_LABEL,
-    TASK_LABEL, WORKER_APP, job_name, label_value,
-};
+use super::names::{BACKUP_LABEL, POLICY_LABEL, RESTORE_LABEL, SOURCE_LABEL, STORE_LABEL, job_name};
 use crate::task::{
-    BackupTask, DeleteTask, KnownRun, Mounts, POD_NAME_ENV, ProbeTask, RestoreTask, RetainTask, Scope, StoreTask, TASK_ENV, Task,
+    BackupTask, DeleteTask, KnownRun, Mounts, ProbeTask, RestoreTask, RetainTask, Scope, StoreTask, Task,
 };
+pub use template::never_run;
+use template::{Purpose, build};
 
 /// A Job outlives the worker's own deadline by this many seconds: its Pod's start deadline and a clean end fit in.
 pub const DEADLINE_MARGIN_SECONDS: i64 = 120;
@@ -41,11 +31,8 @@ const MAX_KNOWN_BYTES: usize = 64 * 1024;
 /// At most this many runs are deleted by one retain Job: their names fit into a termination message.
 pub const RETAIN_LIMIT: usize = 100;
 
-const CONTAINER: &str = "worker";
-const USER: i64 = 65532;
 const PROBE_DEADLINE_SECONDS: i64 = 180;
 const HOUSEKEEPING_DEADLINE_SECONDS: i64 = 3600;
-const SCRATCH: &str = "/tmp";
 const STORE_CREDENTIALS: &str = "/holdfast/store/credentials";
 const STORE_CA: &str = "/holdfast/store/ca";
 const CA_FILE: &str = "ca.crt";
@@ -200,7 +187,13 @@ pub fn delete_name(backup: &Backup) -> String {
 }
 
 /// The Job that deletes the data of a run.
-pub fn delete(install: &Install, backup: &Backup, policy: Option<&BackupPolicy>, store: &BackupStore, run_id: &str) -> Job {
+pub fn delete(
+    install: &Install,
+    backup: &Backup,
+    policy: Option<&BackupPolicy>,
+    store: &BackupStore,
+    run_id: &str,
+) -> Job {
     let task = DeleteTask {
         store: store_task(store),
         scope: Scope {
@@ -217,10 +210,7 @@ pub fn delete(install: &Install, backup: &Backup, policy: Option<&BackupPolicy>,
             owner: owner(backup),
             namespace: namespace(&backup.metadata),
             what: "delete",
-            labels: vec![
-                (POLICY_LABEL, backup.spec.policy_ref.name.clone()),
-                (BACKUP_LABEL, name(&backup.metadata)),
-            ],
+            labels: vec![(POLICY_LABEL, backup.spec.policy_ref.name.clone()), (BACKUP_LABEL, name(&backup.metadata))],
             task: Task::Delete(task),
             store,
             mounts: vec![],
@@ -262,31 +252,6 @@ pub fn restore(
     )
 }
 
-/// A Job that the API server is asked about but never makes: it tells whether anything can be created in a namespace.
-pub fn never_run(namespace: &str) -> Job {
-    let container = Container { name: CONTAINER.to_owned(), image: Some("none".to_owned()), ..Container::default() };
-    Job {
-        metadata: ObjectMeta {
-            generate_name: Some("holdfast-never-run-".to_owned()),
-            namespace: Some(namespace.to_owned()),
-            ..ObjectMeta::default()
-        },
-        spec: Some(JobSpec {
-            suspend: Some(true),
-            template: PodTemplateSpec {
-                metadata: None,
-                spec: Some(PodSpec {
-                    containers: vec![container],
-                    restart_policy: Some("Never".to_owned()),
-                    ..PodSpec::default()
-                }),
-            },
-            ..JobSpec::default()
-        }),
-        status: None,
-    }
-}
-
 /// What a source or a target needs mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceMount {
@@ -321,230 +286,6 @@ pub fn store_task(store: &BackupStore) -> StoreTask {
     }
 }
 
-struct Purpose<'a> {
-    owner: OwnerReference,
-    namespace: String,
-    what: &'a str,
-    labels: Vec<(&'static str, String)>,
-    task: Task,
-    store: &'a BackupStore,
-    mounts: Vec<SourceMount>,
-    template: Option<&'a JobTemplate>,
-    retries: i32,
-    deadline: i64,
-}
-
-fn build(install: &Install, purpose: &Purpose<'_>) -> Job {
-    let mut labels: BTreeMap<String, String> =
-        purpose.labels.iter().map(|(key, value)| ((*key).to_owned(), label_value(value))).collect();
-    labels.insert(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned());
-    labels.insert(APP_LABEL.to_owned(), WORKER_APP.to_owned());
-    labels.insert(TASK_LABEL.to_owned(), purpose.task.subcommand().to_owned());
-    let template = purpose.template.cloned().unwrap_or_default();
-    let mut pod_labels = template.labels.clone();
-    pod_labels.extend(labels.clone());
-
-    Job {
-        metadata: ObjectMeta {
-            name: Some(job_name(&purpose.owner.name, &purpose.owner.uid, purpose.what)),
-            namespace: Some(purpose.namespace.clone()),
-            labels: Some(labels),
-            owner_references: Some(vec![purpose.owner.clone()]),
-            ..ObjectMeta::default()
-        },
-        spec: Some(JobSpec {
-            active_deadline_seconds: Some(purpose.deadline),
-            backoff_limit: Some(purpose.retries),
-            // A Job that is tried once must not go on after a disruption either: that would be a second try.
-            pod_failure_policy: (purpose.retries > 0).then(pod_failure_policy),
-            pod_replacement_policy: Some("Failed".to_owned()),
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels: Some(pod_labels),
-                    annotations: (!template.annotations.is_empty()).then(|| template.annotations.clone()),
-                    ..ObjectMeta::default()
-                }),
-                spec: Some(pod(install, purpose, template)),
-            },
-            ..JobSpec::default()
-        }),
-        status: None,
-    }
-}
-
-fn pod(install: &Install, purpose: &Purpose<'_>, template: JobTemplate) -> PodSpec {
-    let (volumes, mounts) = volumes(purpose).into_iter().unzip();
-    PodSpec {
-        affinity: template.affinity,
-        automount_service_account_token: Some(false),
-        containers: vec![Container {
-            name: CONTAINER.to_owned(),
-            image: Some(install.image.clone()),
-            image_pull_policy: Some(install.image_pull_policy.clone()),
-            args: Some(vec!["worker".to_owned(), purpose.task.subcommand().to_owned()]),
-            env: Some(environment(&purpose.task)),
-            resources: Some(template.resources.unwrap_or_else(default_resources)),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-                read_only_root_filesystem: Some(true),
-                ..SecurityContext::default()
-            }),
-            termination_message_policy: Some("File".to_owned()),
-            volume_mounts: Some(mounts),
-            ..Container::default()
-        }],
-        enable_service_links: Some(false),
-        image_pull_secrets: (!install.image_pull_secrets.is_empty()).then(|| {
-            install.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
-        }),
-        node_selector: (!template.node_selector.is_empty()).then_some(template.node_selector),
-        priority_class_name: template.priority_class_name,
-        restart_policy: Some("Never".to_owned()),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            fs_group: Some(USER),
-            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-            ..PodSecurityContext::default()
-        }),
-        service_account_name: purpose.store.spec.s3.service_account_name.clone(),
-        termination_grace_period_seconds: Some(30),
-        tolerations: (!template.tolerations.is_empty()).then_some(template.tolerations),
-        volumes: Some(volumes),
-        ..PodSpec::default()
-    }
-}
-
-fn environment(task: &Task) -> Vec<EnvVar> {
-    let variable = |name: &str, value: Option<String>, value_from: Option<EnvVarSource>| EnvVar {
-        name: name.to_owned(),
-        value,
-        value_from,
-    };
-    let pod_name = EnvVarSource {
-        field_ref: Some(ObjectFieldSelector { field_path: "metadata.name".to_owned(), api_version: Some("v1".to_owned()) }),
-        ..EnvVarSource::default()
-    };
-    vec![
-        variable(TASK_ENV, Some(serde_json::to_string(task).unwrap_or_default()), None),
-        variable(POD_NAME_ENV, None, Some(pod_name)),
-    ]
-}
-
-fn volumes(purpose: &Purpose<'_>) -> Vec<(Volume, VolumeMount)> {
-    let s3 = &purpose.store.spec.s3;
-    let mut volumes = vec![(
-        Volume {
-            name: "scratch".to_owned(),
-            empty_dir: Some(EmptyDirVolumeSource {
-                medium: Some("Memory".to_owned()),
-                size_limit: Some(Quantity("16Mi".to_owned())),
-            }),
-            ..Volume::default()
-        },
-        VolumeMount { name: "scratch".to_owned(), mount_path: SCRATCH.to_owned(), ..VolumeMount::default() },
-    )];
-    if let Some(secret) = &s3.credentials_secret {
-        let required = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|key| (key, key));
-        let optional = [("AWS_SESSION_TOKEN", "AWS_SESSION_TOKEN")];
-        let parts = vec![keys_of_secret(secret, &required, false), keys_of_secret(secret, &optional, true)];
-        volumes.push(secret_volume("store-credentials".to_owned(), parts, STORE_CREDENTIALS.to_owned()));
-    }
-    if let Some(ca) = &s3.ca_bundle {
-        volumes.push(ca_volume("store-ca".to_owned(), ca, STORE_CA.to_owned()));
-    }
-    for (index, mount) in purpose.mounts.iter().enumerate() {
-        let folder = format!("/holdfast/sources/{}", mount.source);
-        let secret = &mount.credentials;
-        let keys = [(secret.username_key.as_str(), "username"), (secret.password_key.as_str(), "password")];
-        volumes.push(secret_volume(
-            format!("source-{index}-credentials"),
-            vec![keys_of_secret(&secret.name, &keys, false)],
-            format!("{folder}/credentials"),
-        ));
-        if let Some(ca) = &mount.ca {
-            volumes.push(ca_volume(format!("source-{index}-ca"), ca, format!("{folder}/ca")));
-        }
-    }
-    volumes
-}
-
-fn keys_of_secret(secret: &str, keys: &[(&str, &str)], optional: bool) -> VolumeProjection {
-    let items = keys.iter().map(|(key, path)| KeyToPath { key: (*key).to_owned(), path: (*path).to_owned(), mode: None });
-    VolumeProjection {
-        secret: Some(SecretProjection {
-            name: secret.to_owned(),
-            items: Some(items.collect()),
-            optional: optional.then_some(true),
-        }),
-        ..VolumeProjection::default()
-    }
-}
-
-fn secret_volume(name: String, sources: Vec<VolumeProjection>, path: String) -> (Volume, VolumeMount) {
-    let volume = Volume {
-        name: name.clone(),
-        projected: Some(ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources) }),
-        ..Volume::default()
-    };
-    (volume, read_only(name, path))
-}
-
-fn ca_volume(name: String, ca: &ConfigMapKey, path: String) -> (Volume, VolumeMount) {
-    let volume = Volume {
-        name: name.clone(),
-        config_map: Some(ConfigMapVolumeSource {
-            name: ca.config_map.clone(),
-            items: Some(vec![KeyToPath { key: ca.key.clone(), path: CA_FILE.to_owned(), mode: None }]),
-            ..ConfigMapVolumeSource::default()
-        }),
-        ..Volume::default()
-    };
-    (volume, read_only(name, path))
-}
-
-fn read_only(name: String, mount_path: String) -> VolumeMount {
-    VolumeMount { name, mount_path, read_only: Some(true), ..VolumeMount::default() }
-}
-
-fn pod_failure_policy() -> PodFailurePolicy {
-    PodFailurePolicy {
-        rules: vec![
-            PodFailurePolicyRule {
-                action: "FailJob".to_owned(),
-                on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
-                    container_name: Some(CONTAINER.to_owned()),
-                    operator: "In".to_owned(),
-                    values: Reason::FINAL_EXIT_CODES.to_vec(),
-                }),
-                on_pod_conditions: None,
-            },
-            PodFailurePolicyRule {
-                action: "Ignore".to_owned(),
-                on_exit_codes: None,
-                on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
-                    type_: "DisruptionTarget".to_owned(),
-                    status: "True".to_owned(),
-                }]),
-            },
-        ],
-    }
-}
-
-fn default_resources() -> ResourceRequirements {
-    let quantities = |entries: &[(&str, &str)]| {
-        Some(entries.iter().map(|(name, value)| ((*name).to_owned(), Quantity((*value).to_owned()))).collect())
-    };
-    ResourceRequirements {
-        requests: quantities(&[("cpu", "100m"), ("memory", "128Mi")]),
-        limits: quantities(&[("memory", "512Mi")]),
-        claims: None,
-    }
-}
-
 fn scope(install: &Install, policy: &BackupPolicy) -> Scope {
     Scope {
         cluster_uid: install.cluster_uid.clone(),
@@ -576,3 +317,6 @@ fn namespace(meta: &ObjectMeta) -> String {
 fn uid(meta: &ObjectMeta) -> String {
     meta.uid.clone().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,14 +144,15 @@ impl From<&Job> for ObservedJob {
     fn from(job: &Job) -> Self {
         let status = job.status.as_ref();
         let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-        let end = conditions.iter().find(|c| c.status == "True" && matches!(c.type_.as_str(), "Complete" | "Failed")).map(
-            |condition| JobEnd {
+        let end = conditions
+            .iter()
+            .find(|c| c.status == "True" && matches!(c.type_.as_str(), "Complete" | "Failed"))
+            .map(|condition| JobEnd {
                 completed: condition.type_ == "Complete",
                 at: condition.last_transition_time.as_ref().map_or_else(|| created(&job.metadata), |t| t.0),
                 reason: condition.reason.clone().unwrap_or_default(),
                 message: condition.message.clone().unwrap_or_default(),
-            },
-        );
+            });
         Self {
             namespace: job.metadata.namespace.clone().unwrap_or_default(),
             name: job.metadata.name.clone().unwrap_or_default(),

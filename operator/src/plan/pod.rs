@@ -213,10 +213,14 @@ mod tests {
 
     #[test]
     fn a_lost_pod_is_told_from_a_failed_one() {
-        let end = |exit_code, reason: &str| Some(ContainerEnd { exit_code, reason: reason.into(), ..Default::default() });
+        let end =
+            |exit_code, reason: &str| Some(ContainerEnd { exit_code, reason: reason.into(), ..Default::default() });
         let table = [
             (ObservedPod { ended: end(137, "OOMKilled"), ..pod() }, Some(Reason::OOMKilled)),
-            (ObservedPod { word: Some(words("Evicted", "The node was low on memory")), ..pod() }, Some(Reason::PodLost)),
+            (
+                ObservedPod { word: Some(words("Evicted", "The node was low on memory")), ..pod() },
+                Some(Reason::PodLost),
+            ),
             (
                 ObservedPod { disrupted: Some(words("DeletionByTaintManager", "")), ended: end(143, "Error"), ..pod() },
                 Some(Reason::PodLost),

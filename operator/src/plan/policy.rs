@@ -43,8 +43,8 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
     if policy.metadata.deletion_timestamp.is_some() {
         return plan;
     }
-    let schedule = Schedule::of(&policy.spec, &seed(policy))
-        .map_err(|error| Failure::new(error.reason(), error.to_string()));
+    let schedule =
+        Schedule::of(&policy.spec, &seed(policy)).map_err(|error| Failure::new(error.reason(), error.to_string()));
     let store = usable(&policy.spec.store_ref.name, observed.store.as_deref());
     let backups = Backups::of(observed);
 
@@ -54,8 +54,8 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
     }
     summary(&mut plan, policy, &backups, now);
     retention(&mut plan, policy, observed, now);
-    let obstacle = schedule.err().or_else(|| store.err().map(|e| e)).or_else(|| backups.trouble());
-    ready(&mut plan, policy, obstacle, now);
+    let obstacle = schedule.err().or_else(|| store.err()).or_else(|| backups.trouble());
+    ready(&mut plan, policy, obstacle.as_ref(), now);
     plan.actions.extend(backups.old_failures());
     plan.status.observed_generation = policy.metadata.generation;
     plan
@@ -146,8 +146,7 @@ fn summary(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, backups: 
     let completed = || backups.all.iter().filter(|b| b.phase == BackupPhase::Completed);
     let status = &mut plan.status;
     status.backups = Some(BackupCounts { complete: count(BackupPhase::Completed), failed: count(BackupPhase::Failed) });
-    status.stored_bytes =
-        Some(completed().filter_map(|b| b.status.stored_bytes).fold(0i64, |sum, bytes| sum.saturating_add(bytes)));
+    status.stored_bytes = Some(completed().filter_map(|b| b.status.stored_bytes).fold(0i64, i64::saturating_add));
     status.last_backup = backups.all.first().map(|b| LastBackup { name: b.name.to_owned(), phase: b.phase });
     let newest_success = completed().filter_map(|b| b.status.completion_time.as_ref()).map(|t| t.0).max();
     let known = status.last_successful_time.as_ref().map(|t| t.0);
@@ -203,9 +202,9 @@ fn retention(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observe
         with_condition(conditions, ConditionType::RetentionApplied, Some(value), reason, message, generation, now);
 }
 
-fn ready(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, obstacle: Option<Failure>, now: Timestamp) {
+fn ready(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, obstacle: Option<&Failure>, now: Timestamp) {
     let before = find(&plan.status.conditions, ConditionType::Ready).cloned();
-    let (value, reason, message) = match &obstacle {
+    let (value, reason, message) = match obstacle {
         Some(failure) => (false, failure.reason, failure.message.clone()),
         None if policy.spec.suspend => (true, Reason::Ready, "suspended: only backups made by hand run".to_owned()),
         None => (true, Reason::Ready, "it can run".to_owned()),

@@ -29,7 +29,12 @@ pub struct ObservedStore {
 }
 
 /// Decides about a store.
-pub fn plan_store(install: &Install, store: &BackupStore, observed: &ObservedStore, now: Timestamp) -> Plan<BackupStoreStatus> {
+pub fn plan_store(
+    install: &Install,
+    store: &BackupStore,
+    observed: &ObservedStore,
+    now: Timestamp,
+) -> Plan<BackupStoreStatus> {
     let before = store.status.clone().unwrap_or_default();
     if store.metadata.deletion_timestamp.is_some() {
         return Plan::keep(before);
@@ -45,18 +50,15 @@ pub fn plan_store(install: &Install, store: &BackupStore, observed: &ObservedSto
     plan.actions =
         observed.probes.iter().filter(|p| p.job.name != wanted && !p.job.deleting).map(|p| delete(&p.job)).collect();
 
-    match observed.probes.iter().find(|p| p.job.name == wanted) {
-        Some(probe) => record(&mut plan, store, probe, now),
-        None => {
-            let due = next_probe(store, &before, observed.suspected);
-            if due > now {
-                plan.check_at(due);
-            } else {
-                plan.actions.push(Action::CreateJob(Box::new(job::probe(install, store, &what))));
-                if before.observed_generation != store.metadata.generation {
-                    probing(&mut plan.status, store, now, "a probe has been started".to_owned());
-                }
-            }
+    let due = next_probe(store, &before, observed.suspected);
+    if let Some(probe) = observed.probes.iter().find(|p| p.job.name == wanted) {
+        record(&mut plan, store, probe, now);
+    } else if due > now {
+        plan.check_at(due);
+    } else {
+        plan.actions.push(Action::CreateJob(Box::new(job::probe(install, store, &what))));
+        if before.observed_generation != store.metadata.generation {
+            probing(&mut plan.status, store, now, "a probe has been started".to_owned());
         }
     }
     plan.status.conditions = with_condition(
@@ -105,7 +107,10 @@ fn record(plan: &mut Plan<BackupStoreStatus>, store: &BackupStore, probe: &Attem
         Verdict::Waiting { why, check_at } => {
             plan.check_at(check_at);
             if first {
-                let why = why.map_or_else(|| "the probe is starting".to_owned(), |w| format!("the probe is starting: {}", w.message));
+                let why = why.map_or_else(
+                    || "the probe is starting".to_owned(),
+                    |w| format!("the probe is starting: {}", w.message),
+                );
                 probing(&mut plan.status, store, now, why);
             }
         }
@@ -139,8 +144,15 @@ fn result(
     let status = &mut plan.status;
     status.last_probe_time = Some(Time(now));
     status.observed_generation = store.metadata.generation;
-    status.conditions =
-        with_condition(&status.conditions, ConditionType::Ready, ready, reason, message, store.metadata.generation, now);
+    status.conditions = with_condition(
+        &status.conditions,
+        ConditionType::Ready,
+        ready,
+        reason,
+        message,
+        store.metadata.generation,
+        now,
+    );
 }
 
 fn probing(status: &mut BackupStoreStatus, store: &BackupStore, now: Timestamp, message: String) {

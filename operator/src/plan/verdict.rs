@@ -80,12 +80,16 @@ fn under_way(attempt: &Attempt, patience: Patience, now: Timestamp) -> Verdict {
         // What the platform tells may change while nothing else does: look again now and then.
         return Verdict::Waiting { why, check_at: check_at.min(after(now, LATE_SECONDS)).max(late) };
     }
-    let who = pod.map_or_else(|| format!("Job {} got no Pod", attempt.job.name), |p| format!("Pod {} did not start", p.name));
+    let who =
+        pod.map_or_else(|| format!("Job {} got no Pod", attempt.job.name), |p| format!("Pod {} did not start", p.name));
     let waited = now.duration_since(since).as_secs();
     Verdict::Failed(
         match why {
             Some(why) => Failure::new(why.reason, format!("{who} within {waited}s: {}", why.message)),
-            None => Failure::new(Reason::PodNotStarted, format!("{who} within {waited}s, and the platform does not say why")),
+            None => Failure::new(
+                Reason::PodNotStarted,
+                format!("{who} within {waited}s, and the platform does not say why"),
+            ),
         },
         None,
     )
@@ -109,7 +113,10 @@ fn failed(attempt: &Attempt, fallback: Reason, job_says: &str) -> Verdict {
             let reason = reason_of_exit_code(end.exit_code, fallback);
             let said = end.message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing more");
             let said: String = said.chars().take(300).collect();
-            Failure::new(reason, format!("the worker in Pod {} ended with exit code {}: {said}", last.name, end.exit_code))
+            Failure::new(
+                reason,
+                format!("the worker in Pod {} ended with exit code {}: {said}", last.name, end.exit_code),
+            )
         }
         None => Failure::new(Reason::PodLost, format!("Pod {} failed and left no result: {job_says}", last.name)),
     };
@@ -156,7 +163,10 @@ mod tests {
         let report = r#"{"reason":"SourceRefused","message":"db: no such role"}"#;
         let table = [
             (vec![ended_pod("a", 12, report)], Some(Reason::SourceRefused)),
-            (vec![ended_pod("a", 11, r#"{"reason":"SourceUnreachable"}"#), ended_pod("b", 12, report)], Some(Reason::SourceRefused)),
+            (
+                vec![ended_pod("a", 11, r#"{"reason":"SourceUnreachable"}"#), ended_pod("b", 12, report)],
+                Some(Reason::SourceRefused),
+            ),
             (vec![ended_pod("a", 18, "garbage")], Some(Reason::NoSpace)),
             (vec![ended_pod("a", 13, "")], Some(Reason::DumpFailed)),
             (vec![ended_pod("a", 101, "thread main panicked")], Some(Reason::DumpFailed)),
@@ -187,8 +197,12 @@ mod tests {
             attempt.events = events.to_vec();
             judge(&attempt, FALLBACK, patience, at(now))
         };
-        assert!(matches!(waiting(101, Patience::RUN, &[]), Verdict::Waiting { why: None, check_at } if check_at == at(110)));
-        assert!(matches!(waiting(189, Patience::RUN, &words), Verdict::Waiting { why: Some(_), check_at } if check_at == at(190)));
+        assert!(
+            matches!(waiting(101, Patience::RUN, &[]), Verdict::Waiting { why: None, check_at } if check_at == at(110))
+        );
+        assert!(
+            matches!(waiting(189, Patience::RUN, &words), Verdict::Waiting { why: Some(_), check_at } if check_at == at(190))
+        );
         assert_eq!(reason(&waiting(190, Patience::RUN, &words)), Some(Reason::SecretNotFound));
         assert_eq!(reason(&waiting(190, Patience::RUN, &[])), Some(Reason::PodNotStarted));
         assert_eq!(reason(&waiting(112, Patience::PROBE, &words)), Some(Reason::SecretNotFound));

@@ -33,7 +33,11 @@ pub(super) fn delete(
     };
     let run_id = plan.status.run_id.clone();
     if observed.namespace_terminating {
-        plan.events.push(Event::warning("DataKept", "Delete", "the namespace is going away: the data stays in the bucket"));
+        plan.events.push(Event::warning(
+            "DataKept",
+            "Delete",
+            "the namespace is going away: the data stays in the bucket",
+        ));
         return plan.actions.push(release());
     }
     let name = job::delete_name(backup);
@@ -86,7 +90,9 @@ pub(super) fn delete(
 fn store<'a>(backup: &Backup, observed: &'a ObservedBackup) -> Result<&'a holdfast_crds::BackupStore, Failure> {
     let name = backup.status.as_ref().and_then(|s| s.store.as_deref()).unwrap_or_default();
     let Some(store) = observed.store.as_deref() else {
-        let message = format!("BackupStore {name} is not there; create it again, or remove the finalizer {FINALIZER} to keep the data");
+        let message = format!(
+            "BackupStore {name} is not there; create it again, or remove the finalizer {FINALIZER} to keep the data"
+        );
         return Err(Failure::new(Reason::StoreNotFound, message));
     };
     if store.spec.read_only {

@@ -32,9 +32,8 @@ pub(super) fn tidy(
     if completed {
         retain(plan, install, backup, observed, now, expiry);
     }
-    let stopped = |name: &str| {
-        plan.actions.iter().any(|a| matches!(a, Action::DeleteJob(target) if target.name == name))
-    };
+    let stopped =
+        |name: &str| plan.actions.iter().any(|a| matches!(a, Action::DeleteJob(target) if target.name == name));
     let left: Vec<_> = observed.jobs.iter().filter(|a| !a.job.deleting && !stopped(&a.job.name)).collect();
     if left.is_empty() {
         return;
@@ -96,7 +95,11 @@ fn runs(backup: &Backup, observed: &ObservedBackup) -> (Vec<KnownRun>, Vec<Strin
 }
 
 /// The Backup objects of runs whose data is gone: of this policy, with exactly that run, and over.
-fn gone<'a>(backup: &'a Backup, observed: &'a ObservedBackup, deleted: &'a [String]) -> impl Iterator<Item = Action> + 'a {
+fn gone<'a>(
+    backup: &'a Backup,
+    observed: &'a ObservedBackup,
+    deleted: &'a [String],
+) -> impl Iterator<Item = Action> + 'a {
     observed
         .siblings
         .iter()

@@ -91,10 +91,30 @@ fn what_is_missing_is_waited_for_and_then_it_fails() {
         (fine(), ObservedBackup { policy: None, ..observed() }, "PolicyNotFound", "shop"),
         (fine(), ObservedBackup { store: None, ..observed() }, "StoreNotFound", "main"),
         (fine(), ObservedBackup { store: Some(Arc::new(read_only)), ..observed() }, "StoreReadOnly", "main"),
-        (fine(), ObservedBackup { store: refused(Reason::BucketNotFound, "no bucket x"), ..observed() }, "StoreRefused", "no bucket x"),
-        (fine(), ObservedBackup { store: refused(Reason::CredentialsRejected, "403"), ..observed() }, "StoreRefused", "403"),
-        (fine(), ObservedBackup { store: refused(Reason::Unreachable, "no route"), ..observed() }, "StoreUnreachable", "no route"),
-        (fine(), ObservedBackup { store: refused(Reason::SecretNotFound, "secret s"), ..observed() }, "SecretNotFound", "secret s"),
+        (
+            fine(),
+            ObservedBackup { store: refused(Reason::BucketNotFound, "no bucket x"), ..observed() },
+            "StoreRefused",
+            "no bucket x",
+        ),
+        (
+            fine(),
+            ObservedBackup { store: refused(Reason::CredentialsRejected, "403"), ..observed() },
+            "StoreRefused",
+            "403",
+        ),
+        (
+            fine(),
+            ObservedBackup { store: refused(Reason::Unreachable, "no route"), ..observed() },
+            "StoreUnreachable",
+            "no route",
+        ),
+        (
+            fine(),
+            ObservedBackup { store: refused(Reason::SecretNotFound, "secret s"), ..observed() },
+            "SecretNotFound",
+            "secret s",
+        ),
         (unknown, observed(), "InvalidConfiguration", "has no source nope; it has db"),
     ];
     for (backup, observed, reason, words) in table {
@@ -131,6 +151,8 @@ fn what_the_worker_stored_is_written_down() {
     assert!(plan.actions.is_empty());
 }
 
+type State = fn(&Backup, &str) -> Option<Attempt>;
+
 #[test]
 fn a_run_ends_as_its_sources_do() {
     let gone = |_: &Backup, _: &str| None;
@@ -140,7 +162,6 @@ fn a_run_ends_as_its_sources_do() {
         Some(of_source(b, s, failed(a_job("j")), vec![pod]))
     };
     let busy = |b: &Backup, s: &str| Some(of_source(b, s, a_job("j"), vec![running_pod("p")]));
-    type State = fn(&Backup, &str) -> Option<Attempt>;
     let table: [(State, State, BackupPhase, &str, &str); 6] = [
         (done, done, BackupPhase::Completed, "Completed", ""),
         (done, busy, BackupPhase::Running, "InProgress", ""),
@@ -262,14 +283,21 @@ fn retention_follows_a_completed_run_and_knows_what_must_be_there() {
     assert_eq!(task.protected, ["r1", "r4"]);
     assert_eq!(task.grace_seconds, 14_400 + 86_400);
 
-    let none = |observed: &ObservedBackup, now| retain_task(&plan_backup(&install(), &done, observed, at(now))).is_none();
-    assert!(none(&ObservedBackup { policy: Some(Arc::new(policy())), ..observed.clone() }, 1101), "no retention, no Job");
+    let none =
+        |observed: &ObservedBackup, now| retain_task(&plan_backup(&install(), &done, observed, at(now))).is_none();
+    assert!(
+        none(&ObservedBackup { policy: Some(Arc::new(policy())), ..observed.clone() }, 1101),
+        "no retention, no Job"
+    );
     assert!(none(&ObservedBackup { retaining: true, ..observed.clone() }, 1101), "one at a time");
     let unknown = Holds { run_ids: vec![], unknown: true };
     assert!(none(&ObservedBackup { holds: unknown, ..observed.clone() }, 1101), "a restore may read any run");
     assert!(none(&observed, 1100 + COMPLETED_JOB_SECONDS), "an old run starts nothing any more");
     let broken = run("broken", BackupPhase::Failed, "r2");
-    assert!(retain_task(&plan_backup(&install(), &broken, &observed, at(1101))).is_none(), "a failed run deletes nothing");
+    assert!(
+        retain_task(&plan_backup(&install(), &broken, &observed, at(1101))).is_none(),
+        "a failed run deletes nothing"
+    );
 }
 
 #[test]
@@ -324,15 +352,18 @@ fn deleting(run_id: Option<&str>) -> Backup {
 #[test]
 fn data_goes_before_the_finalizer_does() {
     let rest = Action::SetFinalizers(Target::version(&deleting(None).metadata), vec!["other".into()]);
-    let go = |backup: &Backup, observed: &ObservedBackup, now| plan_backup(&install(), backup, observed, at(now)).actions;
+    let go =
+        |backup: &Backup, observed: &ObservedBackup, now| plan_backup(&install(), backup, observed, at(now)).actions;
     let name = job_name("b", "uid-of-b", "delete");
     let delete_job = |job: ObservedJob| attempt(ObservedJob { name: name.clone(), ..job }, vec![]);
     let with = |jobs: Vec<Attempt>| ObservedBackup { jobs, ..observed() };
 
     let backup = deleting(Some("r1"));
-    assert!(matches!(&go(&backup, &observed(), 2001)[..], [Action::CreateJob(j)] if j.metadata.name.as_ref() == Some(&name)));
+    assert!(
+        matches!(&go(&backup, &observed(), 2001)[..], [Action::CreateJob(j)] if j.metadata.name.as_ref() == Some(&name))
+    );
     assert!(go(&backup, &with(vec![delete_job(a_job("j"))]), 150).is_empty());
-    assert_eq!(go(&backup, &with(vec![delete_job(completed(a_job("j")))]), 2001), [rest.clone()]);
+    assert_eq!(go(&backup, &with(vec![delete_job(completed(a_job("j")))]), 2001), std::slice::from_ref(&rest));
     assert!(go(&backup, &with(vec![delete_job(failed(a_job("j")))]), 501).is_empty());
     assert!(matches!(
         &go(&backup, &with(vec![delete_job(failed(a_job("j")))]), 500 + deletion::AGAIN_SECONDS)[..],
@@ -342,7 +373,7 @@ fn data_goes_before_the_finalizer_does() {
         matches!(&go(&backup, &with(vec![attempt(a_job("busy"), vec![])]), 2001)[..], [Action::DeleteJob(t)] if t.name == "busy"),
         "a worker that still writes is stopped first"
     );
-    assert_eq!(go(&deleting(None), &observed(), 2001), [rest.clone()], "nothing was stored");
+    assert_eq!(go(&deleting(None), &observed(), 2001), std::slice::from_ref(&rest), "nothing was stored");
     assert_eq!(go(&backup, &ObservedBackup { namespace_terminating: true, ..observed() }, 2001), [rest]);
     let lost = plan_backup(&install(), &backup, &ObservedBackup { store: None, ..observed() }, at(2001));
     assert!(lost.actions.is_empty() && lost.next_check.is_some() && lost.events.len() == 1);

@@ -28,7 +28,8 @@ fn settled() -> BackupPolicy {
 
 fn ended(name: &str, slot: i64, phase: BackupPhase, reason: Reason) -> Backup {
     let value = phase == BackupPhase::Completed;
-    let complete = holdfast_crds::condition(ConditionType::Complete, Some(value), reason, "its words", None, at(slot + 60));
+    let complete =
+        holdfast_crds::condition(ConditionType::Complete, Some(value), reason, "its words", None, at(slot + 60));
     let status = BackupStatus {
         phase,
         completion_time: Some(Time(at(slot + 60))),
@@ -177,7 +178,11 @@ fn the_status_sums_up_the_backups() {
     assert_eq!(status.last_successful_time, Some(Time(at(260))));
     assert_eq!(status.last_backup.as_ref().map(|b| b.name.as_str()), Some("e"));
     assert_eq!(state(&plan, ConditionType::LastBackupSucceeded), ("False".into(), "SourceRefused".into()));
-    assert_eq!(state(&plan, ConditionType::Ready).0, "True", "a run that failed at its source does not make a policy unready");
+    assert_eq!(
+        state(&plan, ConditionType::Ready).0,
+        "True",
+        "a run that failed at its source does not make a policy unready"
+    );
     let empty = plan_policy(&settled(), &observed(vec![]), at(1000));
     assert_eq!(state(&empty, ConditionType::LastBackupSucceeded), ("Unknown".into(), "NoBackupYet".into()));
 }

@@ -25,7 +25,11 @@ pub(super) fn targets(
     }
     let names: Vec<String> = wanted.clone().unwrap_or_else(|| known(request, policy));
     if names.is_empty() {
-        return Err(invalid(format!("BackupPolicy {} is not there, so into must say where each source goes: {}", choice.policy, example("db"))));
+        return Err(invalid(format!(
+            "BackupPolicy {} is not there, so into must say where each source goes: {}",
+            choice.policy,
+            example("db")
+        )));
     }
     if let Some(stray) = request.spec.into.iter().find(|i| !names.contains(&i.source)) {
         let message = format!("into names source {}, which is not restored: {}", stray.source, names.join(", "));
@@ -35,7 +39,8 @@ pub(super) fn targets(
     let mut mounts = Vec::new();
     for name in &names {
         let into = request.spec.into.iter().find(|i| i.source == *name).and_then(|i| i.postgres.clone());
-        let from = policy.and_then(|p| p.spec.sources.iter().find(|s| s.name == *name)).and_then(|s| s.postgres.as_ref());
+        let from =
+            policy.and_then(|p| p.spec.sources.iter().find(|s| s.name == *name)).and_then(|s| s.postgres.as_ref());
         let (server, mount) = target(name, from, into.unwrap_or_default(), &choice.policy, policy.is_some())?;
         targets.push(RestoreTarget { source: name.clone(), mounts: mount.paths(), server: Target::Postgres(server) });
         mounts.push(mount);

@@ -103,8 +103,8 @@ fn created(plan: &Plan<RestoreRequestStatus>) -> Option<RestoreTask> {
     })
 }
 
-fn its(request: &RestoreRequest, job: ObservedJob, pods: Vec<crate::plan::observed::ObservedPod>) -> Option<Attempt> {
-    Some(attempt(ObservedJob { name: job::restore_name(request), uid: "job-uid".into(), ..job }, pods))
+fn its(request: &RestoreRequest, job: ObservedJob, pods: Vec<crate::plan::observed::ObservedPod>) -> Attempt {
+    attempt(ObservedJob { name: job::restore_name(request), uid: "job-uid".into(), ..job }, pods)
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn one_execution_ever_whatever_the_controller_lives_through() {
         let task = created(&plan_restore(&install(), &request, &observed(), at(5002))).unwrap();
         assert_eq!(task.select, Select::RunId("run-of-one".into()));
     }
-    let there = ObservedRestore { job: its(&request, a_job("j"), vec![]), ..observed() };
+    let there = ObservedRestore { job: Some(its(&request, a_job("j"), vec![])), ..observed() };
     let seen = plan_restore(&install(), &request, &there, at(5003));
     assert!(seen.actions.is_empty());
     assert_eq!(seen.status.job_uid.as_deref(), Some("job-uid"));
@@ -124,7 +124,7 @@ fn one_execution_ever_whatever_the_controller_lives_through() {
     let gone = plan_restore(&install(), &request, &observed(), at(5004));
     assert!(gone.actions.is_empty());
     assert_eq!((gone.status.phase, complete_of(&gone).0.as_str()), (BackupPhase::Failed, "JobVanished"));
-    let mut other = its(&request, a_job("j"), vec![]).unwrap();
+    let mut other = its(&request, a_job("j"), vec![]);
     other.job.uid = "another".into();
     let replaced = ObservedRestore { job: Some(other), ..observed() };
     assert_eq!(complete_of(&plan_restore(&install(), &request, &replaced, at(5004))).0, "JobVanished");
@@ -162,7 +162,11 @@ fn restore_points_are_found_by_name_and_by_time() {
         (from_backup("none"), Reason::BackupNotFound, "none"),
         (from_backup("broken"), Reason::NoMatchingBackup, "failed"),
         (from_backup("busy"), Reason::InProgress, "not over"),
-        (from_policy(Some(999)), Reason::NoMatchingBackup, "there are two (1970-01-01T00:33:20Z), one (1970-01-01T00:16:40Z)"),
+        (
+            from_policy(Some(999)),
+            Reason::NoMatchingBackup,
+            "there are two (1970-01-01T00:33:20Z), one (1970-01-01T00:16:40Z)",
+        ),
     ];
     for (from, reason, words) in table {
         let failure = choose(from, &all).unwrap_err();
@@ -180,7 +184,10 @@ fn a_target_is_the_policys_overlaid_by_into() {
     overlaid.spec.into = into(None, None, Some("shop_copy"));
     let task = created(&plan_restore(&install(), &overlaid, &observed(), at(5002))).unwrap();
     let Server::Postgres(server) = &task.targets[0].server;
-    assert_eq!((server.host.as_str(), server.port, server.database.as_deref()), ("db.shop.svc", 5432, Some("shop_copy")));
+    assert_eq!(
+        (server.host.as_str(), server.port, server.database.as_deref()),
+        ("db.shop.svc", 5432, Some("shop_copy"))
+    );
 
     let orphaned = ObservedRestore { policy: None, ..observed() };
     let mut full = running(from_backup("one"));
@@ -206,7 +213,11 @@ fn what_is_missing_is_told_with_what_to_write() {
         request
     };
     let table = [
-        (with(from_backup("one"), None, vec![]), orphaned(), "into: [{source: db, postgres: {host: …, credentialsSecret"),
+        (
+            with(from_backup("one"), None, vec![]),
+            orphaned(),
+            "into: [{source: db, postgres: {host: …, credentialsSecret",
+        ),
         (with(from_backup("one"), None, into(Some("h"), None, None)), orphaned(), "credentialsSecret"),
         (with(from_store(), None, vec![]), orphaned(), "BackupPolicy shop is not there"),
         (with(from_backup("one"), Some("chat"), vec![]), observed(), "holds no source chat; it holds db"),
@@ -264,7 +275,8 @@ fn what_the_worker_says_is_written_down() {
     };
     let request = started();
     let told = ended_pod("p", 0, &report(Reason::Completed, Reason::Completed).to_termination_message());
-    let done = ObservedRestore { job: its(&request, completed(a_job("j")), vec![told]), ..ObservedRestore::default() };
+    let done =
+        ObservedRestore { job: Some(its(&request, completed(a_job("j")), vec![told])), ..ObservedRestore::default() };
     let plan = plan_restore(&install(), &request, &done, at(6000));
     assert_eq!(plan.status.phase, BackupPhase::Completed);
     assert_eq!((plan.status.items, plan.status.sources[0].restored_bytes), (Some(2), Some(70)));
@@ -272,22 +284,25 @@ fn what_the_worker_says_is_written_down() {
     assert!(plan.status.duration.is_some() && plan.actions.is_empty());
 
     let told = ended_pod("p", 13, &report(Reason::RestoreFailed, Reason::RestoreFailed).to_termination_message());
-    let broken = ObservedRestore { job: its(&request, failed(a_job("j")), vec![told]), ..ObservedRestore::default() };
+    let broken =
+        ObservedRestore { job: Some(its(&request, failed(a_job("j")), vec![told])), ..ObservedRestore::default() };
     let plan = plan_restore(&install(), &request, &broken, at(6000));
     assert_eq!((plan.status.phase, complete_of(&plan).0.as_str()), (BackupPhase::Failed, "RestoreFailed"));
     assert_eq!(plan.status.sources[0].reason, Some(Reason::RestoreFailed));
 
-    let silent = ObservedRestore { job: its(&request, completed(a_job("j")), vec![]), ..ObservedRestore::default() };
+    let silent =
+        ObservedRestore { job: Some(its(&request, completed(a_job("j")), vec![])), ..ObservedRestore::default() };
     let plan = plan_restore(&install(), &request, &silent, at(6000));
     assert_eq!((plan.status.phase, plan.status.sources[0].phase), (BackupPhase::Completed, BackupPhase::Completed));
-    let busy = ObservedRestore { job: its(&request, a_job("j"), vec![running_pod("p")]), ..ObservedRestore::default() };
+    let busy =
+        ObservedRestore { job: Some(its(&request, a_job("j"), vec![running_pod("p")])), ..ObservedRestore::default() };
     assert_eq!(plan_restore(&install(), &request, &busy, at(99_999)).status.phase, BackupPhase::Running);
 }
 
 #[test]
 fn a_pod_that_never_started_never_starts_later() {
     let mut request = started();
-    let mut stuck = its(&request, a_job("j"), vec![pending_pod("p", 5010)]).unwrap();
+    let mut stuck = its(&request, a_job("j"), vec![pending_pod("p", 5010)]);
     stuck.events = vec![Words { reason: "FailedMount".into(), message: "secret \"new\" not found".into() }];
     let observed = ObservedRestore { job: Some(stuck), ..ObservedRestore::default() };
     let plan = plan_restore(&install(), &request, &observed, at(5100));
@@ -296,6 +311,6 @@ fn a_pod_that_never_started_never_starts_later() {
     request.status = Some(plan.status);
     let plan = plan_restore(&install(), &request, &observed, at(5101));
     assert!(matches!(&plan.actions[..], [Action::DeleteJob(_)]));
-    let ended = ObservedRestore { job: its(&request, failed(a_job("j")), vec![]), ..ObservedRestore::default() };
+    let ended = ObservedRestore { job: Some(its(&request, failed(a_job("j")), vec![])), ..ObservedRestore::default() };
     assert!(plan_restore(&install(), &request, &ended, at(9999)).actions.is_empty(), "a Job that ended stays");
 }

@@ -1,0 +1,158 @@
+//! Every Job that can be built, as YAML. Pure.
+
+use holdfast_crds::{BackupStore, OnExisting, RestoreFrom, RestoreRequest, RestoreRequestSpec, TlsMode, TlsSpec};
+use k8s_openapi::api::core::v1::Toleration;
+
+use super::*;
+use crate::plan::fixture::{at, backup, install, meta, policy, ready_store, source};
+use crate::plan::names::run_id;
+use crate::task::{PostgresTarget, RestoreTarget, Select, Target};
+
+fn yaml(job: &Job) -> String {
+    serde_saphyr::to_string(job).unwrap()
+}
+
+fn ca(name: &str) -> Option<ConfigMapKey> {
+    Some(ConfigMapKey { config_map: name.into(), key: "ca.pem".into() })
+}
+
+fn elaborate_store() -> BackupStore {
+    let mut store = ready_store();
+    store.spec.s3.ca_bundle = ca("s3-ca");
+    store.spec.s3.service_account_name = Some("backup-irsa".into());
+    store
+}
+
+fn elaborate_policy() -> BackupPolicy {
+    let mut policy = policy();
+    let mut db = source("db");
+    db.postgres.as_mut().unwrap().tls = TlsSpec { mode: TlsMode::VerifyFull, ca_bundle: ca("pg-ca") };
+    db.postgres.as_mut().unwrap().credentials_secret.password_key = "passphrase".into();
+    policy.spec.sources = vec![db];
+    policy.spec.job_template = Some(JobTemplate {
+        node_selector: [("disk".to_owned(), "fast".to_owned())].into(),
+        tolerations: vec![Toleration {
+            key: Some("backup".into()),
+            operator: Some("Exists".into()),
+            ..Toleration::default()
+        }],
+        priority_class_name: Some("low".into()),
+        labels: [("team".to_owned(), "shop".to_owned()), ("app.kubernetes.io/managed-by".to_owned(), "me".to_owned())]
+            .into(),
+        annotations: [("sidecar.istio.io/inject".to_owned(), "false".to_owned())].into(),
+        ..JobTemplate::default()
+    });
+    policy
+}
+
+fn of_backup(policy: &BackupPolicy, store: &BackupStore) -> Job {
+    let backup = backup("shop-19700101-001640", 1000);
+    let id = run_id(at(1000), "uid-of-shop-19700101-001640");
+    let names = ["db".to_owned()];
+    let run = Run { backup: &backup, policy, store, run_id: &id, slot: at(1000), sources: &names };
+    super::backup(&install(), run, &policy.spec.sources[0])
+}
+
+fn of_restore() -> Job {
+    let request = RestoreRequest {
+        metadata: meta("undo-friday", "rr-uid", 5000),
+        spec: RestoreRequestSpec {
+            from: RestoreFrom { backup: Some("shop-19700101-001640".into()), ..RestoreFrom::default() },
+            sources: None,
+            into: vec![],
+            on_existing: OnExisting::Replace,
+            timeout_seconds: 600,
+            scale_down: vec![],
+        },
+        status: None,
+    };
+    let mount =
+        SourceMount { source: "db".into(), credentials: source("db").postgres.unwrap().credentials_secret, ca: None };
+    let server = PostgresTarget { host: "db.shop.svc".into(), port: 5432, database: None, tls: TlsSpec::default() };
+    let task = RestoreTask {
+        store: store_task(&ready_store()),
+        scope: scope(&install(), &policy()),
+        request: "undo-friday".into(),
+        request_uid: "rr-uid".into(),
+        select: Select::RunId("r1".into()),
+        sources: Some(vec!["db".into()]),
+        targets: vec![RestoreTarget { source: "db".into(), mounts: mount.paths(), server: Target::Postgres(server) }],
+        on_existing: OnExisting::Replace,
+        timeout_seconds: 600,
+        idle_timeout_seconds: 300,
+    };
+    restore(&install(), &request, &ready_store(), None, task, vec![mount])
+}
+
+/// One of each.
+fn all() -> Vec<(&'static str, Job)> {
+    let retention = RetentionSpec { keep_last: Some(7), ..RetentionSpec::default() };
+    let known = vec![KnownRun { run_id: "r1".into(), sources: vec!["db".into()] }];
+    let done = backup("shop-19700101-001640", 1000);
+    let mut with_pull_secret = install();
+    with_pull_secret.image_pull_secrets = vec!["registry".into()];
+    let mut ambient = ready_store();
+    ambient.spec.s3.credentials_secret = None;
+    vec![
+        ("probe", probe(&install(), &ready_store(), "probe-1-0")),
+        ("probe_ambient", probe(&with_pull_secret, &ambient, "probe-1-0")),
+        ("backup", of_backup(&policy(), &ready_store())),
+        ("backup_elaborate", of_backup(&elaborate_policy(), &elaborate_store())),
+        ("retain", retain(&install(), &done, &policy(), &ready_store(), &retention, (known, vec!["r2".into()]))),
+        ("delete", delete(&install(), &done, None, &ready_store(), "r1")),
+        ("restore", of_restore()),
+    ]
+}
+
+#[test]
+fn jobs_are_what_the_snapshots_say() {
+    for (name, job) in all() {
+        insta::assert_snapshot!(name, yaml(&job));
+    }
+}
+
+#[test]
+fn every_pod_is_restricted_and_holds_no_secret_and_no_token() {
+    for (name, job) in all() {
+        let template = job.spec.clone().unwrap().template;
+        let pod = template.spec.unwrap();
+        assert_eq!(pod.automount_service_account_token, Some(false), "{name}");
+        let security = pod.security_context.unwrap();
+        assert_eq!(security.run_as_non_root, Some(true), "{name}");
+        assert_eq!(security.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        assert_eq!(pod.containers.len(), 1);
+        let container = &pod.containers[0];
+        let security = container.security_context.clone().unwrap();
+        assert_eq!(security.allow_privilege_escalation, Some(false));
+        assert_eq!(security.read_only_root_filesystem, Some(true));
+        assert_eq!(security.capabilities.unwrap().drop, Some(vec!["ALL".to_owned()]));
+        let env = container.env.clone().unwrap();
+        assert!(env.iter().all(|e| e.value_from.as_ref().is_none_or(|v| v.secret_key_ref.is_none())), "{name}");
+        let writable = container.volume_mounts.iter().flatten().filter(|m| m.read_only != Some(true));
+        assert_eq!(writable.map(|m| m.mount_path.as_str()).collect::<Vec<_>>(), ["/tmp"], "{name}");
+        assert!(pod.host_network.is_none() && pod.host_pid.is_none());
+        assert!(pod.volumes.iter().flatten().all(|v| v.host_path.is_none()));
+        assert_eq!(template.metadata.unwrap().labels.unwrap()["app.kubernetes.io/managed-by"], "holdfast");
+        assert!(job.metadata.name.unwrap().len() <= 52);
+        assert!(job.spec.unwrap().active_deadline_seconds.is_some_and(|s| s > 0));
+    }
+}
+
+#[test]
+fn a_restore_is_tried_once() {
+    let spec = of_restore().spec.unwrap();
+    assert_eq!(spec.backoff_limit, Some(0));
+    assert!(spec.pod_failure_policy.is_none(), "to ignore a disruption would be a second try");
+}
+
+#[test]
+fn a_task_fits_into_an_environment_variable_however_many_runs_there_are() {
+    let runs =
+        (0..10_000).map(|i| KnownRun { run_id: format!("run-{i:06}"), sources: vec!["x".repeat(40); 3] }).collect();
+    let retention = RetentionSpec::default();
+    let job = retain(&install(), &backup("b", 1), &policy(), &ready_store(), &retention, (runs, vec![]));
+    let env = job.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
+    let task = env[0].value.clone().unwrap();
+    assert!(task.len() < 100_000, "{}", task.len());
+    assert!(task.contains("run-009999") && !task.contains("run-000001"), "the newest are the ones to know");
+}
