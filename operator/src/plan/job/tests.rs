@@ -12,13 +12,13 @@ fn yaml(job: &Job) -> String {
     serde_saphyr::to_string(job).unwrap()
 }
 
-fn ca(name: &str) -> Option<ConfigMapKey> {
-    Some(ConfigMapKey { config_map: name.into(), key: "ca.pem".into() })
+fn ca(name: &str) -> ConfigMapKey {
+    ConfigMapKey { config_map: name.into(), key: "ca.pem".into() }
 }
 
 fn elaborate_store() -> BackupStore {
     let mut store = ready_store();
-    store.spec.s3.ca_bundle = ca("s3-ca");
+    store.spec.s3.ca_bundle = Some(ca("s3-ca"));
     store.spec.s3.service_account_name = Some("backup-irsa".into());
     store
 }
@@ -26,7 +26,7 @@ fn elaborate_store() -> BackupStore {
 fn elaborate_policy() -> BackupPolicy {
     let mut policy = policy();
     let mut db = source("db");
-    db.postgres.as_mut().unwrap().tls = TlsSpec { mode: TlsMode::VerifyFull, ca_bundle: ca("pg-ca") };
+    db.postgres.as_mut().unwrap().tls = TlsSpec { mode: TlsMode::VerifyFull, ca_bundle: Some(ca("pg-ca")) };
     db.postgres.as_mut().unwrap().credentials_secret.password_key = "passphrase".into();
     policy.spec.sources = vec![db];
     policy.spec.job_template = Some(JobTemplate {
