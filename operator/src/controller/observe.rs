@@ -13,7 +13,7 @@ use super::apply::{Error, within};
 use super::cache::{World, in_namespace, of_owner, of_policy, of_store};
 use crate::plan::backup::{Holds, ObservedBackup};
 use crate::plan::job;
-use crate::plan::names::{FINALIZER, label_value};
+use crate::plan::names::{FINALIZER, SCHEDULED_LABEL, label_value};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod, Words};
 use crate::plan::policy::ObservedPolicy;
 use crate::plan::restore::{ObservedRestore, choose};
@@ -63,7 +63,12 @@ impl Observer {
     pub async fn backup(&self, backup: &Backup, now: Timestamp) -> Result<ObservedBackup, Error> {
         let namespace = backup.namespace().unwrap_or_default();
         let status = backup.status.clone().unwrap_or_default();
-        let policy = self.world.policies.get(&namespace, &backup.spec.policy_ref.name);
+        let mut policy = self.world.policies.get(&namespace, &backup.spec.policy_ref.name);
+        let by_hand = !backup.labels().contains_key(SCHEDULED_LABEL);
+        if status.phase == BackupPhase::Pending && by_hand {
+            // Whoever edits a policy and then asks for a backup means the policy as edited: the watch of policies may lag behind.
+            policy = self.policy_now(&namespace, &backup.spec.policy_ref.name).await?;
+        }
         let store = status.store.clone().or_else(|| policy.as_ref().map(|p| p.spec.store_ref.name.clone()));
         let store = store.and_then(|name| self.world.stores.get(&namespace, &name));
         // Jobs that must be there: were one believed gone because the cache lags, a good run would fail.
@@ -161,6 +166,13 @@ impl Observer {
             }
         }
         Ok(attempts)
+    }
+
+    /// A policy, as the API server has it at this moment.
+    async fn policy_now(&self, namespace: &str, name: &str) -> Result<Option<Arc<BackupPolicy>>, Error> {
+        let api: Api<BackupPolicy> = Api::namespaced(self.client.clone(), namespace);
+        let found = within(&format!("look up BackupPolicy {namespace}/{name}"), api.get_opt(name)).await?;
+        Ok(found.map(Arc::new))
     }
 
     /// A Job by name, as the API server has it at this moment, if it belongs to the owner.

@@ -210,7 +210,8 @@ fn ready(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, obstacle: O
         None => (true, Reason::Ready, "it can run".to_owned()),
     };
     let is_new = before.is_none_or(|b| b.reason != reason.to_string() || (b.status == "True") != value);
-    if is_new {
+    // A store that is being proved is nothing to look at yet.
+    if is_new && reason != Reason::StoreNotReady {
         plan.events.push(if value {
             Event::normal(reason, "Validate", message.clone())
         } else {
