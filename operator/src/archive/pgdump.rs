@@ -115,7 +115,7 @@ struct Block {
     large_objects: bool,
     copy: bool,
     newlines: u64,
-    /// The last six bytes, the newest in the lowest place.
+    /// The last eight bytes, the newest in the lowest place.
     tail: u64,
 }
 
@@ -417,27 +417,24 @@ impl PgDumpReader {
     }
 
     /// Takes chunks of rows for as long as whole fields are at hand: the hot loop, which sees every byte.
-    fn rows<'a>(&mut self, mut left: usize, mut bytes: &'a [u8]) -> Result<&'a [u8], Failure> {
-        loop {
-            let (now, rest) = bytes.split_at(left.min(bytes.len()));
-            self.block.see(now);
+    fn rows<'a>(&mut self, left: usize, bytes: &'a [u8]) -> &'a [u8] {
+        let (now, mut rest) = bytes.split_at(left.min(bytes.len()));
+        self.block.see(now);
+        if now.len() < left {
+            self.state = State::Chunk(left - now.len());
             self.offset += now.len() as u64;
-            left -= now.len();
-            bytes = rest;
-            if left > 0 {
-                self.state = State::Chunk(left);
-                return Ok(bytes);
-            }
-            self.state = State::ChunkLength;
-            let Some((length, rest)) = bytes.split_at_checked(INT) else { return Ok(bytes) };
-            bytes = rest;
-            self.offset += INT as u64;
-            self.chunk_length(length)?;
-            match self.state {
-                State::Chunk(length) => left = length,
-                _ => return Ok(bytes),
-            }
+            return rest;
         }
+        self.state = State::ChunkLength;
+        // An old pg_dump writes each row as a chunk of its own: whole ones are taken without a change of state.
+        while let Some((&[0, a, b, c, d], more)) = rest.split_first_chunk::<INT>() {
+            let length = u32::from_le_bytes([a, b, c, d]) as usize;
+            let Some((chunk, more)) = more.split_at_checked(length).filter(|_| length > 0) else { break };
+            self.block.see(chunk);
+            rest = more;
+        }
+        self.offset += (bytes.len() - rest.len()) as u64;
+        rest
     }
 }
 
@@ -447,8 +444,10 @@ impl Block {
             return;
         }
         self.newlines += memchr::memchr_iter(b'\n', bytes).count() as u64;
-        for byte in &bytes[bytes.len().saturating_sub(6)..] {
-            self.tail = self.tail << 8 | u64::from(*byte);
+        if let Some(last) = bytes.last_chunk() {
+            self.tail = u64::from_be_bytes(*last);
+        } else {
+            self.tail = bytes.iter().fold(self.tail, |tail, byte| tail << 8 | u64::from(*byte));
         }
     }
 }
@@ -467,7 +466,7 @@ impl Inspect for PgDumpReader {
     fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         while !bytes.is_empty() {
             match self.state {
-                State::Chunk(left) => bytes = self.rows(left, bytes)?,
+                State::Chunk(left) => bytes = self.rows(left, bytes),
                 State::Text(field, left) => {
                     let (now, rest) = bytes.split_at(left.min(bytes.len()));
                     if self.keeps(field) {

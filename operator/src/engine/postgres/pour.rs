@@ -30,6 +30,7 @@ const BEGINNING: usize = 4096;
 
 /// How to pour.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent choices, not a state")]
 pub(super) struct Pour<'a> {
     /// The server.
     pub server: &'a Server,
@@ -88,7 +89,7 @@ impl Pour<'_> {
         if self.one_transaction {
             command = command.arg("--single-transaction");
         }
-        let (mut tool, input) = self.start(&command)?;
+        let (mut tool, input) = start(&command)?;
         let broke = Arc::new(AtomicBool::new(false));
         let fetched = source.fetch(entry, Box::new(Watched { inner: input, broke: broke.clone() }), inspect).await;
         match fetched {
@@ -113,7 +114,7 @@ impl Pour<'_> {
         inspect: Box<dyn Inspect>,
         source: &mut impl ArtifactSource,
     ) -> Result<(u64, Inspection), Failure> {
-        let (mut writer, input) = self.start(&self.pg_restore().arg("--file=-"))?;
+        let (mut writer, input) = start(&self.pg_restore().arg("--file=-"))?;
         let output = writer.take_stdout();
         let mut psql = Psql::start(self, true)?;
         let text = psql.text();
@@ -160,19 +161,19 @@ impl Pour<'_> {
         }
     }
 
-    fn start(&self, command: &Command) -> Result<(Tool, ToolInput), Failure> {
-        let broken = |words: String| Failure::new(Reason::RestoreFailed, words);
-        let mut tool = Tool::spawn(command).map_err(|error| broken(error.to_string()))?;
-        let input = tool.take_stdin().ok_or_else(|| broken(format!("{} has no input", command.name())))?;
-        Ok((tool, input))
-    }
-
     fn failed(&self, tool: &Tool, ended: &Ended, trouble: &Trouble) -> Failure {
         Failure::new(
             trouble.reason.unwrap_or(Reason::RestoreFailed),
             format!("{}: {} {}: {trouble}", self.server.place(Some(self.database)), tool.name(), ended.how()),
         )
     }
+}
+
+fn start(command: &Command) -> Result<(Tool, ToolInput), Failure> {
+    let broken = |words: String| Failure::new(Reason::RestoreFailed, words);
+    let mut tool = Tool::spawn(command).map_err(|error| broken(error.to_string()))?;
+    let input = tool.take_stdin().ok_or_else(|| broken(format!("{} has no input", command.name())))?;
+    Ok((tool, input))
 }
 
 /// Lets a tool cancel what it has under way, so that the server does not go on with it.
@@ -203,7 +204,7 @@ struct Psql {
 impl Psql {
     fn start(pour: &Pour<'_>, drop_unknown_setting: bool) -> Result<Self, Failure> {
         let command = pour.server.psql(pour.database, OPTIONS).arg("--output=/dev/null").with_stdin();
-        let (tool, pipe) = pour.start(&command)?;
+        let (tool, pipe) = start(&command)?;
         let mut input = SqlInput { pipe: Some(pipe), beginning: drop_unknown_setting.then(Vec::new) };
         if pour.one_transaction {
             // The pipe is empty: this cannot block. Where it fails psql is gone and the next write says so.

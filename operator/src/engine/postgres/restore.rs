@@ -76,7 +76,7 @@ pub(super) async fn restore(
         }
         Err(mut failure) => {
             if !left.is_empty() {
-                failure.message.push_str(&format!("; {} could not be removed again", roles::list(&left)));
+                add(&mut failure, &format!("{} could not be removed again", roles::list(&left)));
             }
             Err(failure)
         }
@@ -136,7 +136,7 @@ impl Run<'_> {
                 }
             }
             if !placed.is_empty() {
-                failure.message.push_str(&format!("; restored before that: {}", placed.join(", ")));
+                add(&mut failure, &format!("restored before that: {}", placed.join(", ")));
             }
             return Err(failure);
         }
@@ -156,7 +156,7 @@ impl Run<'_> {
 
     async fn discard(&self, database: &str, fresh: &str, failure: &mut Failure) {
         if swap::drop_database(self.server, self.server.beside(database), fresh).await.is_err() {
-            failure.message.push_str(&format!("; the unfinished database {fresh} could not be dropped"));
+            add(failure, &format!("the unfinished database {fresh} could not be dropped"));
         }
     }
 
@@ -222,11 +222,12 @@ impl Run<'_> {
             Err(mut failure) => {
                 // What is left of it must not belong to stand-ins, which go.
                 let _ = self.plan.hand_over(self.server, &wanted.database).await;
-                failure.message.push_str(&match target::contents(self.server, &wanted.database).await {
-                    Ok(None) => "; the database is as empty as before".to_owned(),
-                    Ok(Some(found)) => format!("; the database holds {found} now"),
-                    Err(_) => "; what the database holds now could not be found out".to_owned(),
-                });
+                let holds = match target::contents(self.server, &wanted.database).await {
+                    Ok(None) => "the database is as empty as before".to_owned(),
+                    Ok(Some(found)) => format!("the database holds {found} now"),
+                    Err(_) => "what the database holds now could not be found out".to_owned(),
+                };
+                add(&mut failure, &holds);
                 Err(failure)
             }
         }
@@ -324,6 +325,12 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Goes on with a failure's line.
+fn add(failure: &mut Failure, more: &str) {
+    failure.message.push_str("; ");
+    failure.message.push_str(more);
 }
 
 fn plural(one: bool, word: &str) -> String {

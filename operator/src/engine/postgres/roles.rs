@@ -1,9 +1,10 @@
 //! Roles that own something in a backup or were granted something: which stay, which get a stand-in for the time of the restore.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 
 use super::server::Server;
-use super::target::{Backup, Fit, OURS};
+use super::target::{Backup, Fit, OURS, RoleFacts};
 use crate::archive::table_name::{quote_identifier, quote_literal};
 
 /// What happens to owners and grants.
@@ -21,7 +22,7 @@ impl RolePlan {
     /// Decides. Pure.
     pub fn of(server: &Server, backup: &Backup<'_>, fit: &Fit) -> Self {
         let wanted = backup.databases.iter().flat_map(|wanted| wanted.entry.roles.iter().map(String::as_str)).collect();
-        let missing = |role: &str| fit.roles.get(role).is_none_or(|facts| facts.is_leftover());
+        let missing = |role: &str| fit.roles.get(role).is_none_or(RoleFacts::is_leftover);
         let stranger = |role: &str| fit.roles.get(role).is_some_and(|facts| !facts.member && !facts.is_leftover());
         decide(&wanted, missing, stranger, server.facts.create_role, &server.login.user)
     }
@@ -37,12 +38,13 @@ impl RolePlan {
             let comment = quote_literal(&format!("{OURS}stands in for the time of a restore"));
             let literal = quote_literal(role);
             // One of an earlier restore that could not remove it serves again.
-            script.push_str(&format!(
+            let _ = write!(
+                script,
                 "SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal}) AS missing \\gset\n\\if :missing\nCREATE ROLE {name} \
                  NOLOGIN;\nCOMMENT ON ROLE {name} IS {comment};\n\\endif\n"
-            ));
+            );
             if !server.facts.superuser {
-                script.push_str(&format!("GRANT {name} TO CURRENT_USER;\n"));
+                let _ = writeln!(script, "GRANT {name} TO CURRENT_USER;");
             }
         }
         server.run(&server.maintenance, &script).await.map(|_| ())

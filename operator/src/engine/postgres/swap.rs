@@ -1,5 +1,6 @@
 //! Databases made beside the one they are for, and put into its place in one transaction. Talks to the server.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use holdfast_crds::Reason;
@@ -119,11 +120,12 @@ pub(super) async fn into_place(
         let old_name = quote_identifier(&old);
         let replaced = quote_literal(&format!("{OURS}replaced by a restore of {database}, to be dropped"));
         // The rename shuts new sessions out by its lock and waits for the old ones to end.
-        script.push_str(&format!(
+        let _ = write!(
+            script,
             "ALTER DATABASE {name} RENAME TO {old_name};\nCOMMENT ON DATABASE {old_name} IS {replaced};\n"
-        ));
+        );
     }
-    script.push_str(&format!("ALTER DATABASE {fresh_name} RENAME TO {name};\n{comment};\nCOMMIT;\n"));
+    let _ = write!(script, "ALTER DATABASE {fresh_name} RENAME TO {name};\n{comment};\nCOMMIT;\n");
 
     let mut outcome = Ok(());
     for _ in 0..TRIES {
