@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use holdfast_crds::Reason;
 use jiff::Timestamp;
 
@@ -52,18 +52,18 @@ impl CatalogueRun {
 pub async fn read(bucket: &Bucket, folder: &PolicyFolder) -> Result<Catalogue, Failure> {
     let listed = bucket.list(folder.prefix()).await?;
     let manifests = listed.into_iter().filter(|object| folder.manifest_of(&object.key).is_some());
-    let read: Vec<Result<(ObjectInfo, Result<Manifest, Failure>), Failure>> = futures::stream::iter(manifests)
+    let read = futures::stream::iter(manifests)
         .map(|object| async move {
             let manifest = match bucket.get(&object.key, MAX_MANIFEST_BYTES).await? {
                 Some(bytes) => Manifest::parse(&bytes),
                 None => Err(Failure::new(Reason::ListIncomplete, "it is listed and not there")),
             };
-            Ok((object, manifest))
+            Ok::<_, Failure>((object, manifest))
         })
         .buffer_unordered(READERS)
-        .collect()
-        .await;
-    Ok(assemble(folder, read.into_iter().collect::<Result<_, _>>()?))
+        .try_collect()
+        .await?;
+    Ok(assemble(folder, read))
 }
 
 /// Sorts manifests into runs. A manifest must say the same as its key, and name objects of its own folder only. Pure.

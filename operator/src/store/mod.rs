@@ -2,7 +2,5 @@
 
 pub mod catalogue;
 pub mod client;
-mod credentials;
-mod failure;
 pub mod keys;
 pub mod manifest;

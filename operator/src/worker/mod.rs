@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::process::Progress;
 use crate::store::client::Bucket;
-use crate::task::{Failure, POD_NAME_ENV, Report, StoreTask, TASK_ENV, TERMINATION_MESSAGE_PATH, Task};
+use crate::task::{Failure, Outcome, POD_NAME_ENV, Report, StoreTask, TASK_ENV, TERMINATION_MESSAGE_PATH, Task};
 use pipeline::Ledger;
 use watch::Limits;
 
@@ -92,11 +92,25 @@ async fn perform(task: &Task) -> Report {
         result = dispatch(task, &attempt) => result,
         failure = watch::until_cut(&limits, &attempt.progress) => Err(failure),
     };
-    let report = result.unwrap_or_else(Report::from);
+    let mut report = result.unwrap_or_else(Report::from);
+    if !matches!(task, Task::Probe(_)) {
+        report.reason = of_run(report.reason);
+        if let Some(Outcome::Restore(restore)) = &mut report.outcome {
+            restore.sources.iter_mut().for_each(|source| source.reason = of_run(source.reason));
+        }
+    }
     if report.reason != Reason::Completed {
         undo(task, &attempt.ledger).await;
     }
     report
+}
+
+/// What a store refuses has one word where it ends a run; only a probe tells more closely why.
+fn of_run(reason: Reason) -> Reason {
+    match reason {
+        Reason::CredentialsRejected | Reason::BucketNotFound => Reason::StoreRefused,
+        other => other,
+    }
 }
 
 async fn dispatch(task: &Task, attempt: &Attempt) -> Result<Report, Failure> {

@@ -11,16 +11,17 @@ use crate::task::{Failure, ProbeTask, Report};
 pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, Failure> {
     let bucket = Bucket::open(&task.store).await?;
     let s3 = &task.store.s3;
+    // First of all, because some services make a missing bucket for the first object that is written to it.
+    bucket.list(&keys::canary_folder(s3)).await.map_err(|f| as_probe(&f, "list"))?;
     if task.store.read_only {
-        bucket.list(&keys::canary_folder(s3)).await.map_err(|f| as_probe(f, "list"))?;
         return Ok(Report::completed(format!("bucket {} answers (read-only: nothing was written)", s3.bucket), None));
     }
     let key = keys::canary(s3, &attempt.name);
     let content = Bytes::from(format!("holdfast canary {}\n", attempt.name));
-    bucket.put(&key, content.clone()).await.map_err(|f| as_probe(f, "write to"))?;
+    bucket.put(&key, content.clone()).await.map_err(|f| as_probe(&f, "write to"))?;
     let result = read_and_list(&bucket, task, &key, &content).await;
     // The canary goes whatever became of it; what went wrong first is what is told.
-    let deleted = bucket.delete(&key).await.map_err(|f| as_probe(f, "delete from"));
+    let deleted = bucket.delete(&key).await.map_err(|f| as_probe(&f, "delete from"));
     result.and(deleted)?;
     Ok(Report::completed(
         format!("a canary object was written, read, listed and deleted in bucket {}", s3.bucket),
@@ -29,14 +30,14 @@ pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, F
 }
 
 async fn read_and_list(bucket: &Bucket, task: &ProbeTask, key: &str, content: &Bytes) -> Result<(), Failure> {
-    let read = bucket.get(key, 4096).await.map_err(|f| as_probe(f, "read from"))?;
+    let read = bucket.get(key, 4096).await.map_err(|f| as_probe(&f, "read from"))?;
     if read.as_ref() != Some(content) {
         return Err(Failure::new(
             Reason::ChecksumMismatch,
             format!("bucket {} gives back something else than was written to {key}", task.store.s3.bucket),
         ));
     }
-    let listed = bucket.list(&keys::canary_folder(&task.store.s3)).await.map_err(|f| as_probe(f, "list"))?;
+    let listed = bucket.list(&keys::canary_folder(&task.store.s3)).await.map_err(|f| as_probe(&f, "list"))?;
     if listed.iter().any(|object| object.key == key) {
         return Ok(());
     }
@@ -47,10 +48,9 @@ async fn read_and_list(bucket: &Bucket, task: &ProbeTask, key: &str, content: &B
 }
 
 /// In the words of a store's condition.
-fn as_probe(failure: Failure, doing: &str) -> Failure {
+fn as_probe(failure: &Failure, doing: &str) -> Failure {
     let reason = match failure.reason {
         Reason::StoreUnreachable => Reason::Unreachable,
-        Reason::StoreRefused => Reason::CredentialsRejected,
         other => other,
     };
     Failure::new(reason, format!("cannot {doing} the bucket: {}", failure.message))

@@ -80,7 +80,16 @@ async fn download(bucket: &Bucket, artifact: &ArtifactEntry, pieces: mpsc::Sende
                         }
                     }
                     Ok(None) if offset >= artifact.stored_bytes => return Ok(()),
-                    Ok(None) => break Failure::new(Reason::StoreUnreachable, "the answer ended early"),
+                    Ok(None) => match bucket.head(&artifact.key).await? {
+                        Some(size) if size == artifact.stored_bytes => {
+                            break Failure::new(Reason::StoreUnreachable, "the answer ended early");
+                        }
+                        Some(size) => {
+                            let how = format!("it has {size} bytes and the manifest says {}", artifact.stored_bytes);
+                            return Err(damaged(artifact, &how));
+                        }
+                        None => return Err(damaged(artifact, "it is gone")),
+                    },
                     Err(failure) => break failure,
                 }
             },

@@ -54,7 +54,8 @@ impl Ledger {
         for entry in self.take().0 {
             let undone = match &entry {
                 Entry::Upload { key, id } => bucket.abort_upload(key, id).await,
-                Entry::Object { key } => bucket.delete(key).await,
+                // An upload may have begun whose ID never came back.
+                Entry::Object { key } => bucket.abort_uploads(key).await.and(bucket.delete(key).await),
             };
             result = result.and(undone);
         }

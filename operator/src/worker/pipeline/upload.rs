@@ -13,7 +13,7 @@ use super::ledger::{Entry, Ledger};
 use super::parts::{Part, PartWriter, Written};
 use crate::engine::{ArtifactMetadata, ArtifactSink, Inspect, Inspection};
 use crate::process::Progress;
-use crate::store::client::Bucket;
+use crate::store::client::{Bucket, UploadedPart};
 use crate::store::keys::SourceFolder;
 use crate::store::manifest::{ArtifactEntry, MAX_ITEM_COUNTS};
 use crate::task::Failure;
@@ -174,7 +174,6 @@ async fn upload(
             }
         }
     }
-    done.sort_by_key(|(number, _)| *number);
     bucket.complete_upload(key, &id, done).await?;
     ledger.closed(key);
     Ok(())
@@ -186,10 +185,10 @@ async fn send(
     id: String,
     part: Part,
     progress: Progress,
-) -> Result<(i32, String), Failure> {
-    let etag = bucket.upload_part(&key, &id, part.number, part.bytes.clone()).await?;
+) -> Result<UploadedPart, Failure> {
+    let uploaded = bucket.upload_part(&key, &id, part.number, part.bytes.clone()).await?;
     progress.add(part.bytes.len());
-    Ok((part.number, etag))
+    Ok(uploaded)
 }
 
 /// What went through the pump.

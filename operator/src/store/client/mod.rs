@@ -1,0 +1,417 @@
+//! The bucket. Talks to S3.
+//!
+//! Every request is tried again while what stops it may pass (network, 5xx, 429), for [`PATIENCE`] and no longer, so that a run whose store
+//! is gone ends with its reason within two minutes. A request that does not move for [`STALL`] counts as stopped.
+
+mod body;
+mod connect;
+mod credentials;
+mod listing;
+mod trouble;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use bytes::{Bytes, BytesMut};
+use holdfast_crds::Reason;
+use jiff::Timestamp;
+use tracing::warn;
+
+use crate::task::{Failure, StoreTask};
+use body::Clock;
+use trouble::{Kind, Trouble};
+
+/// How long a request is tried again after its first failure.
+const PATIENCE: Duration = Duration::from_secs(50);
+/// How long a request or an answer may stand still.
+const STALL: Duration = Duration::from_secs(20);
+/// How long a store may take to put the parts of a large object together.
+const COMPLETE_LIMIT: Duration = Duration::from_secs(90);
+/// The longest pause between two tries.
+const MAX_PAUSE: Duration = Duration::from_secs(8);
+
+/// A bucket. Clones share connections and credentials.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    client: Client,
+    name: Arc<str>,
+    /// The store in words: its name, the bucket and where it is.
+    words: Arc<str>,
+    /// Whether the store has accepted the credentials before: then a refusal may be a rotation that is under way.
+    accepted: Arc<AtomicBool>,
+}
+
+/// One object of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was written, by the store's clock.
+    pub modified: Option<Timestamp>,
+}
+
+/// A part that the store has, as the completion of its upload must name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadedPart {
+    number: i32,
+    etag: String,
+    crc32c: String,
+}
+
+impl Bucket {
+    /// Prepares a bucket for use; sends nothing yet.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidConfiguration`] where certificates cannot be read.
+    pub async fn open(store: &StoreTask) -> Result<Self, Failure> {
+        let client = connect::client(store).await?;
+        let place = store.s3.endpoint.clone().unwrap_or_else(|| format!("AWS {}", store.s3.region));
+        let words = format!("store {}, bucket {} at {place}", store.name, store.s3.bucket);
+        Ok(Self {
+            client,
+            name: store.s3.bucket.as_str().into(),
+            words: words.into(),
+            accepted: Arc::new(AtomicBool::new(false)),
+        })
+    }
+
+    /// All objects whose key begins with `prefix`, to the last page.
+    ///
+    /// # Errors
+    /// [`Reason::ListIncomplete`] for a listing that contradicts itself; else why the store fails.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, Failure> {
+        listing::all(self, prefix).await
+    }
+
+    /// The content of an object, all of it in memory; none where there is no such object.
+    ///
+    /// # Errors
+    /// [`Reason::ChecksumMismatch`] for one larger than `max_bytes`; else why the store fails.
+    pub async fn get(&self, key: &str, max_bytes: u64) -> Result<Option<Bytes>, Failure> {
+        let what = format!("read {key}");
+        let result = self.retrying(&what, || async {
+            let reply = within(STALL, self.client.get_object().bucket(&*self.name).key(key).send()).await?;
+            let mut body = ObjectBody { stream: reply.body, words: self.words.clone() };
+            let mut content = BytesMut::new();
+            while let Some(piece) = body.next().await.map_err(|f| Trouble::passing(f.message))? {
+                if content.len() as u64 + piece.len() as u64 > max_bytes {
+                    return Err(Trouble::of(Kind::Damaged, format!("{key} is larger than {max_bytes} bytes")));
+                }
+                content.extend_from_slice(&piece);
+            }
+            match reply.content_length {
+                Some(length) if u64::try_from(length).ok() != Some(content.len() as u64) => {
+                    Err(Trouble::passing(format!("the answer ended after {} of {length} bytes", content.len())))
+                }
+                _ => Ok(content.freeze()),
+            }
+        });
+        optional(result.await).map_err(|t| self.failure(&what, &t))
+    }
+
+    /// The body of an object from byte `offset` on.
+    ///
+    /// # Errors
+    /// [`Reason::ChecksumMismatch`] where the object is not there or ends before `offset`; else why the store fails.
+    pub async fn open_read(&self, key: &str, offset: u64) -> Result<ObjectBody, Failure> {
+        let what = format!("read {key}");
+        let result = self.retrying(&what, || async {
+            let range = (offset > 0).then(|| format!("bytes={offset}-"));
+            let request = self.client.get_object().bucket(&*self.name).key(key).set_range(range);
+            let reply = within(STALL, request.send()).await?;
+            if starts_at(&reply, offset) {
+                Ok(ObjectBody { stream: reply.body, words: self.words.clone() })
+            } else {
+                Err(Trouble::passing(format!("the store does not continue at byte {offset}")))
+            }
+        });
+        result.await.map_err(|t| match t.kind {
+            Kind::NotFound => self.failure(&what, &Trouble::of(Kind::Damaged, "there is no such object".to_owned())),
+            _ => self.failure(&what, &t),
+        })
+    }
+
+    /// The size of an object; none where there is no such object.
+    ///
+    /// # Errors
+    /// Why the store fails.
+    pub async fn head(&self, key: &str) -> Result<Option<u64>, Failure> {
+        let what = format!("look at {key}");
+        let result = self.retrying(&what, || async {
+            let reply = within(STALL, self.client.head_object().bucket(&*self.name).key(key).send()).await?;
+            reply
+                .content_length
+                .and_then(|length| u64::try_from(length).ok())
+                .ok_or_else(|| Trouble::passing("the answer has no size".to_owned()))
+        });
+        optional(result.await).map_err(|t| self.failure(&what, &t))
+    }
+
+    /// Writes an object in one request.
+    ///
+    /// # Errors
+    /// Why the store fails.
+    pub async fn put(&self, key: &str, content: Bytes) -> Result<(), Failure> {
+        let what = format!("write {key}");
+        let crc32c = crc32c(&content);
+        let result = self.retrying(&what, || async {
+            let clock = Clock::start();
+            let request = self
+                .client
+                .put_object()
+                .bucket(&*self.name)
+                .key(key)
+                .checksum_crc32_c(&crc32c)
+                .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
+                .body(ByteStream::new(clock.watch(content.clone())));
+            moving(&clock, request.send()).await.map(drop)
+        });
+        result.await.map_err(|t| self.failure(&what, &t))
+    }
+
+    /// Deletes an object; it is a success if there is none.
+    ///
+    /// # Errors
+    /// Why the store fails.
+    pub async fn delete(&self, key: &str) -> Result<(), Failure> {
+        let what = format!("delete {key}");
+        let result = self.retrying(&what, || async {
+            within(STALL, self.client.delete_object().bucket(&*self.name).key(key).send()).await.map(drop)
+        });
+        optional(result.await).map(drop).map_err(|t| self.failure(&what, &t))
+    }
+
+    /// Begins an upload in parts.
+    ///
+    /// # Errors
+    /// Why the store fails.
+    pub async fn create_upload(&self, key: &str) -> Result<String, Failure> {
+        let what = format!("begin the upload of {key}");
+        let result = self.retrying(&what, || async {
+            let request = self
+                .client
+                .create_multipart_upload()
+                .bucket(&*self.name)
+                .key(key)
+                .checksum_algorithm(ChecksumAlgorithm::Crc32C);
+            let reply = within(STALL, request.send()).await?;
+            reply
+                .upload_id
+                .filter(|id| !id.is_empty())
+                .ok_or_else(|| Trouble::passing("the answer has no upload ID".to_owned()))
+        });
+        result.await.map_err(|t| self.failure(&what, &t))
+    }
+
+    /// Uploads one part (`number` from 1).
+    ///
+    /// # Errors
+    /// Why the store fails.
+    pub async fn upload_part(
+        &self,
+        key: &str,
+        upload: &str,
+        number: i32,
+        content: Bytes,
+    ) -> Result<UploadedPart, Failure> {
+        let what = format!("upload part {number} of {key}");
+        let crc32c = crc32c(&content);
+        let result = self.retrying(&what, || async {
+            let clock = Clock::start();
+            let request = self
+                .client
+                .upload_part()
+                .bucket(&*self.name)
+                .key(key)
+                .upload_id(upload)
+                .part_number(number)
+                .checksum_crc32_c(&crc32c)
+                .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
+                .body(ByteStream::new(clock.watch(content.clone())));
+            let reply = moving(&clock, request.send()).await?;
+            match reply.e_tag {
+                Some(etag) => Ok(UploadedPart { number, etag, crc32c: crc32c.clone() }),
+                None => Err(Trouble::passing("the answer has no ETag".to_owned())),
+            }
+        });
+        result.await.map_err(|t| self.failure(&what, &t))
+    }
+
+    /// Makes the object of its parts. Parts may come in any order.
+    ///
+    /// # Errors
+    /// Why the store fails, also where it says so in an answer that begins as a success.
+    pub async fn complete_upload(&self, key: &str, upload: &str, mut parts: Vec<UploadedPart>) -> Result<(), Failure> {
+        let what = format!("complete the upload of {key}");
+        parts.sort_by_key(|part| part.number);
+        let named = parts
+            .into_iter()
+            .map(|p| CompletedPart::builder().part_number(p.number).e_tag(p.etag).checksum_crc32_c(p.crc32c).build())
+            .collect();
+        let named = CompletedMultipartUpload::builder().set_parts(Some(named)).build();
+        let result = self.retrying(&what, || async {
+            let request = self
+                .client
+                .complete_multipart_upload()
+                .bucket(&*self.name)
+                .key(key)
+                .upload_id(upload)
+                .multipart_upload(named.clone());
+            let reply = within(COMPLETE_LIMIT, request.send()).await?;
+            // An answer of 200 may still hold an error, or nothing at all.
+            if reply.e_tag.is_some() { Ok(()) } else { Err(Trouble::passing("the answer names no object".to_owned())) }
+        });
+        match result.await {
+            // Completed by a try before this one whose answer was lost. Whether it is the object is for the caller's size check to say.
+            Err(trouble) if trouble.kind == Kind::NotFound && self.head(key).await?.is_some() => Ok(()),
+            result => result.map_err(|t| self.failure(&what, &t)),
+        }
+    }
+
+    /// Gives an upload up: the store drops its parts. It is a success if there is no such upload.
+    ///
+    /// # Errors
+    /// Why the store fails.
+    pub async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), Failure> {
+        let what = format!("abort the upload of {key}");
+        let result = self.retrying(&what, || async {
+            let request = self.client.abort_multipart_upload().bucket(&*self.name).key(key).upload_id(upload);
+            within(STALL, request.send()).await.map(drop)
+        });
+        optional(result.await).map(drop).map_err(|t| self.failure(&what, &t))
+    }
+
+    /// Gives up every upload of this key: also one whose beginning was never answered. A store that cannot list uploads has its
+    /// own rule for what is left of them.
+    ///
+    /// # Errors
+    /// Why the store fails.
+    pub async fn abort_uploads(&self, key: &str) -> Result<(), Failure> {
+        let what = format!("list the uploads of {key}");
+        let result = self.retrying(&what, || async {
+            within(STALL, self.client.list_multipart_uploads().bucket(&*self.name).prefix(key).send()).await
+        });
+        let listed = optional(result.await).map_err(|t| self.failure(&what, &t))?;
+        for upload in listed.iter().flat_map(ListMultipartUploadsOutput::uploads).filter(|u| u.key() == Some(key)) {
+            self.abort_upload(key, upload.upload_id().unwrap_or_default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Does `attempt` until it succeeds, fails for good, or [`PATIENCE`] is over.
+    async fn retrying<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T, Trouble>
+    where
+        F: Future<Output = Result<T, Trouble>>,
+    {
+        let mut first_failure = None;
+        let mut pause = Duration::from_millis(200);
+        loop {
+            // On the heap: the SDK's futures are large, and callers hold many of them.
+            let trouble = match Box::pin(attempt()).await {
+                Ok(value) => {
+                    self.accepted.store(true, Ordering::Relaxed);
+                    return Ok(value);
+                }
+                Err(trouble) => trouble,
+            };
+            let rotating = trouble.kind == Kind::BadCredentials && self.accepted.load(Ordering::Relaxed);
+            let since = *first_failure.get_or_insert_with(Instant::now);
+            if !(trouble.kind.may_pass() || rotating) || since.elapsed() + pause > PATIENCE {
+                return Err(trouble);
+            }
+            warn!("cannot {what}: {}; trying again", trouble.why);
+            // Half of the pause is left to chance, so that many workers do not come back at the same instant.
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    fn failure(&self, what: &str, trouble: &Trouble) -> Failure {
+        let advice = trouble.kind.advice();
+        Failure::new(trouble.kind.reason(), format!("{}: cannot {what}: {} ({advice})", self.words, trouble.why))
+    }
+}
+
+/// The body of an object as it comes.
+#[derive(Debug)]
+pub struct ObjectBody {
+    stream: ByteStream,
+    words: Arc<str>,
+}
+
+impl ObjectBody {
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// [`Reason::StoreUnreachable`] where the answer breaks off or stands still.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        let broken = |why: String| Failure::new(Reason::StoreUnreachable, format!("{}: {why}", self.words));
+        match tokio::time::timeout(STALL, self.stream.try_next()).await {
+            Ok(Ok(piece)) => Ok(piece),
+            Ok(Err(error)) => Err(broken(format!("the answer broke off: {}", trouble::chain(&error)))),
+            Err(_) => Err(broken(format!("the answer stood still for {} s", STALL.as_secs()))),
+        }
+    }
+}
+
+/// The store may ignore a range and begin at the beginning.
+fn starts_at(reply: &GetObjectOutput, offset: u64) -> bool {
+    offset == 0 || reply.content_range.as_deref().is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
+}
+
+fn crc32c(content: &[u8]) -> String {
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, content);
+    let crc = u32::try_from(crc).unwrap_or_default();
+    aws_smithy_types::base64::encode(crc.to_be_bytes())
+}
+
+fn optional<T>(result: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(trouble) if trouble.kind == Kind::NotFound => Ok(None),
+        Err(trouble) => Err(trouble),
+    }
+}
+
+type Sent<T, E> = Result<T, aws_sdk_s3::error::SdkError<E>>;
+
+async fn within<T, E>(limit: Duration, request: impl Future<Output = Sent<T, E>>) -> Result<T, Trouble>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match tokio::time::timeout(limit, request).await {
+        Ok(sent) => sent.map_err(|e| Trouble::from_sdk(&e)),
+        Err(_) => Err(Trouble::passing(format!("no answer within {} s", limit.as_secs()))),
+    }
+}
+
+/// A request with a body: it may take as long as it moves.
+async fn moving<T, E>(clock: &Clock, request: impl Future<Output = Sent<T, E>>) -> Result<T, Trouble>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    tokio::select! {
+        sent = request => sent.map_err(|e| Trouble::from_sdk(&e)),
+        () = clock.stalled(STALL) => Err(Trouble::passing(format!("the request stood still for {} s", STALL.as_secs()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc32c_is_that_of_the_standard() {
+        // RFC 3720, appendix B.4: 32 bytes of zero.
+        assert_eq!(crc32c(&[0; 32]), aws_smithy_types::base64::encode([0x8a, 0x91, 0x36, 0xaa]));
+    }
+}

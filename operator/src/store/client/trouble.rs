@@ -1,0 +1,233 @@
+//! What a store's error means: whether it may pass, and its reason. Pure.
+
+use std::error::Error;
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use holdfast_crds::Reason;
+
+use crate::process::escape;
+
+/// Characters of a store's own words that are told.
+const MAX_WORDS: usize = 300;
+
+/// Why one request failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) kind: Kind,
+    pub(super) why: String,
+}
+
+/// What is to be made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The network, the server, or too many requests: it may pass.
+    Passing,
+    /// There is no such object or upload.
+    NotFound,
+    /// There is no such bucket.
+    NoBucket,
+    /// The credentials themselves are refused: unknown, expired, wrong.
+    BadCredentials,
+    /// They are known and may not do this.
+    Forbidden,
+    /// The store is full. It may pass.
+    Full,
+    /// The object is not what it should be.
+    Damaged,
+    /// Anything else that the same request would meet again.
+    Refused,
+}
+
+impl Kind {
+    pub(super) fn may_pass(self) -> bool {
+        matches!(self, Self::Passing | Self::Full)
+    }
+
+    /// What a person should check.
+    pub(super) fn advice(self) -> &'static str {
+        match self {
+            Self::Passing => "check spec.s3.endpoint and whether the store is up and well",
+            Self::NoBucket => "create the bucket, or correct spec.s3.bucket",
+            Self::BadCredentials => "check the keys in the store's credentialsSecret",
+            Self::Forbidden => "check the keys in the store's credentialsSecret and what they may do with the bucket",
+            Self::Full => "the store is full",
+            Self::Damaged => "take another backup",
+            Self::NotFound | Self::Refused => {
+                "the store does not accept the request: check endpoint, region and bucket"
+            }
+        }
+    }
+
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::Passing => Reason::StoreUnreachable,
+            Self::NoBucket => Reason::BucketNotFound,
+            Self::BadCredentials | Self::Forbidden => Reason::CredentialsRejected,
+            Self::Full => Reason::NoSpace,
+            Self::Damaged => Reason::ChecksumMismatch,
+            Self::NotFound | Self::Refused => Reason::StoreRefused,
+        }
+    }
+}
+
+impl Trouble {
+    pub(super) fn of(kind: Kind, why: String) -> Self {
+        Self { kind, why }
+    }
+
+    /// Something that may pass.
+    pub(super) fn passing(why: String) -> Self {
+        Self::of(Kind::Passing, why)
+    }
+
+    pub(super) fn from_sdk<E>(error: &SdkError<E>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let status = error.raw_response().map(|r| r.status().as_u16());
+        match error {
+            SdkError::ServiceError(service) => {
+                let (code, message) = (service.err().code().unwrap_or(""), service.err().message().unwrap_or(""));
+                Self::from_answer(status.unwrap_or(0), code, message)
+            }
+            SdkError::ResponseError(_) => match status {
+                // An answer that is no S3: a page of a proxy, a login form.
+                Some(status @ 400..500) => Self::from_answer(status, "", &chain(error)),
+                _ => Self::passing(chain(error)),
+            },
+            SdkError::ConstructionFailure(_) => Self::of(Kind::Refused, chain(error)),
+            _ => {
+                let why = chain(error);
+                // What provides credentials fails before anything is sent, and the SDK calls that a failed dispatch.
+                let kind = if mentions_credentials(error) { Kind::BadCredentials } else { Kind::Passing };
+                Self::of(kind, why)
+            }
+        }
+    }
+
+    /// From a status, the code of S3's error document, and its words. The codes are those of
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html> and of other services' that are known to differ.
+    fn from_answer(status: u16, code: &str, message: &str) -> Self {
+        let lower = message.to_lowercase();
+        let full = ["no space", "no free volume", "no writable volume", "disk full", "storage full", "quota exceeded"];
+        let kind = match (status, code) {
+            (_, "NoSuchBucket") => Kind::NoBucket,
+            (_, "NoSuchKey" | "NoSuchUpload" | "NotFound") => Kind::NotFound,
+            (
+                _,
+                "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+                | "ExpiredToken"
+                | "InvalidToken"
+                | "TokenRefreshRequired"
+                | "AuthorizationHeaderMalformed"
+                | "InvalidClientTokenId",
+            ) => Kind::BadCredentials,
+            (507, _)
+            | (_, "XMinioStorageFull" | "InsufficientStorage" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") => {
+                Kind::Full
+            }
+            (500.., _) if full.iter().any(|words| lower.contains(words)) => Kind::Full,
+            (408 | 425 | 429 | 500.., _)
+            | (
+                _,
+                "RequestTimeout"
+                | "SlowDown"
+                | "Throttling"
+                | "ThrottlingException"
+                | "TooManyRequests"
+                | "InternalError"
+                | "ServiceUnavailable"
+                | "OperationAborted"
+                // By its checksum the request's body was damaged on its way.
+                | "BadDigest"
+                | "InvalidDigest"
+                | "XAmzContentChecksumMismatch"
+                | "IncompleteBody",
+            ) => Kind::Passing,
+            (401, _) => Kind::BadCredentials,
+            (403, _) => Kind::Forbidden,
+            (404, _) => Kind::NotFound,
+            (416, _) => Kind::Damaged,
+            _ => Kind::Refused,
+        };
+        let mut why = format!("the store answers {status}");
+        for words in [code, message] {
+            if !words.is_empty() {
+                why.push(' ');
+                why.push_str(words);
+            }
+        }
+        Self::of(kind, tidy(&why))
+    }
+}
+
+/// An error and its causes in one line, each said once.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        let says_nothing =
+            ["dispatch failure", "io error", "other", "service error", "an error occurred", "streaming error"];
+        if !text.is_empty() && !says_nothing.contains(&text.as_str()) && !parts.iter().any(|p| p.contains(&text)) {
+            parts.push(text);
+        }
+        next = error.source();
+    }
+    tidy(&parts.join(": "))
+}
+
+fn mentions_credentials(error: &(dyn Error + 'static)) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if error.is::<aws_credential_types::provider::error::CredentialsError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn tidy(text: &str) -> String {
+    let mut cut: String = text.chars().take(MAX_WORDS).collect();
+    if cut.len() < text.len() {
+        cut.push('…');
+    }
+    escape(&cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_answer_has_its_reason_and_only_what_may_pass_is_tried_again() {
+        for (status, code, message, reason, again) in [
+            (403, "InvalidAccessKeyId", "", Reason::CredentialsRejected, false),
+            (403, "SignatureDoesNotMatch", "", Reason::CredentialsRejected, false),
+            (403, "AccessDenied", "", Reason::CredentialsRejected, false),
+            (403, "", "", Reason::CredentialsRejected, false),
+            (400, "ExpiredToken", "", Reason::CredentialsRejected, false),
+            (404, "NoSuchBucket", "", Reason::BucketNotFound, false),
+            (301, "PermanentRedirect", "", Reason::StoreRefused, false),
+            (400, "InvalidArgument", "", Reason::StoreRefused, false),
+            (400, "BadDigest", "", Reason::StoreUnreachable, true),
+            (500, "InternalError", "", Reason::StoreUnreachable, true),
+            (503, "SlowDown", "", Reason::StoreUnreachable, true),
+            (429, "", "", Reason::StoreUnreachable, true),
+            (507, "", "", Reason::NoSpace, true),
+            (500, "InternalError", "No writable volumes", Reason::NoSpace, true),
+            (416, "InvalidRange", "", Reason::ChecksumMismatch, false),
+        ] {
+            let trouble = Trouble::from_answer(status, code, message);
+            assert_eq!((trouble.kind.reason(), trouble.kind.may_pass()), (reason, again), "{status} {code} {message}");
+        }
+    }
+
+    #[test]
+    fn a_stores_words_are_cut_and_escaped() {
+        let trouble = Trouble::from_answer(400, "X", &"\x1b[2J".repeat(1000));
+        assert!(!trouble.why.contains('\x1b') && trouble.why.len() < 3000);
+    }
+}

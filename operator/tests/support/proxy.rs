@@ -1,0 +1,146 @@
+//! A proxy in front of an S3 server that lies, breaks off or loses answers, as the test says.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is part of tests")]
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// What becomes of a request.
+pub enum Fate {
+    /// It passes, and so does its answer.
+    Pass,
+    /// It passes, and its answer comes changed.
+    Alter(Box<dyn FnOnce(Vec<u8>) -> Vec<u8>>),
+    /// It passes, and of its answer only this many bytes come.
+    CutAfter(usize),
+    /// It never reaches the server; this comes instead.
+    Answer(&'static str, String),
+    /// It never reaches the server, and nothing comes, for as long as the proxy lives.
+    Hang,
+}
+
+/// A running proxy.
+pub struct Proxy {
+    port: u16,
+    stop: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    /// In front of `server`; `decide` is given the request's first line (`GET /bucket/key?query HTTP/1.1`) and how many came before it.
+    pub fn start(server: u16, decide: impl Fn(&str, usize) -> Fate + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, decide, count) = (stop.clone(), Arc::new(decide), Arc::new(AtomicUsize::new(0)));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (stopped, decide, count) = (stopped.clone(), decide.clone(), count.clone());
+                std::thread::spawn(move || {
+                    let _ = serve(&client, server, &*decide, &count, &stopped);
+                    let _ = client.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Self { port, stop }
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+    }
+}
+
+/// One request a connection.
+fn serve(
+    mut client: &TcpStream,
+    server: u16,
+    decide: &(dyn Fn(&str, usize) -> Fate + Send + Sync),
+    count: &AtomicUsize,
+    stopped: &AtomicBool,
+) -> io::Result<()> {
+    let head = read_head(client)?;
+    let text = String::from_utf8_lossy(&head).into_owned();
+    let (line, headers) = text.split_once("\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    let length = headers
+        .lines()
+        .filter_map(|l| l.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(0, |(_, value)| value.trim().parse().unwrap());
+    let fate = decide(line, count.fetch_add(1, Ordering::Relaxed));
+    if matches!(fate, Fate::Hang) {
+        while !stopped.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        return Ok(());
+    }
+    if let Fate::Answer(status, body) = &fate {
+        io::copy(&mut client.take(length), &mut io::sink())?;
+        return write!(
+            client,
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+    }
+    let mut upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, server))?;
+    write!(upstream, "{line}\r\nConnection: close\r\n{headers}")?;
+    io::copy(&mut client.take(length), &mut upstream)?;
+    match fate {
+        Fate::CutAfter(bytes) => io::copy(&mut upstream.take(bytes as u64), &mut client).map(drop),
+        Fate::Alter(alter) => {
+            let mut answer = Vec::new();
+            upstream.read_to_end(&mut answer)?;
+            client.write_all(&alter(answer))
+        }
+        _ => io::copy(&mut upstream, &mut client).map(drop),
+    }
+}
+
+fn read_head(mut client: &TcpStream) -> io::Result<Vec<u8>> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        if client.read(&mut byte)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        head.push(byte[0]);
+    }
+    Ok(head)
+}
+
+/// An answer with another body, and the length that fits it.
+pub fn with_body(answer: &[u8], change: impl FnOnce(String) -> String) -> Vec<u8> {
+    let text = String::from_utf8(answer.to_vec()).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = change(if chunked { unchunk(body) } else { body.to_owned() });
+    let kept = head.lines().filter(|l| {
+        let name = l.to_ascii_lowercase();
+        !name.starts_with("content-length:") && !name.starts_with("transfer-encoding:")
+    });
+    format!("{}\r\nContent-Length: {}\r\n\r\n{body}", kept.collect::<Vec<_>>().join("\r\n"), body.len()).into_bytes()
+}
+
+fn unchunk(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap();
+        whole.push_str(&rest[..size]);
+        body = rest[size..].trim_start_matches("\r\n");
+        if size == 0 {
+            break;
+        }
+    }
+    whole
+}
