@@ -29,6 +29,8 @@ pub fn s3_pod(name: &str) -> Value {
         65532,
         "s3:1",
         &json!({
+        // Each bucket grows volumes of its own, by default seven at once, until the server has no more to give.
+            "env": [{"name": "WEED_MASTER_VOLUME_GROWTH_COPY_1", "value": "1"}],
             "volumeMounts": [
                 {"name": "secret", "mountPath": "/etc/s3", "readOnly": true},
                 {"name": "data", "mountPath": "/data"},

@@ -132,7 +132,9 @@ impl Postgres {
     /// words of one.
     #[track_caller]
     pub fn contents_seen_by(&self, teller: &Self, database: &str) -> Contents {
-        let connection = format!("host={} user=postgres dbname={database} password={}", self.host(), self.password);
+        let quoted = |text: &str| text.replace('\\', r"\\").replace('\'', r"\'");
+        let (host, name, password) = (self.host(), quoted(database), quoted(&self.password));
+        let connection = format!("host={host} user=postgres dbname='{name}' password='{password}'");
         let ended = teller.exec(&["pg_dump", "--schema-only", "-d", &connection], b"");
         assert!(ended.ok, "pg_dump of {database}: {}", ended.stderr);
         let schema = ended.text().lines().filter(|line| tells_of_the_schema(line)).collect::<Vec<_>>().join("\n");

@@ -16,7 +16,8 @@ fn a_deleted_backup_takes_its_data_along_only_where_it_says_so() {
     let mut goes = backup("goes", "shop");
     goes["spec"]["deletionPolicy"] = json!("Delete");
     scene.space.apply(&goes);
-    let goes = scene.backup("goes", "shop");
+    let is_complete = |b: &Value| condition(b, "Complete")["status"] == "True";
+    let goes = scene.space.wait("Backup", "goes", "is complete", seconds(90), is_complete);
     assert_eq!(scene.keys_of(&goes).len(), 2);
     let keys = scene.keys_of(&stays);
 

@@ -290,7 +290,8 @@ fn a_target_that_holds_data_fails_with_target_not_empty_and_is_not_touched() {
 #[test]
 fn a_restore_point_that_is_not_there_fails_with_no_matching_backup() {
     let (scene, _) = scene_with_a_backup("no-match");
-    let into = json!([{"source": "db", "postgres": {"database": "never"}}]);
+    let server = json!({"host": scene.postgres.host(), "database": "never", "credentialsSecret": {"name": "postgres"}});
+    let into = json!([{"source": "db", "postgres": server}]);
     let long_ago = json!("2020-01-01T00:00:00Z");
     let requests = [
         ("policy-at", json!({"policy": {"name": "shop", "at": long_ago}})),

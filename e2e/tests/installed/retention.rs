@@ -94,7 +94,7 @@ fn failed_backups_push_no_good_one_out() {
 fn a_schedule_keeps_running_within_its_retention_stops_when_suspended_and_goes_on_after() {
     let scene = Scene::new("suspend");
     let database = scene.postgres.seed(LITTLE);
-    scene.policy("shop", &database, &json!({"schedule": "@every 5s", "retention": {"keepLast": 2}}));
+    scene.policy("shop", &database, &json!({"schedule": "@every 10s", "retention": {"keepLast": 2}}));
     let scheduled = || {
         let mut names: Vec<String> = scene.space.list("Backup").iter().map(|b| name(b).to_owned()).collect();
         names.retain(|name| name.starts_with("shop-20"));
