@@ -215,13 +215,19 @@ impl SqlDumpReader {
         Ok(())
     }
 
-    fn end_command(&mut self) {
+    /// The tools write no other commands of psql's than these, which may run programs: any other is nobody's dump.
+    fn end_command(&mut self) -> Result<(), Failure> {
         let line = std::mem::take(&mut self.line);
-        if line.starts_with(b"restrict ") {
-            self.restriction = Restriction::Begun;
-        } else if line.starts_with(b"unrestrict ") {
-            self.restriction = Restriction::Ended;
-        }
+        let expected = match self.restriction {
+            Restriction::None if line.starts_with(b"restrict ") => Restriction::Begun,
+            // pg_dump ends it behind its end marker, pg_dumpall before.
+            Restriction::Begun if line.starts_with(b"unrestrict ") && self.kind == SqlDump::Cluster => {
+                Restriction::Ended
+            }
+            _ => return Err(self.broken("it holds a command for psql that the tools do not write")),
+        };
+        self.restriction = expected;
+        Ok(())
     }
 
     fn keep_line(&mut self, bytes: &[u8]) {
@@ -332,7 +338,7 @@ impl SqlDumpReader {
                 if self.state == State::Comment {
                     self.end_comment()?;
                 } else {
-                    self.end_command();
+                    self.end_command()?;
                 }
                 self.prev = b'\n';
                 self.state = State::Sql;

@@ -139,6 +139,21 @@ fn the_end_of_another_kind_of_dump_is_no_end() {
     assert!(read(SqlDump::Database, &[GLOBALS.as_bytes()]).is_err());
 }
 
+#[test]
+fn commands_for_psql_that_no_tool_writes_are_refused() {
+    for command in [
+        "\\! touch /tmp/x",
+        "\\copy a from program 'x'",
+        "SELECT 1 \\g |sh",
+        "\\unrestrict 963TDAx8bZt0",
+        "\\restrict again",
+    ] {
+        let text = DUMP.replacen("COPY public.orders", &format!("{command}\nCOPY public.orders"), 1);
+        let failure = read(SqlDump::Database, &[text.as_bytes()]).unwrap_err();
+        assert!(failure.message.contains("a command for psql"), "{command}: {failure}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
