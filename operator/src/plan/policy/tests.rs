@@ -123,6 +123,18 @@ fn without_its_store_a_slot_waits_for_as_long_as_its_deadline_lasts() {
 }
 
 #[test]
+fn a_cursor_of_a_wrong_clock_does_not_hold_slots_back() {
+    let mut policy = settled();
+    policy.status.as_mut().unwrap().last_scheduled_time = Some(Time(at(SLOT + 300_000_000)));
+    let corrected = plan_policy(&policy, &observed(vec![]), at(SLOT - 100));
+    assert!(corrected.actions.is_empty());
+    assert_eq!(corrected.status.last_scheduled_time, Some(Time(at(SLOT - 100))));
+    assert_eq!(corrected.status.next_scheduled_time, Some(Time(at(SLOT))));
+    policy.status = Some(corrected.status);
+    assert_eq!(created_backups(&plan_policy(&policy, &observed(vec![]), at(SLOT + 1))).len(), 1);
+}
+
+#[test]
 fn bad_input_is_a_condition() {
     let with = |change: fn(&mut BackupPolicy)| {
         let mut policy = settled();
