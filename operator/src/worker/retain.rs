@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use holdfast_crds::Reason;
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tracing::info;
 
 use super::delete::{delete_run, foreign};
 use super::writable;
 use crate::plan::retention::{self, Run};
+use crate::plan::schedule;
 use crate::store::catalogue::{self, Catalogue, CatalogueRun};
 use crate::store::client::Bucket;
 use crate::store::keys::{self, PolicyFolder};
@@ -17,8 +17,8 @@ use crate::task::{Failure, Outcome, Report, RetainReport, RetainTask};
 
 pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
     writable(&task.store)?;
-    let time_zone = TimeZone::get(&task.time_zone)
-        .map_err(|e| Failure::new(Reason::InvalidConfiguration, format!("timeZone {}: {e}", task.time_zone)))?;
+    let time_zone =
+        schedule::time_zone(&task.time_zone).map_err(|error| Failure::new(error.reason(), error.to_string()))?;
     let bucket = Bucket::open(&task.store).await?;
     let folder = PolicyFolder::new(&task.store.s3, &task.scope);
     let catalogue = catalogue::read(&bucket, &folder).await?;
