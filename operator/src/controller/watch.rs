@@ -159,7 +159,7 @@ async fn follow<K, V>(
 }
 
 /// Leaves out what nobody reads.
-fn slim<K: ResourceExt>(mut object: K) -> K {
+pub fn slim<K: ResourceExt>(mut object: K) -> K {
     object.meta_mut().managed_fields = None;
     if let Some(annotations) = &mut object.meta_mut().annotations {
         annotations.remove(LAST_APPLIED);
