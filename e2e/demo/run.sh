@@ -33,11 +33,13 @@ k() { kubectl --namespace shop "$@"; }
 # Asked of the server itself, over its own socket.
 sql() { k exec --stdin deployment/postgres -- psql --host /tmp --username postgres --no-psqlrc --quiet --set ON_ERROR_STOP=1 --tuples-only --no-align "$@"; }
 
-# Applies a file with the images of this run.
+# apply_to NAMESPACE FILE…: with the test images of this run.
 apply_to() {
-  local namespace=$1
+  local namespace=$1 file
   shift
-  cat "$@" | sed "s#localhost/holdfast-test/#$test_images/#" | kubectl --namespace "$namespace" apply --filename - >/dev/null
+  for file in "$@"; do
+    sed "s#localhost/holdfast-test/#$test_images/#" "$file" | kubectl --namespace "$namespace" apply --filename - >/dev/null
+  done
 }
 
 # make_namespace NAME: anew, and held to the strictest Pod security; one that is not the demo's is left alone.
@@ -109,16 +111,18 @@ key=$(k get backup before-upgrade --output 'jsonpath={.status.artifacts[0].key}'
 took
 
 chapter "The disaster: the whole database is dropped"
-show sql --dbname postgres --command 'DROP DATABASE shop WITH (FORCE)'
-if sql --dbname shop --command 'SELECT 1' >/dev/null 2>&1; then fail "the database is still there"; fi
-say "FATAL: database \"shop\" does not exist"
+say "\$ psql --dbname postgres --command 'DROP DATABASE shop WITH (FORCE)'"
+sql --dbname postgres --command 'DROP DATABASE shop WITH (FORCE)'
+say "\$ psql --dbname shop"
+if answer=$(sql --dbname shop --command 'SELECT 1' 2>&1); then fail "the database is still there"; fi
+say "$(head -n 1 <<<"$answer")"
 took
 
 chapter "The restore ($samples/restore-from-backup.yaml)"
 show kubectl apply -f "$samples/restore-from-backup.yaml"
 await_completed restorerequest/undo-upgrade 300
 after=$(sql --dbname shop <"$here/summary.sql")
-say "before: "
+say "before:"
 say "$before"
 say "after:"
 say "$after"
@@ -128,13 +132,11 @@ took
 
 chapter "The same without Holdfast: stock tools, straight from the bucket"
 sql --dbname postgres --command 'CREATE DATABASE shop_by_hand'
-by_hand="rclone cat s3:backups/$key | zstd -d | pg_restore --exit-on-error --dbname shop_by_hand"
-say "\$ $by_hand"
-# The password goes by way of the Pod's standard input: arguments of processes are there for all to see.
-k get secret postgres --output 'jsonpath={.data.password}' | base64 -d |
-  k exec --stdin tools -- bash -o pipefail -c "
-    export PGHOST=postgres PGUSER=postgres PGPASSWORD=\$(cat)
-    $by_hand"
+# pg_restore of the server's own major version: a newer one says things that an older server does not know.
+download="rclone cat s3:backups/$key | zstd -d"
+say "\$ $download | pg_restore --exit-on-error --dbname shop_by_hand"
+tools bash -o pipefail -c "$download" |
+  k exec --stdin deployment/postgres -- pg_restore --host /tmp --username postgres --exit-on-error --dbname shop_by_hand
 by_hand_summary=$(sql --dbname shop_by_hand <"$here/summary.sql")
 [[ $by_hand_summary == "$before" ]] || fail "what stock tools restored is not what was lost: $by_hand_summary"
 say "$by_hand_summary"
@@ -144,9 +146,9 @@ took
 chapter "What there is to look at"
 show kubectl --namespace shop get bstore,bpol,bk,rr
 say ""
-show kubectl --namespace shop get events --sort-by .lastTimestamp \
+show kubectl --namespace shop get events --sort-by .metadata.creationTimestamp \
   --output 'custom-columns=KIND:.involvedObject.kind,NAME:.involvedObject.name,TYPE:.type,REASON:.reason,MESSAGE:.message' \
-  --field-selector 'involvedObject.kind!=Pod,involvedObject.kind!=ReplicaSet,involvedObject.kind!=Deployment'
+  --field-selector 'involvedObject.kind!=Pod,involvedObject.kind!=ReplicaSet,involvedObject.kind!=Deployment,involvedObject.kind!=Job'
 say ""
 say "\$ rclone lsl s3:backups"
 tools rclone lsl s3:backups
