@@ -121,7 +121,12 @@ impl Writer {
             "status": status,
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.send(&step, api.patch_status(&name, &params, &Patch::Apply(&body))).await.map(drop)
+        match self.send(&step, api.patch_status(&name, &params, &Patch::Apply(&body))).await {
+            Ok(_) => Ok(()),
+            // It went meanwhile: there is nothing left to report on.
+            Err(Error::Api { source, .. }) if is_not_found(&source) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Publishes events about an object. One that cannot be published is logged.

@@ -70,6 +70,17 @@ pub async fn work(context: Arc<Context>) {
                 context.queue.done(request.clone(), Some(Instant::now() + AFTER_CHANGE));
                 false
             }
+            Ok(Ok(Err(Error::NamespaceTerminating { step }))) => {
+                tracing::debug!(
+                    kind = request.subject.as_str(),
+                    namespace = request.key.namespace,
+                    name = request.key.name,
+                    step,
+                    "the namespace is going away"
+                );
+                context.queue.done(request.clone(), None);
+                false
+            }
             Ok(Ok(Err(error))) => {
                 let delay = context.queue.failed(request.clone());
                 tracing::warn!(kind = request.subject.as_str(), namespace = request.key.namespace, name = request.key.name, %error, again_in = ?delay, "an attempt failed");

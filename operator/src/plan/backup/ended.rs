@@ -65,11 +65,24 @@ fn retain(
     }
     let (Some(policy), Some(store)) = (observed.policy.as_deref(), observed.store.as_deref()) else { return };
     let Some(retention) = policy.spec.retention.as_ref().filter(|_| now < expiry) else { return };
+    if observed.siblings.iter().any(|s| is_newer(s, backup)) {
+        // The rules are the policy's: applied after the newest run they are applied to all.
+        return;
+    }
     if usable(&policy.spec.store_ref.name, Some(store)).is_err() || observed.retaining || observed.holds.unknown {
         return plan.check_at(after(now, RETAIN_AGAIN_SECONDS));
     }
     let runs = runs(backup, observed);
     plan.actions.push(Action::CreateJob(Box::new(job::retain(install, backup, policy, store, retention, runs))));
+}
+
+/// Whether another run completed later.
+fn is_newer(other: &Backup, than: &Backup) -> bool {
+    let ended = |b: &Backup| {
+        let status = b.status.as_ref().filter(|s| s.phase == BackupPhase::Completed);
+        status.and_then(|s| s.completion_time.as_ref()).map(|t| (t.0, b.metadata.name.clone()))
+    };
+    ended(other) > ended(than)
 }
 
 /// The runs that the bucket must hold, and those that must not be touched.

@@ -262,7 +262,8 @@ fn retain_task(plan: &Plan<BackupStatus>) -> Option<crate::task::RetainTask> {
 
 #[test]
 fn retention_follows_a_completed_run_and_knows_what_must_be_there() {
-    let done = run("new", BackupPhase::Completed, "r3");
+    let mut done = run("new", BackupPhase::Completed, "r3");
+    done.status.as_mut().unwrap().completion_time = Some(Time(at(1101)));
     let mut elsewhere = run("elsewhere", BackupPhase::Completed, "r0");
     elsewhere.status.as_mut().unwrap().store = Some("other".into());
     let siblings = [
@@ -278,7 +279,7 @@ fn retention_follows_a_completed_run_and_knows_what_must_be_there() {
         holds: Holds { run_ids: vec!["r1".into()], unknown: false },
         ..observed()
     };
-    let task = retain_task(&plan_backup(&install(), &done, &observed, at(1101))).unwrap();
+    let task = retain_task(&plan_backup(&install(), &done, &observed, at(1102))).unwrap();
     assert_eq!(task.known.iter().map(|k| k.run_id.as_str()).collect::<Vec<_>>(), ["r3", "r1"]);
     assert_eq!(task.protected, ["r1", "r4"]);
     assert_eq!(task.grace_seconds, 14_400 + 86_400);
@@ -286,13 +287,18 @@ fn retention_follows_a_completed_run_and_knows_what_must_be_there() {
     let none =
         |observed: &ObservedBackup, now| retain_task(&plan_backup(&install(), &done, observed, at(now))).is_none();
     assert!(
-        none(&ObservedBackup { policy: Some(Arc::new(policy())), ..observed.clone() }, 1101),
+        none(&ObservedBackup { policy: Some(Arc::new(policy())), ..observed.clone() }, 1102),
         "no retention, no Job"
     );
-    assert!(none(&ObservedBackup { retaining: true, ..observed.clone() }, 1101), "one at a time");
+    assert!(none(&ObservedBackup { retaining: true, ..observed.clone() }, 1102), "one at a time");
     let unknown = Holds { run_ids: vec![], unknown: true };
-    assert!(none(&ObservedBackup { holds: unknown, ..observed.clone() }, 1101), "a restore may read any run");
-    assert!(none(&observed, 1100 + COMPLETED_JOB_SECONDS), "an old run starts nothing any more");
+    assert!(none(&ObservedBackup { holds: unknown, ..observed.clone() }, 1102), "a restore may read any run");
+    assert!(none(&observed, 1101 + COMPLETED_JOB_SECONDS), "an old run starts nothing any more");
+    let mut newest = run("newest", BackupPhase::Completed, "r5");
+    newest.status.as_mut().unwrap().completion_time = Some(Time(at(1102)));
+    let mut newer = observed.clone();
+    newer.siblings.push(Arc::new(newest));
+    assert!(none(&newer, 1103), "the newest run's retention is enough");
     let broken = run("broken", BackupPhase::Failed, "r2");
     assert!(
         retain_task(&plan_backup(&install(), &broken, &observed, at(1101))).is_none(),
