@@ -13,7 +13,7 @@
 //! let mut tool = Tool::spawn(&Command::new("pg_dump").args(["-Fc", "-Z0"]).env("PGPASSFILE", "/tmp/pgpass"))?;
 //! let stdout = tool.take_stdout();
 //! // … hand `stdout` on, read it to its end …
-//! let ended = tool.wait().await; // at once where it has ended before; dropping `tool` kills the whole group
+//! let ended = tool.wait().await; // at once where it has ended before; dropping `tool` ends the whole group
 //! if !ended.success() { eprintln!("pg_dump {}: {}", ended.how(), ended.stderr_tail); }
 //! # Ok(()) }
 //! ```
@@ -28,4 +28,4 @@ pub use pipe::{ToolInput, ToolOutput};
 pub use progress::{Moving, Progress};
 pub use run::{Output, run_to_end};
 pub use tail::escape;
-pub use tool::{Command, Ended, ProcessError, Tool};
+pub use tool::{Command, Ended, ProcessError, Tool, settled};

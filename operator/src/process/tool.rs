@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +19,9 @@ use tokio::sync::watch;
 use super::pipe::{EndedAt, ToolInput, ToolOutput};
 use super::tail::Tail;
 
+/// How long a dropped tool may take to end by itself: pg_dump and pg_restore cancel what they have under way at the server, which would
+/// go on there (and hold its locks) if they were just killed.
+const END_GRACE: Duration = Duration::from_secs(2);
 /// How long the end of standard error is waited for after the tool has ended (a grandchild may hold it open).
 const STDERR_GRACE: Duration = Duration::from_secs(2);
 
@@ -161,7 +165,19 @@ impl Ended {
     }
 }
 
-/// A running child process. Dropping it kills its whole process group; the operating system does so where we die ourselves.
+/// Children that have not been reaped yet.
+static LIVING: AtomicUsize = AtomicUsize::new(0);
+
+/// Waits until every dropped tool has ended, or for `limit`. A process that exits before takes its tools with it at once.
+pub async fn settled(limit: Duration) {
+    let start = Instant::now();
+    while LIVING.load(Ordering::Relaxed) > 0 && start.elapsed() < limit {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A running child process. Dropping it ends its whole process group: SIGTERM, and SIGKILL two seconds later. The operating system kills
+/// it where we die ourselves.
 #[derive(Debug)]
 pub struct Tool {
     name: String,
@@ -171,8 +187,9 @@ pub struct Tool {
     exited: watch::Receiver<Option<Exit>>,
     stderr: Arc<Mutex<Tail>>,
     stderr_open: watch::Receiver<bool>,
+    ended: EndedAt,
     // Its drop lets the waiting thread reap the child: until then the group's number stays ours and can be killed safely.
-    _unreaped: Sender<()>,
+    unreaped: Option<Sender<()>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -202,8 +219,17 @@ impl Tool {
         let (tail, stderr_open) = drain(stderr).map_err(refuse)?;
         watch_over(child, group, tell_exit, ended.clone(), release).map_err(refuse)?;
 
-        let mut tool =
-            Self { name, group, stdin: None, stdout: None, exited, stderr: tail, stderr_open, _unreaped: unreaped };
+        let mut tool = Self {
+            name,
+            group,
+            stdin: None,
+            stdout: None,
+            exited,
+            stderr: tail,
+            stderr_open,
+            ended: ended.clone(),
+            unreaped: Some(unreaped),
+        };
         tool.stdin = stdin.map(|fd| ToolInput::new(fd, ended.clone())).transpose().map_err(refuse)?;
         tool.stdout = stdout.map(|fd| ToolOutput::new(fd, ended)).transpose().map_err(refuse)?;
         Ok(tool)
@@ -240,8 +266,22 @@ impl Tool {
 
 impl Drop for Tool {
     fn drop(&mut self) {
-        // The child is not reaped before `_unreaped` is dropped, so the number cannot belong to anyone else by now.
-        let _ = killpg(self.group, Signal::SIGKILL);
+        // The child is not reaped before `unreaped` is dropped, so the number cannot belong to anyone else by now.
+        let (group, ended, unreaped) = (self.group, self.ended.clone(), self.unreaped.take());
+        if ended.get().is_none() && killpg(group, Signal::SIGTERM).is_ok() {
+            let kill = move || {
+                let told = Instant::now();
+                while ended.get().is_none() && told.elapsed() < END_GRACE {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                let _ = killpg(group, Signal::SIGKILL);
+                drop(unreaped);
+            };
+            if std::thread::Builder::new().name("process-end".into()).spawn(kill).is_ok() {
+                return;
+            }
+        }
+        let _ = killpg(group, Signal::SIGKILL);
     }
 }
 
@@ -301,8 +341,14 @@ fn watch_over(
         tell_exit.send_replace(Some(exit));
         let _ = release.recv();
         let _ = child.wait();
+        LIVING.fetch_sub(1, Ordering::Relaxed);
     };
-    std::thread::Builder::new().name("process-watch".into()).spawn(watch).map(|_| ())
+    LIVING.fetch_add(1, Ordering::Relaxed);
+    let watching = std::thread::Builder::new().name("process-watch".into()).spawn(watch).map(|_| ());
+    if watching.is_err() {
+        LIVING.fetch_sub(1, Ordering::Relaxed);
+    }
+    watching
 }
 
 type Drained = (Arc<Mutex<Tail>>, watch::Receiver<bool>);
@@ -414,6 +460,23 @@ mod tests {
         assert!(!is_gone(grandchild));
         drop(tool);
         until("the grandchild's end", || is_gone(grandchild));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_tool_may_end_by_itself_and_is_killed_if_it_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("cancelled");
+        let polite =
+            format!("trap 'echo x > {}; exit 0' TERM; echo; while :; do sleep 600 & wait $!; done", mark.display());
+        for (script, ends_itself) in [(polite.as_str(), true), ("trap '' TERM; echo; while :; do sleep 1; done", false)]
+        {
+            let mut tool = Tool::spawn(&shell(script)).unwrap();
+            tool.take_stdout().unwrap().read_exact(&mut [0]).unwrap();
+            let child = tool.group.as_raw();
+            drop(tool);
+            until("the child's end", || is_gone(child));
+            assert_eq!(std::fs::remove_file(&mark).is_ok(), ends_itself);
+        }
     }
 
     #[tokio::test]

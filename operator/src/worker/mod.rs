@@ -19,12 +19,14 @@ use holdfast_crds::Reason;
 use sha2::{Digest, Sha256};
 use tracing::{error, info, warn};
 
-use crate::process::Progress;
+use crate::process::{self, Progress};
 use crate::store::client::Bucket;
 use crate::task::{Failure, Outcome, POD_NAME_ENV, Report, StoreTask, TASK_ENV, TERMINATION_MESSAGE_PATH, Task};
 use pipeline::Ledger;
 use watch::Limits;
 
+/// How long tools may take to end, so that what they have under way at a server is cancelled there.
+const TOOLS_LIMIT: Duration = Duration::from_secs(4);
 /// How long an attempt may take to undo what it did, once it is told to end. Kubernetes waits 30 s before it kills.
 const UNDO_LIMIT: Duration = Duration::from_secs(20);
 
@@ -100,6 +102,7 @@ async fn perform(task: &Task) -> Report {
         }
     }
     if report.reason != Reason::Completed {
+        process::settled(TOOLS_LIMIT).await;
         undo(task, &attempt.ledger).await;
     }
     report

@@ -1,0 +1,490 @@
+//! Whole tasks, by the program as a Job runs it, against a real S3 server and a real PostgreSQL.
+
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/s3.rs"]
+mod s3;
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use holdfast::store::keys::PolicyFolder;
+use holdfast::store::manifest::{ArtifactEntry, FORMAT_VERSION, Manifest};
+use holdfast::task::{
+    BackupTask, DeleteTask, KnownRun, Outcome, ProbeTask, Report, RestoreTask, RetainReport, RetainTask, Scope, Select,
+    StoreTask, TASK_ENV, Task,
+};
+use holdfast_crds::{OnExisting, Reason, RetentionSpec, Source};
+use postgres::{Cluster, Secret};
+use proxy::{Fate, Proxy, with_body};
+use s3::{Server, TestBucket};
+
+/// A worker that runs, or has ended.
+struct Job {
+    child: std::process::Child,
+    folder: tempfile::TempDir,
+}
+
+impl Job {
+    fn start(task: &Task) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+            .args(["worker", task.subcommand(), "--report"])
+            .arg(folder.path().join("report"))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("TMPDIR", folder.path())
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env(TASK_ENV, serde_json::to_string(task).unwrap())
+            .env("HOLDFAST_POD_NAME", folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, folder }
+    }
+
+    /// Asks it to end, as the kubelet does.
+    fn terminate(&self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Its report, once it has ended with the exit code that goes with it and left nothing behind in its scratch folder.
+    async fn report(mut self) -> Report {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < Duration::from_mins(3), "it does not end: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let log = self.log();
+        let text = std::fs::read_to_string(self.folder.path().join("report")).unwrap_or_else(|e| panic!("{e}: {log}"));
+        let report = Report::from_termination_message(&text).unwrap();
+        assert_eq!(status.code(), report.reason.exit_code().map(i32::from), "{text} {log}");
+        let mut left: Vec<_> = std::fs::read_dir(self.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["log", "report"]);
+        for secret in [s3::SECRET, postgres::PASSWORD] {
+            assert!(!log.contains(secret) && !text.contains(secret), "{log}");
+        }
+        report
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn run(task: &Task) -> Report {
+    Job::start(task).report().await
+}
+
+fn scope() -> Scope {
+    Scope {
+        cluster_uid: "cluster".into(),
+        namespace: "shop".into(),
+        policy: "nightly".into(),
+        policy_uid: "uid".into(),
+    }
+}
+
+fn folder(store: &StoreTask) -> PolicyFolder {
+    PolicyFolder::new(&store.s3, &scope())
+}
+
+fn run_id(day: u32) -> String {
+    format!("202611{day:02}T020000Z-3f9a1c")
+}
+
+fn backup(store: StoreTask, cluster: &Cluster, secret: &Secret, database: &str) -> BackupTask {
+    BackupTask {
+        store,
+        scope: scope(),
+        backup: "nightly-20261121-020000".into(),
+        run_id: run_id(21),
+        slot: "2026-11-21T02:00:00Z".parse().unwrap(),
+        run_sources: vec!["db".into()],
+        source: Source {
+            name: "db".into(),
+            postgres: Some(holdfast_crds::PostgresSource { database: Some(database.into()), ..cluster.source() }),
+        },
+        mounts: secret.mounts.clone(),
+        level: 3,
+        timeout_seconds: 120,
+        idle_timeout_seconds: 60,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_tells_why_a_store_is_not_fit() {
+    let test = Server::shared().await.bucket().await;
+    let probe = |store| Task::Probe(ProbeTask { store });
+    assert_eq!(run(&probe(test.store())).await.reason, Reason::Completed);
+    assert_eq!(test.keys().await, Vec::<String>::new(), "the canary is gone");
+
+    let mut missing = test.store();
+    missing.s3.bucket = "there-is-none".into();
+    assert_eq!(run(&probe(missing.clone())).await.reason, Reason::BucketNotFound);
+    missing.read_only = true;
+    assert_eq!(run(&probe(missing)).await.reason, Reason::BucketNotFound);
+    test.write_credentials(s3::KEY_ID, "wrong");
+    assert_eq!(run(&probe(test.store())).await.reason, Reason::CredentialsRejected);
+    test.write_credentials(s3::KEY_ID, s3::SECRET);
+
+    let silent = Proxy::start(test.server.port(), |_, _| Fate::Answer("503 Service Unavailable", String::new()));
+    let report = run(&probe(test.store_at(silent.endpoint()))).await;
+    assert_eq!(report.reason, Reason::Unreachable);
+    assert!(report.message.contains("503"), "{}", report.message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_saved_and_comes_back_under_another_name() {
+    let (cluster, secret) = (Cluster::shared(), Secret::superuser());
+    let test = Server::shared().await.bucket().await;
+    cluster.create_database("saved");
+    cluster.sql("saved", "create table t (id int primary key, v text); insert into t select i, md5(i::text) from generate_series(1, 50000) i");
+    let task = backup(test.store(), &cluster, &secret, "saved");
+    let report = run(&Task::Backup(Box::new(task.clone()))).await;
+    assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+    let Some(Outcome::Backup(saved)) = &report.outcome else { panic!("{report:?}") };
+    assert_eq!(saved.items, 1);
+    let keys = test.keys().await;
+    let manifest = folder(&task.store).run(&task.run_id).source("db").manifest();
+    assert_eq!(keys, [manifest.clone(), saved.key.clone()]);
+    assert_eq!(test.get(&saved.key).await.len(), usize::try_from(saved.stored_bytes).unwrap());
+    let text = String::from_utf8(test.get(&manifest).await.to_vec()).unwrap();
+    assert!(!text.contains(s3::SECRET) && !text.contains("credentials"), "{text}");
+
+    // A second attempt, by another Pod, finds it done.
+    let again = run(&Task::Backup(Box::new(task.clone()))).await;
+    assert_eq!(again.outcome, report.outcome);
+    assert_eq!(test.keys().await, keys);
+
+    let restore = |select, on_existing, database: &str| {
+        Task::Restore(Box::new(RestoreTask {
+            store: test.store(),
+            scope: scope(),
+            request: "undo".into(),
+            request_uid: "uid".into(),
+            select,
+            sources: None,
+            targets: vec![cluster.target(&secret.mounts, Some(database))],
+            on_existing,
+            timeout_seconds: 120,
+            idle_timeout_seconds: 60,
+        }))
+    };
+    let report = run(&restore(Select::At(None), OnExisting::Fail, "back")).await;
+    assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+    assert_eq!(cluster.fingerprint("back"), cluster.fingerprint("saved"));
+    let Some(Outcome::Restore(restored)) = &report.outcome else { panic!("{report:?}") };
+    assert_eq!((restored.run_id.as_str(), restored.sources.len()), (task.run_id.as_str(), 1));
+
+    // Where the target holds data, or the backup is not whole, nothing of it is touched.
+    cluster.sql("back", "delete from t where id > 10");
+    let report = run(&restore(Select::At(None), OnExisting::Fail, "back")).await;
+    assert_eq!(report.reason, Reason::TargetNotEmpty, "{}", report.message);
+    let object = test.get(&saved.key).await;
+    let mut flipped = object.to_vec();
+    flipped[object.len() / 2] ^= 1;
+    for (damaged, reason) in [(flipped, Reason::ChecksumMismatch), (object[..100].to_vec(), Reason::ChecksumMismatch)] {
+        test.put(&saved.key, damaged).await;
+        let report = run(&restore(Select::RunId(task.run_id.clone()), OnExisting::Replace, "back")).await;
+        assert_eq!(report.reason, reason, "{}", report.message);
+        assert_eq!(cluster.sql("back", "select count(*) from t").trim(), "10");
+    }
+
+    let report =
+        run(&restore(Select::At(Some("2026-11-21T01:59:59Z".parse().unwrap())), OnExisting::Replace, "back")).await;
+    assert_eq!(report.reason, Reason::NoMatchingBackup);
+    assert!(report.message.contains(&task.run_id), "{}", report.message);
+    for database in ["saved", "back"] {
+        cluster.sql("postgres", &format!("drop database {database} with (force)"));
+    }
+}
+
+/// A database whose dump waits for a lock that the test holds until the returned session is dropped.
+fn locked(cluster: &Cluster, database: &str) -> std::process::Child {
+    cluster.create_database(database);
+    cluster.sql(database, "create table t (id int); insert into t values (1)");
+    let mut session = Command::new(format!("{}/psql", postgres::BIN))
+        .env("PGPASSWORD", postgres::PASSWORD)
+        .args(["-X", "-q", "-h", "127.0.0.1", "-p", &cluster.port.to_string(), "-U", "postgres", "-d", database])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lock = "begin; lock table t in access exclusive mode; select 1;\n";
+    std::io::Write::write_all(session.stdin.as_mut().unwrap(), lock.as_bytes()).unwrap();
+    postgres::until("the lock", || {
+        cluster
+            .sql(
+                database,
+                "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and relation = 't'::regclass",
+            )
+            .trim()
+            == "1"
+    });
+    session
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_that_waits_too_long_or_is_told_to_end_says_so_and_leaves_nothing() {
+    let (cluster, secret) = (Cluster::shared(), Secret::superuser());
+    let test = Server::shared().await.bucket().await;
+    let mut session = locked(&cluster, "locked");
+    let task = backup(test.store(), &cluster, &secret, "locked");
+    let stalled = BackupTask { idle_timeout_seconds: 2, ..task.clone() };
+    let late = BackupTask { timeout_seconds: 3, ..task.clone() };
+    for (task, reason) in [(stalled, Reason::Stalled), (late, Reason::DeadlineExceeded)] {
+        let report = run(&Task::Backup(Box::new(task))).await;
+        assert_eq!(report.reason, reason, "{}", report.message);
+    }
+    let job = Job::start(&Task::Backup(Box::new(task)));
+    postgres::until("the dump", || {
+        cluster.sql("locked", "select count(*) from pg_locks where not granted and relation = 't'::regclass").trim()
+            != "0"
+    });
+    let told = Instant::now();
+    job.terminate();
+    assert_eq!(job.report().await.reason, Reason::PodLost);
+    assert!(told.elapsed() < Duration::from_secs(20));
+    postgres::until("the end of every dump", || {
+        cluster.sql("locked", "select count(*) from pg_locks where not granted and relation = 't'::regclass").trim()
+            == "0"
+    });
+    assert_eq!((test.keys().await, test.open_uploads().await), (vec![], vec![]));
+    let _ = session.kill();
+    let _ = session.wait();
+    cluster.sql("postgres", "drop database locked with (force)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_whose_answer_is_lost_counts_and_one_that_cannot_be_written_leaves_nothing() {
+    let (cluster, secret) = (Cluster::shared(), Secret::superuser());
+    let test = Server::shared().await.bucket().await;
+    cluster.create_database("commit");
+    cluster.sql("commit", "create table t (id int)");
+    let is_commit = |line: &str| line.starts_with("PUT") && line.contains("manifest.json");
+
+    let refusing = Proxy::start(test.server.port(), move |line, _| match is_commit(line) {
+        true => Fate::Answer("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>".into()),
+        false => Fate::Pass,
+    });
+    let task = backup(test.store_at(refusing.endpoint()), &cluster, &secret, "commit");
+    let report = run(&Task::Backup(Box::new(task))).await;
+    assert_eq!(report.reason, Reason::StoreRefused, "{}", report.message);
+    assert_eq!((test.keys().await, test.open_uploads().await), (vec![], vec![]));
+
+    let losing = Proxy::start(test.server.port(), move |line, _| match is_commit(line) {
+        true => Fate::Alter(Box::new(|_| b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_vec())),
+        false => Fate::Pass,
+    });
+    let task = backup(test.store_at(losing.endpoint()), &cluster, &secret, "commit");
+    let report = run(&Task::Backup(Box::new(task))).await;
+    assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+    assert_eq!(test.keys().await.len(), 2);
+    cluster.sql("postgres", "drop database commit with (force)");
+}
+
+/// Puts a source of a run into the bucket, as a worker would have.
+async fn put_run(test: &TestBucket, scope: &Scope, run_id: &str, source: &str, run_sources: &[&str]) {
+    let folder = PolicyFolder::new(&test.store().s3, scope).run(run_id).source(source);
+    let key = folder.artifact("shop.pgdump", "abc123", 3);
+    test.put(&key, "content").await;
+    let slot = holdfast::store::keys::slot_of_run(run_id).unwrap();
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        run_id: run_id.into(),
+        cluster_uid: scope.cluster_uid.clone(),
+        namespace: scope.namespace.clone(),
+        policy: scope.policy.clone(),
+        policy_uid: scope.policy_uid.clone(),
+        source: source.into(),
+        engine: "postgres".into(),
+        run_sources: run_sources.iter().map(ToString::to_string).collect(),
+        slot,
+        start_time: slot,
+        end_time: slot,
+        artifacts: vec![ArtifactEntry {
+            key,
+            name: "shop.pgdump".into(),
+            format: "pgdump-custom".into(),
+            stored_bytes: 7,
+            compression: "zstd".into(),
+            ..ArtifactEntry::default()
+        }],
+        items: 1,
+        consistency: "snapshot".into(),
+        server_version: "15".into(),
+        tool_version: "pg_dump 15".into(),
+        holdfast_version: "0".into(),
+        unknown: std::collections::BTreeMap::new(),
+    };
+    test.put(&folder.manifest(), manifest.to_bytes().unwrap()).await;
+}
+
+fn retain(store: StoreTask) -> RetainTask {
+    RetainTask {
+        store,
+        scope: scope(),
+        retention: RetentionSpec { keep_last: Some(2), ..RetentionSpec::default() },
+        time_zone: "UTC".into(),
+        known: Vec::new(),
+        protected: Vec::new(),
+        limit: 100,
+        grace_seconds: 3600,
+    }
+}
+
+fn retained(report: &Report) -> &RetainReport {
+    match &report.outcome {
+        Some(Outcome::Retain(retained)) => retained,
+        _ => panic!("{report:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_deletes_what_is_due_and_nothing_beside_it() {
+    let test = Server::shared().await.bucket().await;
+    let neighbour = Scope { policy: "nightly2".into(), ..scope() };
+    let other_cluster = Scope { cluster_uid: "other".into(), ..scope() };
+    let earlier_policy = Scope { policy_uid: "before".into(), ..scope() };
+    for day in 1..=5 {
+        put_run(&test, &scope(), &run_id(day), "db", &["db"]).await;
+        put_run(&test, &neighbour, &run_id(day), "db", &["db"]).await;
+    }
+    put_run(&test, &other_cluster, "20261001T020000Z-000001", "db", &["db"]).await;
+    put_run(&test, &earlier_policy, "20261001T020000Z-000002", "db", &["db"]).await;
+    // Under way: data and no manifest; and strangers' objects in and beside the folder.
+    for decoy in [
+        format!("prod/shop/nightly/{}/db/shop-fffffff.pgdump.zst", run_id(1)),
+        "prod/shop/nightly/20261101T030000Z-aaaaaa/db/shop-abc123.pgdump.zst".into(),
+        "prod/shop/nightly/readme.txt".into(),
+        "prod/shop/nightly-manifest.json".into(),
+        "shop/nightly/20261101T020000Z-3f9a1c/db/manifest.json".into(),
+    ] {
+        test.put(&decoy, "decoy").await;
+    }
+    let before = test.keys().await;
+    let mut task = retain(test.store());
+    task.limit = 2;
+    task.protected = vec![run_id(2)];
+    let report = run(&Task::Retain(task.clone())).await;
+    assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+    assert_eq!(retained(&report).deleted, [run_id(1), run_id(3)], "the oldest first, the protected one not");
+    task.protected.clear();
+    let report = run(&Task::Retain(task.clone())).await;
+    assert_eq!((&retained(&report).deleted, retained(&report).kept), (&vec![run_id(2)], 2));
+
+    let gone: Vec<String> = (1..=3)
+        .flat_map(|day| {
+            let source = folder(&task.store).run(&run_id(day)).source("db");
+            [source.manifest(), source.artifact("shop.pgdump", "abc123", 3)]
+        })
+        .collect();
+    let expected: Vec<String> = before.into_iter().filter(|key| !gone.contains(key)).collect();
+    assert_eq!(test.keys().await, expected);
+
+    let report = run(&Task::Retain(task)).await;
+    assert_eq!(retained(&report).deleted, Vec::<String>::new(), "a second pass finds nothing");
+    assert_eq!(test.keys().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_doubt_nothing_is_deleted() {
+    let server = Server::shared().await;
+    let filled = || async {
+        let test = server.bucket().await;
+        for day in 1..=5 {
+            put_run(&test, &scope(), &run_id(day), "db", &["db"]).await;
+        }
+        test
+    };
+    let mut cases = Vec::new();
+
+    let test = filled().await;
+    test.put(&folder(&test.store()).run(&run_id(4)).source("db").manifest(), "{\"formatVersion\": 1").await;
+    cases.push(("a manifest that is cut", retain(test.store()), test, None));
+
+    let test = filled().await;
+    test.put(&folder(&test.store()).run(&run_id(9)).source("db").manifest(), "{\"formatVersion\": 9}").await;
+    cases.push(("a manifest of a later version", retain(test.store()), test, None));
+
+    let test = filled().await;
+    test.put(&folder(&test.store()).run(&run_id(5)).source("db").artifact("shop.pgdump", "abc123", 3), "cut").await;
+    cases.push(("the newest one is not whole", retain(test.store()), test, None));
+
+    // A listing that leaves out the newest run, which the cluster knows.
+    let test = filled().await;
+    let proxy = Proxy::start(test.server.port(), |line, _| match line.contains("list-type=2") {
+        true => Fate::Alter(Box::new(|answer| {
+            with_body(&answer, |xml| {
+                let kept: String = xml
+                    .split_inclusive("</Contents>")
+                    .filter(|entry| !entry.contains(&format!("{}/", run_id(5))) || !entry.contains("<Contents>"))
+                    .collect();
+                kept.replace("<KeyCount>10", "<KeyCount>8")
+            })
+        })),
+        false => Fate::Pass,
+    });
+    let mut task = retain(test.store_at(proxy.endpoint()));
+    task.known = vec![KnownRun { run_id: run_id(5), sources: vec!["db".into()] }];
+    cases.push(("a listing without a run that is known", task, test, Some(proxy)));
+
+    let test = filled().await;
+    let proxy = Proxy::start(test.server.port(), |line, _| match line.contains("list-type=2") {
+        true => Fate::Alter(Box::new(|answer| {
+            with_body(&answer, |xml| xml.replace("<IsTruncated>false", "<IsTruncated>true"))
+        })),
+        false => Fate::Pass,
+    });
+    cases.push(("a listing that is cut", retain(test.store_at(proxy.endpoint())), test, Some(proxy)));
+
+    for (what, task, test, _proxy) in cases {
+        let before = test.keys().await;
+        let report = run(&Task::Retain(task)).await;
+        assert_eq!(report.reason, Reason::ListIncomplete, "{what}: {}", report.message);
+        assert_eq!(test.keys().await, before, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_run_is_deleted_by_its_exact_keys_and_never_a_strangers() {
+    let test = Server::shared().await.bucket().await;
+    let stranger = Scope { cluster_uid: "other".into(), ..scope() };
+    for day in 1..=2 {
+        put_run(&test, &scope(), &run_id(day), "db", &["db", "files"]).await;
+        put_run(&test, &scope(), &run_id(day), "files", &["db", "files"]).await;
+    }
+    put_run(&test, &stranger, &run_id(3), "db", &["db"]).await;
+    let before = test.keys().await;
+    let delete = |day| Task::Delete(DeleteTask { store: test.store(), scope: scope(), run_id: run_id(day) });
+    for _ in 0..2 {
+        assert_eq!(run(&delete(1)).await.reason, Reason::Completed);
+        let rest: Vec<String> = before.iter().filter(|k| !k.contains(&run_id(1))).cloned().collect();
+        assert_eq!(test.keys().await, rest);
+    }
+    let rest = test.keys().await;
+    run(&delete(3)).await;
+    assert_eq!(test.keys().await, rest, "another cluster's");
+    let mut read_only = test.store();
+    read_only.read_only = true;
+    let task = DeleteTask { store: read_only, scope: scope(), run_id: run_id(2) };
+    assert_eq!(run(&Task::Delete(task)).await.reason, Reason::StoreReadOnly);
+    assert_eq!(test.keys().await, rest);
+}
