@@ -57,6 +57,7 @@ pub struct SqlDumpReader {
     escapes: bool,
     restriction: Restriction,
     complete: bool,
+    own_transactions: bool,
     trailer: Vec<u8>,
     offset: u64,
     rows: u64,
@@ -121,6 +122,7 @@ impl SqlDumpReader {
             escapes: false,
             restriction: Restriction::None,
             complete: false,
+            own_transactions: false,
             trailer: Vec::new(),
             offset: 0,
             rows: 0,
@@ -199,6 +201,8 @@ impl SqlDumpReader {
             self.state = State::CopyLine;
         } else if text.starts_with("SET standard_conforming_strings = ") {
             self.escapes = text.ends_with("off");
+        } else if text == "COMMIT" {
+            self.own_transactions = true;
         }
         self.recent = 0;
         Ok(())
@@ -439,7 +443,9 @@ impl Inspect for SqlDumpReader {
         if self.restriction == Restriction::Begun {
             return Err(self.broken("it is cut off: the restricted mode it began with has no end"));
         }
-        Ok(Inspection { items: std::mem::take(&mut self.items), properties: BTreeMap::new() })
+        // pg_dump does so for large objects: such a text cannot be put into one transaction from outside.
+        let properties = self.own_transactions.then(|| ("ownTransactions".to_owned(), "true".to_owned()));
+        Ok(Inspection { items: std::mem::take(&mut self.items), properties: BTreeMap::from_iter(properties) })
     }
 }
 

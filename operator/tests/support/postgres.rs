@@ -123,6 +123,17 @@ impl Cluster {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// Waits until the sessions of restores have taken everything that was sent and ask for more.
+    pub fn until_restores_wait(&self) {
+        let query = "SELECT count(*) > 0 AND bool_and(wait_event = 'ClientRead') FROM pg_stat_activity
+                      WHERE application_name = 'holdfast' AND query !~ 'pg_stat_activity'";
+        let mut quiet = 0;
+        until("the restore's taking of its input", || {
+            quiet = if self.sql("postgres", query) == "t" { quiet + 1 } else { 0 };
+            quiet > 5
+        });
+    }
+
     /// A source on this server.
     pub fn source(&self) -> PostgresSource {
         PostgresSource {
@@ -435,7 +446,7 @@ impl MemorySink {
 
     /// A source of what was stored.
     pub fn into_source(self) -> MemorySource {
-        MemorySource { stored: self.stored, spoil: None, fetched: 0 }
+        MemorySource { stored: self.stored, spoil: None, fetched: 0, before_end: None }
     }
 }
 
@@ -454,6 +465,8 @@ pub struct MemorySource {
     pub spoil: Option<Spoil>,
     /// How many artifacts have been asked for.
     pub fetched: usize,
+    /// Called before a spoiled stream ends: a test's chance to wait until all of it has been taken.
+    pub before_end: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl ArtifactSource for MemorySource {
@@ -467,7 +480,7 @@ impl ArtifactSource for MemorySource {
         let stored =
             self.stored.iter().find(|stored| stored.entry.key == artifact.key).expect("the artifact is stored");
         let bytes = stored.bytes.clone();
-        let spoil = self.spoil;
+        let (spoil, before_end) = (self.spoil, self.before_end.clone());
         let write = tokio::task::spawn_blocking(move || {
             let held = match spoil {
                 Some(Spoil::CutAt(at)) => bytes.len().saturating_sub(at),
@@ -479,6 +492,9 @@ impl ArtifactSource for MemorySource {
             for chunk in first.chunks(65_536) {
                 inspect.feed(chunk)?;
                 sink.write_all(chunk).map_err(failed)?;
+            }
+            if let (Some(_), Some(before_end)) = (spoil, before_end) {
+                before_end();
             }
             match spoil {
                 Some(Spoil::Checksum) => {

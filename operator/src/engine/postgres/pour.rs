@@ -114,9 +114,15 @@ impl Pour<'_> {
         inspect: Box<dyn Inspect>,
         source: &mut impl ArtifactSource,
     ) -> Result<(u64, Inspection), Failure> {
-        let (mut writer, input) = start(&self.pg_restore().arg("--file=-"))?;
+        // pg_restore writes BEGIN and COMMIT itself, the latter once it has read everything: around large objects it would else end a
+        // transaction of ours.
+        let mut command = self.pg_restore().arg("--file=-");
+        if self.one_transaction {
+            command = command.arg("--single-transaction");
+        }
+        let (mut writer, input) = start(&command)?;
         let output = writer.take_stdout();
-        let mut psql = Psql::start(self, true)?;
+        let mut psql = Psql::start(self, true, false)?;
         let text = psql.text();
         let copied = tokio::task::spawn_blocking(move || copy(output, text));
         let broke = Arc::new(AtomicBool::new(false));
@@ -145,7 +151,7 @@ impl Pour<'_> {
         inspect: Box<dyn Inspect>,
         source: &mut impl ArtifactSource,
     ) -> Result<(u64, Inspection), Failure> {
-        let mut psql = Psql::start(self, self.drop_unknown_setting)?;
+        let mut psql = Psql::start(self, self.drop_unknown_setting, self.one_transaction)?;
         let broke = Arc::new(AtomicBool::new(false));
         let input = Watched { inner: psql.text(), broke: broke.clone() };
         match source.fetch(entry, Box::new(input), inspect).await {
@@ -194,7 +200,7 @@ fn copy(output: Option<ToolOutput>, mut text: SqlText) -> io::Result<()> {
     }
 }
 
-/// psql, inside a transaction that is committed only at our word: the end of its input alone commits nothing.
+/// psql, where asked for inside a transaction that is committed only at our word: the end of its input alone commits nothing.
 struct Psql {
     tool: Tool,
     input: Arc<Mutex<SqlInput>>,
@@ -202,15 +208,15 @@ struct Psql {
 }
 
 impl Psql {
-    fn start(pour: &Pour<'_>, drop_unknown_setting: bool) -> Result<Self, Failure> {
+    fn start(pour: &Pour<'_>, drop_unknown_setting: bool, one_transaction: bool) -> Result<Self, Failure> {
         let command = pour.server.psql(pour.database, OPTIONS).arg("--output=/dev/null").with_stdin();
         let (tool, pipe) = start(&command)?;
         let mut input = SqlInput { pipe: Some(pipe), beginning: drop_unknown_setting.then(Vec::new) };
-        if pour.one_transaction {
+        if one_transaction {
             // The pipe is empty: this cannot block. Where it fails psql is gone and the next write says so.
             let _ = input.pass(b"BEGIN;\n");
         }
-        Ok(Self { tool, input: Arc::new(Mutex::new(input)), one_transaction: pour.one_transaction })
+        Ok(Self { tool, input: Arc::new(Mutex::new(input)), one_transaction })
     }
 
     fn text(&mut self) -> SqlText {

@@ -211,7 +211,7 @@ pub(super) async fn assess(
 /// Whether a database is restored in one transaction.
 pub(super) fn in_one_transaction(entry: &ArtifactEntry) -> bool {
     let entries = entry.properties.get("tocEntries").and_then(|count| count.parse::<u64>().ok());
-    entries.is_none_or(|count| count <= ENTRIES_IN_ONE_TRANSACTION)
+    entries.is_none_or(|count| count <= ENTRIES_IN_ONE_TRANSACTION) && !entry.properties.contains_key("ownTransactions")
 }
 
 /// What a database holds, in words; none: nothing.
@@ -398,5 +398,8 @@ mod tests {
         assert!(in_one_transaction(&entry(None)));
         assert!(in_one_transaction(&entry(Some("3000"))));
         assert!(!in_one_transaction(&entry(Some("3001"))));
+        let mut text = entry(None);
+        text.properties.insert("ownTransactions".into(), "true".into());
+        assert!(!in_one_transaction(&text));
     }
 }
