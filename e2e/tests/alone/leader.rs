@@ -29,7 +29,7 @@ fn a_leader_that_was_frozen_past_its_lease_is_replaced_and_does_nothing_twice_wh
     let database = scene.postgres.seed(LITTLE);
     scene.policy("shop", &database, &Value::Null);
     scene.backup("before", "shop");
-    scene.policy("often", &database, &json!({"schedule": "@every 5s"}));
+    scene.policy("often", &database, &json!({"schedule": "@every 10s"}));
     wait_for("a scheduled backup has begun", seconds(60), || {
         scheduled(&scene).first().map(|_| ()).ok_or_else(String::new)
     });
