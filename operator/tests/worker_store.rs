@@ -1,5 +1,9 @@
 //! The way into the bucket and back, against a real S3 server, also one that lies, stalls, loses answers or dies.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is all tests")]
+#![allow(clippy::items_after_statements, reason = "a stream that only one test needs stands in that test")]
+#![allow(clippy::match_bool, clippy::similar_names, reason = "what a proxy does with a request reads best as a table")]
+
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/s3.rs"]
@@ -53,7 +57,10 @@ impl Inspect for Watch {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
+        text
+    })
 }
 
 /// `size` bytes that compress to about half, the same ones each time.

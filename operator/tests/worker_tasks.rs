@@ -1,5 +1,9 @@
 //! Whole tasks, by the program as a Job runs it, against a real S3 server and a real PostgreSQL.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is all tests")]
+#![allow(clippy::items_after_statements, reason = "a stream that only one test needs stands in that test")]
+#![allow(clippy::match_bool, clippy::similar_names, reason = "what a proxy does with a request reads best as a table")]
+
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/proxy.rs"]

@@ -27,7 +27,7 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
     for (target, manifest) in &chosen {
         engine::check_target(target, manifest, task.on_existing, &attempt.scratch)
             .await
-            .map_err(|failure| of_source(&target.source, failure))?;
+            .map_err(|failure| of_source(&target.source, &failure))?;
     }
 
     let mut report = RestoreReport { run_id: run.run_id.clone(), sources: Vec::new() };
@@ -43,7 +43,7 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
                 message: restored.message,
             }),
             Err(failure) => {
-                let failure = of_source(&target.source, failure);
+                let failure = of_source(&target.source, &failure);
                 report.sources.push(RestoredSource {
                     source: target.source.clone(),
                     reason: failure.reason,
@@ -151,6 +151,6 @@ async fn confirm_artifacts(bucket: &Bucket, manifest: &Manifest) -> Result<(), F
     Ok(())
 }
 
-fn of_source(source: &str, failure: Failure) -> Failure {
+fn of_source(source: &str, failure: &Failure) -> Failure {
     Failure::new(failure.reason, format!("{source}: {}", failure.message))
 }

@@ -23,7 +23,7 @@ pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
     let folder = PolicyFolder::new(&task.store.s3, &task.scope);
     let catalogue = catalogue::read(&bucket, &folder).await?;
     if let Some(unread) = catalogue.in_doubt.first() {
-        return Err(doubt(format!("{unread}; and {} more like it", catalogue.in_doubt.len() - 1)));
+        return Err(doubt(&format!("{unread}; and {} more like it", catalogue.in_doubt.len() - 1)));
     }
     let gone = known_and_gone(task, &bucket, &folder, &catalogue).await?;
 
@@ -85,7 +85,7 @@ async fn known_and_gone(
         for source in lacking.clone() {
             let key = folder.run(&known.run_id).source(source).manifest();
             if bucket.head(&key).await?.is_some() {
-                return Err(doubt(format!("{key} is in the bucket and not in its listing")));
+                return Err(doubt(&format!("{key} is in the bucket and not in its listing")));
             }
         }
         match (listed, keys::slot_of_run(&known.run_id)) {
@@ -98,7 +98,7 @@ async fn known_and_gone(
                 stored: None::<Timestamp>,
             }),
             (Some(_), _) if lacking.count() > 0 => {
-                return Err(doubt(format!(
+                return Err(doubt(&format!(
                     "run {} was complete and lacks a manifest now: delete the Backup that names it, if that was meant",
                     known.run_id
                 )));
@@ -123,7 +123,7 @@ async fn confirm_newest(bucket: &Bucket, ours: &[&CatalogueRun], kept: &BTreeSet
             for artifact in &manifest.artifacts {
                 let size = bucket.head(&artifact.key).await?;
                 if size != Some(artifact.stored_bytes) {
-                    return Err(doubt(format!(
+                    return Err(doubt(&format!(
                         "{} of the newest complete backup should have {} bytes and {}",
                         artifact.key,
                         artifact.stored_bytes,
@@ -141,12 +141,12 @@ async fn confirm_partial(bucket: &Bucket, folder: &PolicyFolder, run: &Catalogue
     for source in run.run_sources.iter().filter(|s| !run.manifests.contains_key(*s)) {
         let key = folder.run(&run.run_id).source(source).manifest();
         if bucket.head(&key).await?.is_some() {
-            return Err(doubt(format!("{key} is in the bucket and not in its listing")));
+            return Err(doubt(&format!("{key} is in the bucket and not in its listing")));
         }
     }
     Ok(())
 }
 
-fn doubt(what: String) -> Failure {
+fn doubt(what: &str) -> Failure {
     Failure::new(Reason::ListIncomplete, format!("nothing was deleted, the bucket is in doubt: {what}"))
 }

@@ -10,7 +10,7 @@ use crate::process::Progress;
 use crate::task::{Failure, Task};
 
 /// How long a task without limits of its own (probe, retain, delete) may take.
-const HOUSEKEEPING_LIMIT: Duration = Duration::from_secs(15 * 60);
+const HOUSEKEEPING_LIMIT: Duration = Duration::from_mins(15);
 
 /// What a task may take.
 pub(super) struct Limits {

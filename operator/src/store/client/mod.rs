@@ -173,7 +173,7 @@ impl Bucket {
                 .checksum_crc32_c(&crc32c)
                 .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
                 .body(ByteStream::new(clock.watch(content.clone())));
-            moving(&clock, request.send()).await.map(drop)
+            moving(&clock, Box::pin(request.send())).await.map(drop)
         });
         result.await.map_err(|t| self.failure(&what, &t))
     }
@@ -237,7 +237,7 @@ impl Bucket {
                 .checksum_crc32_c(&crc32c)
                 .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
                 .body(ByteStream::new(clock.watch(content.clone())));
-            let reply = moving(&clock, request.send()).await?;
+            let reply = moving(&clock, Box::pin(request.send())).await?;
             match reply.e_tag {
                 Some(etag) => Ok(UploadedPart { number, etag, crc32c: crc32c.clone() }),
                 None => Err(Trouble::passing("the answer has no ETag".to_owned())),
