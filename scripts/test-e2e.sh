@@ -11,4 +11,5 @@ target=$(uname -m)-unknown-linux-gnu
 HOLDFAST_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/$target/release/holdfast")
 export HOLDFAST_BIN
 say "Tests on the cluster of $KUBECONFIG:"
-cargo test --package holdfast-e2e --locked
+# They mostly wait for the cluster, so more of them than there are cores run side by side.
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-8} cargo test --package holdfast-e2e --locked
