@@ -9,4 +9,4 @@ source "$here/progress.sh"
 
 "$here/build.sh" kind
 step "removing the kind cluster $kind_name" -- kind delete cluster --name "$kind_name"
-rm -f "$kind_kubeconfig"
+rm -rf "$kind_kubeconfig" "$cache/loaded-kind"

@@ -21,6 +21,8 @@ if grep -qxF "$kind_name" <<<"$names"; then
   # A cluster whose containers stopped (the engine was restarted) does not always come back whole.
   step "removing the kind cluster $kind_name, which does not answer" -- kind delete cluster --name "$kind_name"
 fi
+# What an earlier cluster had been given (see ../images/load.sh) this one has not.
+rm -rf "$cache/loaded-kind"
 step "creating the kind cluster $kind_name" -- \
   kind create cluster --name "$kind_name" --kubeconfig "$kind_kubeconfig" --wait 180s
 step "DNS is ready" -- kubectl --kubeconfig "$kind_kubeconfig" -n kube-system \
