@@ -70,11 +70,11 @@ fn cpu_seconds() -> Result<f64> {
     Ok(f64::from(ticks) / 100.0)
 }
 
-/// A stream without end that looks like rows of a table: 64 MiB, over and over, which is far more than zstd looks back.
+/// A stream without end that looks like rows of a table: 8 MiB, over and over, which is more than zstd looks back at the usual levels (2 MiB at 3).
 fn made_up() -> impl Read + Send {
     let mut random = fastrand::Rng::with_seed(7);
-    let mut rows = Vec::with_capacity(64 << 20);
-    while rows.len() < 64 << 20 {
+    let mut rows = Vec::with_capacity(8 << 20);
+    while rows.len() < 8 << 20 {
         let id = rows.len();
         let (amount, name) = (random.u32(..), random.u64(..));
         rows.extend_from_slice(
