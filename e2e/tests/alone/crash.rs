@@ -102,6 +102,7 @@ fn at_every_write(story: &Story) {
     assert!(wrong.is_empty(), "expected {expected:#?}\n{}\nwrites:\n{}", wrong.join("\n"), numbered.join("\n"));
     // A run makes a few writes more or less than another, by how what it watches arrives.
     let (struck, due) = (struck.into_inner(), faults.len());
+    println!("{} writes; killed {struck} times", writes.len());
     assert!(struck * 4 > due * 3, "only {struck} of {due} faults happened");
 }
 
