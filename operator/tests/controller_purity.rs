@@ -1,4 +1,5 @@
 //! `plan/` decides and does nothing else: its sources know no clock, no environment, no client, no chance. Reads source files.
+#![allow(clippy::unwrap_used, reason = "it is all tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
