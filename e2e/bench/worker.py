@@ -26,7 +26,7 @@ CREATE EXTENSION pgcrypto;
 CREATE TABLE notes AS
   SELECT i AS id, jsonb_build_object(
     'id', i, 'title', 'note ' || md5(i::text), 'tags', jsonb_build_array(md5((i % 97)::text), md5((i % 13)::text)),
-    'body', repeat(md5((i * 7)::text) || ' and then some words that repeat ', 4), 'score', (i * 7919) % 1000) AS body
+    'body', repeat(md5((i::bigint * 7)::text) || ' and then some words that repeat ', 4), 'score', (i::bigint * 7919) % 1000) AS body
   FROM generate_series(1, {notes}) AS i;
 ALTER TABLE notes ADD PRIMARY KEY (id);
 CREATE TABLE files AS
@@ -73,7 +73,7 @@ class Bench:
     def sql(self, statement, database="postgres"):
         return subprocess.run(
             [POSTGRES_BIN / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database],
-            input=statement, env=self.env, check=True, capture_output=True, text=True).stdout.strip()
+            input=statement, env=self.env, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
     def seed(self):
         scale = self.options.gigabytes / 1.3
