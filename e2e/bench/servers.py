@@ -95,6 +95,8 @@ def s3(folder, weed, rclone):
         weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={s3_port}",
         f"-s3.config={identities}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}",
         "-volume.max=0", "-master.volumeSizeLimitMB=1024",
+        # Their ports are the same for every server of a machine.
+        "-s3.port.iceberg=0", "-s3.port.lance=0",
     ]
     environment = {
         **os.environ,

@@ -15,6 +15,9 @@ const PIPE_BYTES: i32 = 1 << 20;
 const DRAIN: Duration = Duration::from_secs(30);
 /// How often a quiet pipe asks whether its tool has ended.
 const LOOK_MILLIS: u16 = 500;
+/// How long an empty or full pipe is left alone before we ask for it. Tools write and read a few KiB at once, and being woken for each of
+/// these costs more than moving them; a large pipe holds what a tool moves in this time.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// When the tool ended, once it has.
 pub(super) type EndedAt = Arc<OnceLock<Instant>>;
@@ -91,6 +94,7 @@ impl Pipe {
     }
 
     fn wait(&self, interest: PollFlags) -> io::Result<()> {
+        std::thread::sleep(GATHER);
         let fd: BorrowedFd<'_> = self.file.as_fd();
         let ready = poll(&mut [PollFd::new(fd, interest)], PollTimeout::from(LOOK_MILLIS));
         match ready {

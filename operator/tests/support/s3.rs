@@ -74,6 +74,9 @@ impl Server {
             "-ip.bind=127.0.0.1",
             "-s3",
             "-s3.autoCreateBucket=false",
+            // Their ports are the same for every server of a machine.
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
             "-volume.max=2000",
         ]);
         command.args(["-master.volumeSizeLimitMB=64", "-master.volumePreallocate=false"]);
