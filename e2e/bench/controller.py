@@ -62,8 +62,14 @@ class Api:
         if not hasattr(self.local, "connection"):
             self.local.connection = self.connect()
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": kind}
-        self.local.connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-        answer = self.local.connection.getresponse()
+        try:
+            self.local.connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            answer = self.local.connection.getresponse()
+        except http.client.RemoteDisconnected:
+            # The server closes connections that were idle for long.
+            self.local.connection = self.connect()
+            self.local.connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            answer = self.local.connection.getresponse()
         text = answer.read()
         if answer.status >= 300:
             raise SystemExit(f"{method} {path}: {answer.status} {text[:300]!r}")

@@ -102,6 +102,16 @@ impl Space {
         })
     }
 
+    /// Waits until a Pod is said to run, and gives it. What runs in it may be seen elsewhere before the kubelet says so.
+    #[track_caller]
+    pub fn wait_for_running_pod(&self, timeout: Duration) -> Value {
+        wait_for(&format!("a Pod runs in {}", self.name), timeout, || {
+            let pods = self.list("Pod");
+            let seen: Vec<String> = pods.iter().map(|pod| pod["status"]["phase"].to_string()).collect();
+            pods.into_iter().find(|pod| pod["status"]["phase"] == "Running").ok_or(format!("phases {seen:?}"))
+        })
+    }
+
     /// Waits until the object is gone.
     #[track_caller]
     pub fn wait_gone(&self, kind: &str, name: &str, timeout: Duration) {

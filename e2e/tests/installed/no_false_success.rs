@@ -213,9 +213,8 @@ fn a_pod_that_is_lost_during_the_run_is_replaced_and_the_backup_is_whole() {
     let gate = Gate::before_the_data(scene.postgres, &database);
     scene.space.apply(&backup("again", "shop"));
     gate.wait_for_a_dump();
-    let pods = scene.space.list("Pod");
-    let running = pods.iter().find(|pod| pod["status"]["phase"] == "Running").expect("the Pod of the run");
-    scene.space.force_delete_pod(name(running));
+    let running = scene.space.wait_for_running_pod(PROMISE);
+    scene.space.force_delete_pod(name(&running));
     gate.open();
     let again = scene.space.wait("Backup", "again", "has ended", PROMISE, has_ended);
     if phase(&again) == "Failed" {

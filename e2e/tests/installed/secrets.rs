@@ -30,10 +30,9 @@ fn no_secret_value_is_anywhere_but_in_its_secret() {
     let gate = Gate::before_the_data(&postgres, &database);
     scene.space.apply(&backup("held", "shop"));
     gate.wait_for_a_dump();
-    let pods = scene.space.list("Pod");
-    let worker = pods.iter().find(|pod| pod["status"]["phase"] == "Running").expect("the Pod of the run");
+    let worker = scene.space.wait_for_running_pod(PROMISE);
     let processes = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline";
-    let seen = try_kubectl(&["-n", scene.space.name(), "exec", name(worker), "--", "bash", "-c", processes], b"");
+    let seen = try_kubectl(&["-n", scene.space.name(), "exec", name(&worker), "--", "bash", "-c", processes], b"");
     assert!(
         seen.text().contains("HOLDFAST_TASK") && seen.text().contains("pg_dump"),
         "the worker was looked into: {seen:?}"
