@@ -28,7 +28,7 @@ use watch::Limits;
 /// How long tools may take to end, so that what they have under way at a server is cancelled there.
 const TOOLS_LIMIT: Duration = Duration::from_secs(4);
 /// How long an attempt may take to undo what it did, once it is told to end. Kubernetes waits 30 s before it kills.
-const UNDO_LIMIT: Duration = Duration::from_secs(20);
+const UNDO_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a worker is called. What it is to do stands in the environment variable `HOLDFAST_TASK`.
 #[derive(Clone, Debug, clap::Args)]

@@ -28,8 +28,9 @@ use crate::task::{Failure, StoreTask};
 use body::Clock;
 use trouble::{Kind, Trouble};
 
-/// How long a request is tried again after its first failure.
-const PATIENCE: Duration = Duration::from_secs(50);
+/// How long a request is tried again after its first failure. A Job has three attempts with pauses between them, and a store that is
+/// gone is to be told within two minutes all in all.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a request or an answer may stand still.
 const STALL: Duration = Duration::from_secs(20);
 /// How long a store may take to put the parts of a large object together.
