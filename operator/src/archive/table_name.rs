@@ -52,22 +52,26 @@ pub fn quote_literal(text: &str) -> String {
     if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
+/// The rest of a quoted identifier, from behind its first quote: its name, and what follows its last quote. A doubled quote is one.
+pub fn quoted_rest(text: &str) -> Option<(String, &str)> {
+    let (mut name, mut rest) = (String::new(), text);
+    loop {
+        let end = rest.find('"')?;
+        name.push_str(&rest[..end]);
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('"') {
+            Some(more) => {
+                name.push('"');
+                rest = more;
+            }
+            None => return Some((name, rest)),
+        }
+    }
+}
+
 fn parse_identifier(text: &str) -> Option<(String, &str)> {
     if let Some(rest) = text.strip_prefix('"') {
-        let mut name = String::new();
-        let mut rest = rest;
-        loop {
-            let end = rest.find('"')?;
-            name.push_str(&rest[..end]);
-            rest = &rest[end + 1..];
-            match rest.strip_prefix('"') {
-                Some(more) => {
-                    name.push('"');
-                    rest = more;
-                }
-                None => return Some((name, rest)),
-            }
-        }
+        return quoted_rest(rest);
     }
     let end =
         text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$' || !c.is_ascii())).unwrap_or(text.len());

@@ -140,20 +140,7 @@ fn identifier(text: &str) -> Option<(String, &str)> {
         let end = text.find(|c: char| c.is_whitespace() || c == ';').unwrap_or(text.len());
         return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));
     };
-    let mut name = String::new();
-    let mut rest = quoted;
-    loop {
-        let end = rest.find('"')?;
-        name.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('"') {
-            Some(more) => {
-                name.push('"');
-                rest = more;
-            }
-            None => return Some((name, rest)),
-        }
-    }
+    crate::archive::table_name::quoted_rest(quoted)
 }
 
 /// Splits text at the semicolons outside of strings, names and comments; `\` commands and comments fall away.
