@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BackupPhase, PostgresInto, Reason};
+use crate::{BackupPhase, ConfigInto, MongodbInto, PostgresInto, Reason, RedisInto, VolumeInto};
 
 /// Bring one restore point back, once.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -131,10 +131,11 @@ pub struct RestoreFromStore {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
-    "has(self.postgres) && !has(self.config) && !has(self.mongodb) && !has(self.redis) && !has(self.volume)"
-).message(
-    "needs exactly one engine, that of the source, and this version of Holdfast knows postgres: write postgres: {database: …}"
-))]
+    "(has(self.postgres) ? 1 : 0) + (has(self.mongodb) ? 1 : 0) + (has(self.redis) ? 1 : 0) + (has(self.volume) ? 1 : 0) + (has(self.config) ? 1 : 0) == 1"
+).message("needs exactly one engine, that of the source: write for example postgres: {database: …}"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.mongodb) && !has(self.redis) && !has(self.volume) && !has(self.config)"
+).message("this version of Holdfast does not know this engine"))]
 pub struct RestoreInto {
     /// Name of the source.
     #[schemars(length(min = 1, max = 40))]
@@ -142,6 +143,18 @@ pub struct RestoreInto {
     /// Into this Postgres server or database; what is left out is as in the policy's source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresInto>,
+    /// Into this MongoDB deployment or database; what is left out is as in the policy's source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mongodb: Option<MongodbInto>,
+    /// Into this Redis server or database; what is left out is as in the policy's source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisInto>,
+    /// Into this claim; what is left out is as in the policy's source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeInto>,
+    /// As files into this claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigInto>,
 }
 
 /// What to do with a target that holds data already.

@@ -23,7 +23,7 @@ struct Saved {
 
 async fn save(source: PostgresSource) -> Saved {
     let secret = Secret::superuser();
-    let source = Source { name: "db".into(), postgres: Some(source) };
+    let source = Source { name: "db".into(), postgres: Some(source), ..Source::default() };
     let mut sink = MemorySink::default();
     let dumped = dump(&source, &secret.mounts, &secret.scratch(), &mut sink).await.unwrap();
     Saved { manifest: sink.manifest(&dumped.tool_version, &dumped.server_version), source: sink.into_source() }

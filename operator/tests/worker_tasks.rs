@@ -124,6 +124,7 @@ fn backup(store: StoreTask, cluster: &Cluster, secret: &Secret, database: &str) 
         source: Source {
             name: "db".into(),
             postgres: Some(holdfast_crds::PostgresSource { database: Some(database.into()), ..cluster.source() }),
+            ..Source::default()
         },
         mounts: secret.mounts.clone(),
         level: 3,

@@ -114,10 +114,9 @@ pub async fn dump(
 ) -> Result<Dumped, Failure> {
     match source.engine() {
         Some(Engine::Postgres(postgres)) => postgres::dump(postgres, mounts, scratch, sink).await,
-        None => Err(Failure::new(
-            Reason::InvalidConfiguration,
-            format!("source {}: names no engine this version knows", source.name),
-        )),
+        Some(Engine::Mongodb(_) | Engine::Redis(_) | Engine::Volume(_) | Engine::Config(_)) | None => {
+            Err(unknown(&source.name))
+        }
     }
 }
 
@@ -135,6 +134,7 @@ pub async fn check_target(
         Target::Postgres(server) => {
             postgres::check_target(server, &target.mounts, manifest, on_existing, scratch).await
         }
+        Target::Mongodb(_) | Target::Redis(_) | Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
     }
 }
 
@@ -153,5 +153,10 @@ pub async fn restore(
         Target::Postgres(server) => {
             postgres::restore(server, &target.mounts, manifest, on_existing, scratch, source).await
         }
+        Target::Mongodb(_) | Target::Redis(_) | Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
     }
+}
+
+fn unknown(source: &str) -> Failure {
+    Failure::new(Reason::InvalidConfiguration, format!("source {source}: names no engine this version knows"))
 }

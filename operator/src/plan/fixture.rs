@@ -83,6 +83,7 @@ pub(crate) fn source(name: &str) -> Source {
             },
             ..PostgresSource::default()
         }),
+        ..Source::default()
     }
 }
 

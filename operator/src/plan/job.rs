@@ -3,22 +3,20 @@
 //! Pods pass Pod Security `restricted`: no root, no privilege, nothing writable but a small scratch in memory, no API token. Secrets and
 //! certificates are files that the kubelet mounts; the task names the folders, never what is in them.
 
+mod mount;
 mod template;
 
 use std::path::PathBuf;
 
-use holdfast_crds::{
-    Backup, BackupPolicy, BackupStore, ConfigMapKey, JobTemplate, PasswordSecret, RestoreRequest, RetentionSpec, Source,
-};
+use holdfast_crds::{Backup, BackupPolicy, BackupStore, JobTemplate, RestoreRequest, RetentionSpec, Source};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
 use super::names::{BACKUP_LABEL, POLICY_LABEL, RESTORE_LABEL, SOURCE_LABEL, STORE_LABEL, job_name};
-use crate::task::{
-    BackupTask, DeleteTask, KnownRun, Mounts, ProbeTask, RestoreTask, RetainTask, Scope, StoreTask, Task,
-};
+use crate::task::{BackupTask, DeleteTask, KnownRun, ProbeTask, RestoreTask, RetainTask, Scope, StoreTask, Task};
+pub use mount::{Credentials, Data, SourceMount};
 pub use template::never_run;
 use template::{Purpose, build};
 
@@ -93,11 +91,7 @@ pub fn backup_name(backup: &Backup, source: &str) -> String {
 
 /// The Job that saves one source of a run.
 pub fn backup(install: &Install, run: Run<'_>, source: &Source) -> Job {
-    let mount = source.postgres.as_ref().map(|p| SourceMount {
-        source: source.name.clone(),
-        credentials: p.credentials_secret.clone(),
-        ca: p.tls.ca_bundle.clone(),
-    });
+    let mount = SourceMount::of(source);
     let spec = &run.policy.spec;
     let task = BackupTask {
         store: store_task(run.store),
@@ -107,7 +101,7 @@ pub fn backup(install: &Install, run: Run<'_>, source: &Source) -> Job {
         slot: run.slot,
         run_sources: run.sources.to_vec(),
         source: source.clone(),
-        mounts: mount.as_ref().map(SourceMount::paths).unwrap_or_default(),
+        mounts: mount.paths(),
         level: spec.compression.level,
         timeout_seconds: spec.timeout_seconds,
         idle_timeout_seconds: spec.idle_timeout_seconds,
@@ -125,7 +119,7 @@ pub fn backup(install: &Install, run: Run<'_>, source: &Source) -> Job {
             ],
             task: Task::Backup(Box::new(task)),
             store: run.store,
-            mounts: mount.into_iter().collect(),
+            mounts: vec![mount],
             template: spec.job_template.as_ref(),
             retries: 2,
             deadline: spec.timeout_seconds.saturating_add(DEADLINE_MARGIN_SECONDS),
@@ -250,28 +244,6 @@ pub fn restore(
             deadline: request.spec.timeout_seconds.saturating_add(DEADLINE_MARGIN_SECONDS),
         },
     )
-}
-
-/// What a source or a target needs mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceMount {
-    /// Name of the source.
-    pub source: String,
-    /// Its user's name and password.
-    pub credentials: PasswordSecret,
-    /// Certificates to trust.
-    pub ca: Option<ConfigMapKey>,
-}
-
-impl SourceMount {
-    /// Where the worker finds it.
-    pub fn paths(&self) -> Mounts {
-        let folder = format!("/holdfast/sources/{}", self.source);
-        Mounts {
-            credentials: Some(PathBuf::from(format!("{folder}/credentials"))),
-            ca: self.ca.as_ref().map(|_| PathBuf::from(format!("{folder}/ca/{CA_FILE}"))),
-        }
-    }
 }
 
 /// A store as a worker sees it.

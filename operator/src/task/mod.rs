@@ -93,12 +93,18 @@ pub struct Scope {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mounts {
-    /// Folder with the files `username` and `password`.
+    /// Folder with the file `password` and, where the source has a user's name, `username`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<PathBuf>,
+    /// File with the connection string.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<PathBuf>,
     /// File with the certificates (PEM) to trust.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+    /// Folder with the files to save or to write: a claim's root, or `configmaps/<name>/<key>` and `secrets/<name>/<key>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
 }
 
 /// Prove a store.
@@ -243,6 +249,14 @@ pub struct RestoreTarget {
 pub enum Target {
     /// A Postgres server.
     Postgres(PostgresTarget),
+    /// A MongoDB deployment.
+    Mongodb(MongodbTarget),
+    /// A Redis server.
+    Redis(RedisTarget),
+    /// A claim.
+    Volume(VolumeTarget),
+    /// A claim that configuration is written into, as files.
+    Config(ConfigTarget),
 }
 
 /// A Postgres server to restore into.
@@ -259,4 +273,63 @@ pub struct PostgresTarget {
     /// Encryption of the connection.
     #[serde(default)]
     pub tls: TlsSpec,
+}
+
+/// A MongoDB deployment to restore into. Where the mounts hold a connection string, that says host and port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MongodbTarget {
+    /// Host name or address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+    /// Database, where it is not the one that was saved. Only for a source with a single database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// Patterns of collections to restore; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include_collections: Vec<String>,
+    /// Patterns of collections to leave out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_collections: Vec<String>,
+    /// Encryption of the connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+}
+
+/// A Redis server to restore into.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RedisTarget {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: i32,
+    /// Number of the database, where it is not the one that was saved. Only for a source with keys in a single database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<i32>,
+    /// Encryption of the connection.
+    #[serde(default)]
+    pub tls: TlsSpec,
+}
+
+/// A claim to restore into.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeTarget {
+    /// Name of the claim, for messages.
+    pub claim_name: String,
+    /// Only these paths; empty: everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+}
+
+/// A claim to write configuration into.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigTarget {
+    /// Name of the claim, for messages.
+    pub claim_name: String,
 }

@@ -324,7 +324,7 @@ impl Secret {
         fs::create_dir(&credentials).unwrap();
         fs::write(credentials.join("username"), format!("{user}\n")).unwrap();
         fs::write(credentials.join("password"), format!("{password}\n")).unwrap();
-        Self { folder, mounts: Mounts { credentials: Some(credentials), ca: None } }
+        Self { folder, mounts: Mounts { credentials: Some(credentials), ..Mounts::default() } }
     }
 
     /// Where the engine may write password files.

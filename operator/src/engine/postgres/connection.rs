@@ -195,7 +195,7 @@ mod tests {
     fn mounts(folder: &Path, username: &str, password: &str) -> Mounts {
         fs::write(folder.join("username"), username).unwrap();
         fs::write(folder.join("password"), password).unwrap();
-        Mounts { credentials: Some(folder.to_owned()), ca: None }
+        Mounts { credentials: Some(folder.to_owned()), ..Mounts::default() }
     }
 
     fn prepare(username: &str, password: &str) -> Result<(Login, tempfile::TempDir), Failure> {
@@ -238,7 +238,7 @@ mod tests {
     fn a_missing_key_names_its_file() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("username"), "app").unwrap();
-        let mounts = Mounts { credentials: Some(folder.path().to_owned()), ca: None };
+        let mounts = Mounts { credentials: Some(folder.path().to_owned()), ..Mounts::default() };
         let failure = Login::prepare("db", 5432, &TlsSpec::default(), &mounts, folder.path()).unwrap_err();
         assert!(failure.message.contains("password"), "{failure}");
     }

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_crds::{BackupStore, ConfigMapKey, JobTemplate, Reason};
+use holdfast_crds::{BackupStore, JobTemplate, Reason};
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
     PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, KeyToPath,
-    LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, ProjectedVolumeSource,
-    ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext, Volume, VolumeMount, VolumeProjection,
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector,
+    PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecurityContext, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::{CA_FILE, Install, STORE_CA, STORE_CREDENTIALS, SourceMount};
+use super::mount::{SourceMount, ca_volume, keys_of_secret, secret_volume};
+use super::{Install, STORE_CA, STORE_CREDENTIALS};
 use crate::plan::names::{APP_LABEL, MANAGED_BY, MANAGED_BY_LABEL, TASK_LABEL, WORKER_APP, job_name, label_value};
 use crate::task::{POD_NAME_ENV, TASK_ENV, Task};
 
@@ -164,58 +165,9 @@ fn volumes(purpose: &Purpose<'_>) -> Vec<(Volume, VolumeMount)> {
         volumes.push(ca_volume("store-ca".to_owned(), ca, STORE_CA.to_owned()));
     }
     for (index, mount) in purpose.mounts.iter().enumerate() {
-        let folder = format!("/holdfast/sources/{}", mount.source);
-        let secret = &mount.credentials;
-        let keys = [(secret.username_key.as_str(), "username"), (secret.password_key.as_str(), "password")];
-        volumes.push(secret_volume(
-            format!("source-{index}-credentials"),
-            vec![keys_of_secret(&secret.name, &keys, false)],
-            format!("{folder}/credentials"),
-        ));
-        if let Some(ca) = &mount.ca {
-            volumes.push(ca_volume(format!("source-{index}-ca"), ca, format!("{folder}/ca")));
-        }
+        volumes.extend(mount.volumes(index));
     }
     volumes
-}
-
-fn keys_of_secret(secret: &str, keys: &[(&str, &str)], optional: bool) -> VolumeProjection {
-    let items =
-        keys.iter().map(|(key, path)| KeyToPath { key: (*key).to_owned(), path: (*path).to_owned(), mode: None });
-    VolumeProjection {
-        secret: Some(SecretProjection {
-            name: secret.to_owned(),
-            items: Some(items.collect()),
-            optional: optional.then_some(true),
-        }),
-        ..VolumeProjection::default()
-    }
-}
-
-fn secret_volume(name: String, sources: Vec<VolumeProjection>, path: String) -> (Volume, VolumeMount) {
-    let volume = Volume {
-        name: name.clone(),
-        projected: Some(ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources) }),
-        ..Volume::default()
-    };
-    (volume, read_only(name, path))
-}
-
-fn ca_volume(name: String, ca: &ConfigMapKey, path: String) -> (Volume, VolumeMount) {
-    let volume = Volume {
-        name: name.clone(),
-        config_map: Some(ConfigMapVolumeSource {
-            name: ca.config_map.clone(),
-            items: Some(vec![KeyToPath { key: ca.key.clone(), path: CA_FILE.to_owned(), mode: None }]),
-            ..ConfigMapVolumeSource::default()
-        }),
-        ..Volume::default()
-    };
-    (volume, read_only(name, path))
-}
-
-fn read_only(name: String, mount_path: String) -> VolumeMount {
-    VolumeMount { name, mount_path, read_only: Some(true), ..VolumeMount::default() }
 }
 
 fn pod_failure_policy() -> PodFailurePolicy {

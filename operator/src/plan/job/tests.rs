@@ -1,6 +1,8 @@
 //! Every Job that can be built, as YAML. Pure.
 
-use holdfast_crds::{BackupStore, OnExisting, RestoreFrom, RestoreRequest, RestoreRequestSpec, TlsMode, TlsSpec};
+use holdfast_crds::{
+    BackupStore, ConfigMapKey, OnExisting, RestoreFrom, RestoreRequest, RestoreRequestSpec, TlsMode, TlsSpec,
+};
 use k8s_openapi::api::core::v1::Toleration;
 
 use super::*;
@@ -66,8 +68,7 @@ fn of_restore() -> Job {
         },
         status: None,
     };
-    let mount =
-        SourceMount { source: "db".into(), credentials: source("db").postgres.unwrap().credentials_secret, ca: None };
+    let mount = SourceMount::of(&source("db"));
     let server = PostgresTarget { host: "db.shop.svc".into(), port: 5432, database: None, tls: TlsSpec::default() };
     let task = RestoreTask {
         store: store_task(&ready_store()),

@@ -74,7 +74,7 @@ fn into(host: Option<&str>, secret: Option<&str>, database: Option<&str>) -> Vec
         database: database.map(str::to_owned),
         ..PostgresInto::default()
     };
-    vec![RestoreInto { source: "db".into(), postgres: Some(postgres) }]
+    vec![RestoreInto { source: "db".into(), postgres: Some(postgres), ..RestoreInto::default() }]
 }
 
 fn complete_of(plan: &Plan<RestoreRequestStatus>) -> (String, String) {
@@ -183,7 +183,7 @@ fn a_target_is_the_policys_overlaid_by_into() {
     let mut overlaid = running(from_backup("one"));
     overlaid.spec.into = into(None, None, Some("shop_copy"));
     let task = created(&plan_restore(&install(), &overlaid, &observed(), at(5002))).unwrap();
-    let Server::Postgres(server) = &task.targets[0].server;
+    let Server::Postgres(server) = &task.targets[0].server else { panic!("{:?}", task.targets) };
     assert_eq!(
         (server.host.as_str(), server.port, server.database.as_deref()),
         ("db.shop.svc", 5432, Some("shop_copy"))
@@ -193,7 +193,7 @@ fn a_target_is_the_policys_overlaid_by_into() {
     let mut full = running(from_backup("one"));
     full.spec.into = into(Some("new.shop.svc"), Some("new"), None);
     let task = created(&plan_restore(&install(), &full, &orphaned, at(5002))).unwrap();
-    let Server::Postgres(server) = &task.targets[0].server;
+    let Server::Postgres(server) = &task.targets[0].server else { panic!("{:?}", task.targets) };
     assert_eq!((server.host.as_str(), server.database.as_deref()), ("new.shop.svc", None));
 
     let mut straight = request(from_store());

@@ -1,53 +1,10 @@
-//! Sources: what a policy saves, one variant an engine. Pure data.
+//! PostgreSQL as a source and as a target. Pure data.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ConfigMapKey;
-
-/// One thing to save. It has a name, unique in its policy, and exactly one engine.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(
-    "has(self.postgres) && !has(self.config) && !has(self.mongodb) && !has(self.redis) && !has(self.volume)"
-).message(
-    "a source needs exactly one engine, and this version of Holdfast knows postgres: write postgres: {host: …, database: …, credentialsSecret: {name: …}}"
-))]
-pub struct Source {
-    /// Name of the source: a folder in the bucket, and what `sources` and `into` of other objects refer to. It should never change.
-    #[schemars(length(min = 1, max = 40))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')").message(
-        "must be lower-case letters, digits and hyphens, such as db"
-    ))]
-    pub name: String,
-    /// A PostgreSQL server, dumped with pg_dump.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub postgres: Option<PostgresSource>,
-}
-
-/// The engine of a source, as one value to match on.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Engine<'a> {
-    /// PostgreSQL, by pg_dump and pg_restore.
-    Postgres(&'a PostgresSource),
-}
-
-impl Engine<'_> {
-    /// The engine's name as manifests, metrics and messages write it.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Postgres(_) => "postgres",
-        }
-    }
-}
-
-impl Source {
-    /// The engine, or none where the object came past admission without one.
-    pub fn engine(&self) -> Option<Engine<'_>> {
-        self.postgres.as_ref().map(Engine::Postgres)
-    }
-}
+use super::{PasswordSecret, TlsSpec};
 
 /// A PostgreSQL server and which of its databases to save.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,23 +95,6 @@ pub struct PostgresInto {
     pub tls: Option<TlsSpec>,
 }
 
-/// A Secret with a user's name and password.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PasswordSecret {
-    /// Name of the Secret, in the same namespace.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// Key that holds the user's name.
-    #[serde(default = "default_username_key")]
-    #[schemars(length(min = 1, max = 253))]
-    pub username_key: String,
-    /// Key that holds the password.
-    #[serde(default = "default_password_key")]
-    #[schemars(length(min = 1, max = 253))]
-    pub password_key: String,
-}
-
 /// Format of a Postgres artifact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PostgresFormat {
@@ -165,42 +105,6 @@ pub enum PostgresFormat {
     Plain,
 }
 
-/// Encryption of a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TlsSpec {
-    /// How much the connection is protected.
-    #[serde(default)]
-    pub mode: TlsMode,
-    /// Certificates (PEM) to trust for VerifyCa and VerifyFull. Absent: the public ones.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_bundle: Option<ConfigMapKey>,
-}
-
-/// How much a connection is protected, in libpq's terms.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum TlsMode {
-    /// Never encrypted.
-    Disable,
-    /// Encrypted if the server offers it. The default.
-    #[default]
-    Prefer,
-    /// Encrypted, whoever the server is.
-    Require,
-    /// Encrypted, with a certificate of a trusted authority.
-    VerifyCa,
-    /// Encrypted, with a certificate of a trusted authority for this very host name.
-    VerifyFull,
-}
-
 fn default_postgres_port() -> i32 {
     5432
-}
-
-fn default_username_key() -> String {
-    "username".to_owned()
-}
-
-fn default_password_key() -> String {
-    "password".to_owned()
 }

@@ -1,0 +1,98 @@
+//! MongoDB as a source and as a target. Pure data.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{PasswordSecret, TlsSpec};
+use crate::SecretKey;
+
+/// A MongoDB deployment and what of it to save.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.uriSecret) != has(self.host)").message(
+    "set exactly one of uriSecret: {name: …, key: …} and host: … (with credentialsSecret: {name: …} where the server asks for a password)"
+))]
+#[x_kube(validation = Rule::new("!has(self.uriSecret) || !(has(self.port) || has(self.credentialsSecret))").message(
+    "port and credentialsSecret go with host: a connection string says them itself"
+))]
+pub struct MongodbSource {
+    /// Secret in this namespace with a connection string (`mongodb://` or `mongodb+srv://`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri_secret: Option<SecretKey>,
+    /// Host name or address of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// Port of the server. Absent: 27017.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+    /// Secret in this namespace with the user's name and password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret: Option<PasswordSecret>,
+    /// The one database to save. Absent: all but admin, config and local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub database: Option<String>,
+    /// Patterns of collections to save, such as `orders_*`. Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 256)))]
+    pub include_collections: Vec<String>,
+    /// Patterns of collections to leave out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 256)))]
+    pub exclude_collections: Vec<String>,
+    /// Format of the artifact.
+    #[serde(default)]
+    pub format: MongodbFormat,
+    /// Whether and how the connection is encrypted. Absent: as the connection string says, or as the server asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+}
+
+/// Where a MongoDB source is restored to: every field that is set overrides the source's own.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.uriSecret) && has(self.host))").message("set uriSecret or host, not both"))]
+pub struct MongodbInto {
+    /// Secret in this namespace with a connection string (`mongodb://` or `mongodb+srv://`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri_secret: Option<SecretKey>,
+    /// Host name or address of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// Port of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+    /// Secret in this namespace with the user's name and password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret: Option<PasswordSecret>,
+    /// Database to restore into. Only for a backup of a single database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub database: Option<String>,
+    /// Patterns of collections to restore. Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 256)))]
+    pub include_collections: Vec<String>,
+    /// Patterns of collections to leave out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 256)))]
+    pub exclude_collections: Vec<String>,
+    /// Whether and how the connection is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+}
+
+/// Format of a MongoDB artifact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MongodbFormat {
+    /// mongodump's archive format (`.archive`), for `mongorestore --archive`. The default.
+    #[default]
+    Archive,
+    /// One file of canonical extended JSON a collection, one document a line, and a summary.
+    Json,
+}

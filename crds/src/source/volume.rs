@@ -1,0 +1,91 @@
+//! A claim as a source and as a target. Pure data.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A PersistentVolumeClaim whose files are saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSource {
+    /// Name of the PersistentVolumeClaim, in this namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub claim_name: String,
+    /// Globs of what to save, relative to the volume's root. Empty: everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    pub include: Vec<String>,
+    /// Globs of what to leave out, such as `cache/**`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    pub exclude: Vec<String>,
+    /// What to do about files that cannot be read.
+    #[serde(default)]
+    pub on_unreadable: OnUnreadable,
+    /// Save a volume without a single file too, instead of failing.
+    #[serde(default)]
+    pub allow_empty: bool,
+    /// The user and group to read as: the owner of the files, where a policy on the namespace forbids root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as: Option<RunAs>,
+}
+
+/// Where a volume is restored to: every field that is set overrides the source's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeInto {
+    /// Name of the PersistentVolumeClaim, in this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub claim_name: Option<String>,
+    /// Create the claim if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<ClaimTemplate>,
+    /// Only these paths, relative to the volume's root. Empty: everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    pub paths: Vec<String>,
+    /// The user and group to write as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as: Option<RunAs>,
+}
+
+/// A claim to create.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimTemplate {
+    /// Size to ask for, such as `10Gi`.
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("isQuantity(self)").message("must be a quantity, such as 10Gi"))]
+    pub size: String,
+    /// Name of the StorageClass. Absent: the cluster's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// Access modes. Empty: ReadWriteOnce.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), inner(length(min = 1, max = 32)))]
+    pub access_modes: Vec<String>,
+}
+
+/// A user and a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunAs {
+    /// Numeric id of the user.
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub user: i64,
+    /// Numeric id of the group.
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub group: i64,
+}
+
+/// What to do about files that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnUnreadable {
+    /// The run fails and names them. The default.
+    #[default]
+    Fail,
+    /// They are left out, listed and counted.
+    Skip,
+}
