@@ -1,5 +1,6 @@
 //! Formats that engines write and read, as streams that are looked at while they pass. Pure.
 
 pub mod pgdump;
+pub mod rdb;
 pub mod sqldump;
 pub mod table_name;

@@ -1,0 +1,668 @@
+//! Reader of Redis' and Valkey's RDB, as a stream: proves that it is whole, counts its keys and cuts its values out. Pure.
+//!
+//! The stream is followed through the grammar of each value, but nothing of a value is kept: memory does not grow with it. What a value
+//! means is left to the server, which gets the very bytes another server wrote.
+
+mod grammar;
+mod lzf;
+mod payload;
+
+use std::collections::BTreeMap;
+
+use crc_fast::{CrcAlgorithm, Digest};
+use holdfast_crds::Reason;
+
+use crate::engine::{Inspect, Inspection};
+use crate::store::manifest::ItemCount;
+use crate::task::Failure;
+use grammar::{Flavour, Op};
+pub use payload::{FOOTER_BYTES, Payload};
+
+/// The newest version of Redis' own that is read.
+pub const NEWEST_REDIS: u32 = 12;
+/// The oldest version that is read: the first with a checksum is 5, and 6 is that of Redis 2.6.
+const OLDEST: u32 = 6;
+/// The only version of Valkey's own (from Valkey 9 on).
+const VALKEY: u32 = 80;
+/// The longest key or library of functions where they are kept.
+pub const KEEP_LIMIT: usize = 16 << 20;
+/// How much is kept where only the beginning matters.
+const SOME_LIMIT: usize = 256;
+/// More bytes than any element has before its payload.
+const LONGEST_HEAD: usize = 320;
+/// How deep repetitions nest: pending entries of consumers of groups of a stream, and a module's data.
+const DEEPEST: usize = 8;
+
+/// Who wants to know what is in an RDB. Every method may end the reading.
+pub trait Visit: Send {
+    /// Whether keys and libraries of functions are wanted. Where not, they are not kept, and the visitor is told neither.
+    const KEEPS: bool;
+
+    /// The version of the format, before anything else.
+    fn version(&mut self, _version: u32) {}
+
+    /// A library of functions: its source code.
+    fn function(&mut self, _library: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// A key begins.
+    fn begin(&mut self, _entry: &Entry, _key: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The next bytes of its value.
+    fn value(&mut self, _bytes: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Its value has ended.
+    fn end(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// Nobody: the reader only proves and counts.
+impl Visit for () {
+    const KEEPS: bool = false;
+}
+
+/// What is said of a key before its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its database.
+    pub database: u64,
+    /// Type of its value, which is the first byte of its `DUMP` payload.
+    pub kind: u8,
+    /// When it expires, in milliseconds since 1970.
+    pub expires: Option<i64>,
+    /// For how many seconds it has not been used.
+    pub idle: Option<u64>,
+    /// How often it has been used, as a logarithm.
+    pub frequency: Option<u8>,
+}
+
+/// Keys of a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keyspace {
+    /// All.
+    pub keys: u64,
+    /// Those that expire.
+    pub expires: u64,
+}
+
+/// Reads an RDB as it passes.
+pub struct RdbReader<V = ()> {
+    what: String,
+    visitor: V,
+    place: Place,
+    flavour: Flavour,
+    version: u32,
+    crc: Digest,
+    checksum: Option<bool>,
+    /// The beginning of an element whose rest has not come yet.
+    carry: Vec<u8>,
+    /// Bytes taken so far.
+    offset: u64,
+    /// Payload of an element that is still to come.
+    skip: u64,
+    keeping: Option<Keeping>,
+    stack: Vec<Frame>,
+    texts: Vec<Vec<u8>>,
+    number: u64,
+    entry: Entry,
+    databases: BTreeMap<u64, Keyspace>,
+    functions: u64,
+    server: Option<String>,
+    module_types: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Magic,
+    /// Before an opcode or a type.
+    Mark,
+    /// Inside of what follows an opcode.
+    Record(u8),
+    Key,
+    Value,
+    Checksum,
+    End,
+}
+
+/// A string that is kept while it comes.
+struct Keeping {
+    text: Vec<u8>,
+    limit: usize,
+    /// Its length before it was compressed.
+    plain: Option<u64>,
+}
+
+/// A sequence of elements, and how often it still repeats.
+struct Frame {
+    ops: &'static [Op],
+    at: usize,
+    left: u64,
+}
+
+/// The beginning of a string.
+enum Head {
+    /// So many bytes of it follow.
+    Plain(u64),
+    /// It is a number.
+    Integer(i32),
+    /// So many compressed bytes of it follow, which were so many.
+    Lzf(u64, u64),
+}
+
+impl RdbReader {
+    /// A reader that proves and counts; `what` begins its messages, such as `dump of cache:6379`.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self::visited(what, ())
+    }
+}
+
+impl<V: Visit> RdbReader<V> {
+    /// A reader that tells a visitor of everything it finds.
+    pub fn visited(what: impl Into<String>, visitor: V) -> Self {
+        Self {
+            what: what.into(),
+            visitor,
+            place: Place::Magic,
+            flavour: Flavour::Redis,
+            version: 0,
+            crc: Digest::new(CrcAlgorithm::Crc64Redis),
+            checksum: None,
+            carry: Vec::new(),
+            offset: 0,
+            skip: 0,
+            keeping: None,
+            stack: Vec::with_capacity(DEEPEST),
+            texts: Vec::new(),
+            number: 0,
+            entry: Entry::default(),
+            databases: BTreeMap::new(),
+            functions: 0,
+            server: None,
+            module_types: BTreeMap::new(),
+        }
+    }
+
+    /// The visitor.
+    pub fn visitor(&mut self) -> &mut V {
+        &mut self.visitor
+    }
+
+    /// Keys found so far, by database.
+    pub fn databases(&self) -> &BTreeMap<u64, Keyspace> {
+        &self.databases
+    }
+
+    fn broken(&self, why: impl std::fmt::Display) -> Failure {
+        Failure::new(Reason::SourceIncomplete, format!("{}: {why} (at byte {})", self.what, self.offset))
+    }
+
+    /// Takes as many whole elements as there are; returns how many bytes they had.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
+        let (begin, mut at) = (self.offset, 0);
+        // Where the bytes of the value that is under way begin.
+        let mut value = (self.place == Place::Value).then_some(0);
+        let mut summed = 0;
+        while at < bytes.len() {
+            let before = self.place;
+            let Some(taken) = self.element(&bytes[at..])? else { break };
+            at += taken;
+            self.offset = begin + at as u64;
+            // An element may end more than one thing, such as the last string of a hash.
+            while self.skip == 0 && self.keeping.is_none() && self.ends()? {}
+            match (before, self.place) {
+                (Place::Checksum, _) => summed = at,
+                (_, Place::Checksum) => {
+                    self.crc.update(&bytes[summed..at]);
+                    summed = at;
+                }
+                (Place::Value, Place::Value) => {}
+                (Place::Value, _) => {
+                    if let Some(from) = value.take() {
+                        self.visitor.value(&bytes[from..at])?;
+                    }
+                    self.visitor.end()?;
+                }
+                (_, Place::Value) => value = Some(at),
+                _ => {}
+            }
+        }
+        if let Some(from) = value {
+            self.visitor.value(&bytes[from..at])?;
+        }
+        if self.place != Place::End && self.place != Place::Checksum {
+            self.crc.update(&bytes[summed..at]);
+        }
+        Ok(at)
+    }
+
+    /// Takes one element; none where its beginning is not all there.
+    fn element(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+        if self.skip > 0 {
+            let taken = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
+            self.keep(&bytes[..taken])?;
+            self.skip -= taken as u64;
+            if self.skip == 0 {
+                self.kept()?;
+            }
+            return Ok(Some(taken));
+        }
+        match self.place {
+            Place::Magic => self.magic(bytes),
+            Place::Mark => self.mark(bytes[0]).map(|()| Some(1)),
+            Place::Record(_) | Place::Key | Place::Value => self.op(bytes),
+            Place::Checksum => self.checksum(bytes),
+            Place::End => Err(self.broken("something follows its end")),
+        }
+    }
+
+    fn magic(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+        let Some(magic) = bytes.get(..9) else { return Ok(None) };
+        let digits = match magic {
+            [b'R', b'E', b'D', b'I', b'S', digits @ ..] => digits,
+            [b'V', b'A', b'L', b'K', b'E', b'Y', digits @ ..] => {
+                self.flavour = Flavour::Valkey;
+                digits
+            }
+            _ => return Err(self.broken("it is no RDB: it begins neither with REDIS nor with VALKEY")),
+        };
+        let version = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+        self.version = version.ok_or_else(|| self.broken("it is no RDB: it does not tell its version"))?;
+        let known = match self.flavour {
+            Flavour::Redis => OLDEST..=NEWEST_REDIS,
+            Flavour::Valkey => VALKEY..=VALKEY,
+        };
+        if !known.contains(&self.version) {
+            return Err(Failure::new(
+                Reason::InvalidConfiguration,
+                format!(
+                    "{}: its RDB has version {}, and this version of Holdfast reads {OLDEST} to {NEWEST_REDIS} (Redis up to 8.4, Valkey up to 8) and {VALKEY} (Valkey 9)",
+                    self.what, self.version
+                ),
+            ));
+        }
+        self.visitor.version(self.version);
+        self.place = Place::Mark;
+        Ok(Some(9))
+    }
+
+    /// Takes an opcode or a type.
+    fn mark(&mut self, mark: u8) -> Result<(), Failure> {
+        if mark == grammar::EOF {
+            self.place = Place::Checksum;
+            return Ok(());
+        }
+        self.texts.clear();
+        if let Some(ops) = grammar::of_opcode(mark, self.flavour) {
+            self.place = Place::Record(mark);
+            return self.push(ops, 1);
+        }
+        if grammar::of_type(mark, self.flavour).is_none() {
+            return Err(match mark {
+                6 | 246 => {
+                    self.broken("it was written by a release candidate of Redis, whose format was never released")
+                }
+                _ => self.broken(format_args!("a byte {mark} begins neither a key nor anything else that is known")),
+            });
+        }
+        self.entry.kind = mark;
+        self.place = Place::Key;
+        self.push(if V::KEEPS { &[Op::Keep] } else { &[Op::Text] }, 1)
+    }
+
+    fn push(&mut self, ops: &'static [Op], times: u64) -> Result<(), Failure> {
+        if self.stack.len() >= DEEPEST {
+            return Err(self.broken("it nests deeper than it can"));
+        }
+        self.stack.push(Frame { ops, at: 0, left: times });
+        Ok(())
+    }
+
+    /// Takes the next element of what is under way.
+    fn op(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+        let Some(frame) = self.stack.last_mut() else { return Err(self.broken("nothing is expected")) };
+        let op = frame.ops[frame.at];
+        frame.at += 1;
+        let taken = self.one(op, bytes)?;
+        if taken.is_none()
+            && let Some(frame) = self.stack.last_mut()
+        {
+            frame.at -= 1;
+        }
+        Ok(taken)
+    }
+
+    fn one(&mut self, op: Op, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+        match op {
+            Op::Length => Ok(self.length(bytes)?.map(|(taken, _)| taken)),
+            Op::Number => {
+                let Some((taken, number)) = self.length(bytes)? else { return Ok(None) };
+                self.number = number;
+                Ok(Some(taken))
+            }
+            Op::Raw(length) => {
+                self.skip = u64::from(length);
+                Ok(Some(0))
+            }
+            Op::Little(length) => {
+                let Some(little) = bytes.get(..usize::from(length)) else { return Ok(None) };
+                self.number = little.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
+                Ok(Some(little.len()))
+            }
+            Op::TextualDouble => {
+                // Above that: not a number, and the infinities.
+                self.skip = if bytes[0] <= 252 { u64::from(bytes[0]) } else { 0 };
+                Ok(Some(1))
+            }
+            Op::Many(ops) => {
+                let Some((taken, times)) = self.length(bytes)? else { return Ok(None) };
+                if times > 0 {
+                    self.push(ops, times)?;
+                }
+                Ok(Some(taken))
+            }
+            Op::Text => {
+                let Some((taken, head)) = self.head(bytes)? else { return Ok(None) };
+                match head {
+                    Head::Plain(length) | Head::Lzf(length, _) => self.skip = length,
+                    Head::Integer(_) => {}
+                }
+                Ok(Some(taken))
+            }
+            Op::Keep => self.keep_text(bytes, KEEP_LIMIT),
+            Op::KeepSome => self.keep_text(bytes, SOME_LIMIT),
+            Op::ModuleType => {
+                let Some((taken, id)) = self.length(bytes)? else { return Ok(None) };
+                *self.module_types.entry(module_type(id)).or_default() += 1;
+                Ok(Some(taken))
+            }
+            Op::ModuleData => {
+                let Some((taken, mark)) = self.length(bytes)? else { return Ok(None) };
+                if mark != 0 {
+                    let ops = grammar::of_module(mark)
+                        .ok_or_else(|| self.broken(format_args!("a module's data holds a mark {mark}")))?;
+                    // Once more, behind what this mark announces.
+                    if let Some(frame) = self.stack.last_mut() {
+                        frame.at -= 1;
+                    }
+                    self.push(ops, 1)?;
+                }
+                Ok(Some(taken))
+            }
+        }
+    }
+
+    /// A length that is one.
+    fn length(&self, bytes: &[u8]) -> Result<Option<(usize, u64)>, Failure> {
+        match self.length_or_encoding(bytes)? {
+            Some((taken, Ok(length))) => Ok(Some((taken, length))),
+            Some((_, Err(_))) => Err(self.broken("a number stands where none can be")),
+            None => Ok(None),
+        }
+    }
+
+    /// A length, or the special encoding of a string.
+    #[allow(clippy::type_complexity, reason = "used in two places, both here")]
+    fn length_or_encoding(&self, bytes: &[u8]) -> Result<Option<(usize, Result<u64, u8>)>, Failure> {
+        let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
+        let big_endian = |length: usize| {
+            rest.get(..length)
+                .map(|big| (1 + length, Ok(big.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)))))
+        };
+        match first >> 6 {
+            0 => Ok(Some((1, Ok(u64::from(first))))),
+            1 => Ok(rest.first().map(|low| (2, Ok(u64::from(first & 0x3f) << 8 | u64::from(*low))))),
+            2 if first == 0x80 => Ok(big_endian(4)),
+            2 if first == 0x81 => Ok(big_endian(8)),
+            2 => Err(self.broken(format_args!("a byte {first} begins no length"))),
+            _ => Ok(Some((1, Err(first & 0x3f)))),
+        }
+    }
+
+    /// The beginning of a string.
+    fn head(&self, bytes: &[u8]) -> Result<Option<(usize, Head)>, Failure> {
+        let Some((taken, length)) = self.length_or_encoding(bytes)? else { return Ok(None) };
+        let rest = &bytes[taken..];
+        let encoding = match length {
+            Ok(length) => return Ok(Some((taken, Head::Plain(length)))),
+            Err(encoding) => encoding,
+        };
+        match encoding {
+            0 => Ok(rest.first().map(|byte| (taken + 1, Head::Integer(i32::from(byte.cast_signed()))))),
+            1 => Ok(rest
+                .first_chunk()
+                .map(|bytes| (taken + 2, Head::Integer(i32::from(i16::from_le_bytes(*bytes)))))),
+            2 => Ok(rest.first_chunk().map(|bytes| (taken + 4, Head::Integer(i32::from_le_bytes(*bytes))))),
+            3 => {
+                let Some((first, compressed)) = self.length(rest)? else { return Ok(None) };
+                let Some((second, plain)) = self.length(&rest[first..])? else { return Ok(None) };
+                Ok(Some((taken + first + second, Head::Lzf(compressed, plain))))
+            }
+            _ => Err(self.broken(format_args!("a string has the encoding {encoding}, which is not known"))),
+        }
+    }
+
+    fn keep_text(&mut self, bytes: &[u8], limit: usize) -> Result<Option<usize>, Failure> {
+        let Some((taken, head)) = self.head(bytes)? else { return Ok(None) };
+        let (length, plain) = match head {
+            Head::Integer(number) => {
+                self.texts.push(number.to_string().into_bytes());
+                return Ok(Some(taken));
+            }
+            Head::Plain(length) => (length, None),
+            Head::Lzf(length, plain) => (length, Some(plain)),
+        };
+        if limit == KEEP_LIMIT && length.max(plain.unwrap_or(0)) > KEEP_LIMIT as u64 && V::KEEPS {
+            return Err(Failure::new(
+                Reason::InvalidConfiguration,
+                format!(
+                    "{}: a key or a library of functions has {} bytes, and {KEEP_LIMIT} is the most that is restored key by key (at byte {})",
+                    self.what,
+                    plain.unwrap_or(length),
+                    self.offset
+                ),
+            ));
+        }
+        self.skip = length;
+        self.keeping = Some(Keeping { text: Vec::new(), limit, plain });
+        if length == 0 {
+            self.kept()?;
+        }
+        Ok(Some(taken))
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if let Some(keeping) = &mut self.keeping {
+            let room = keeping.limit.saturating_sub(keeping.text.len());
+            keeping.text.extend_from_slice(&bytes[..room.min(bytes.len())]);
+        }
+        Ok(())
+    }
+
+    /// A string that is kept has come to its end.
+    fn kept(&mut self) -> Result<(), Failure> {
+        let Some(Keeping { text, limit, plain }) = self.keeping.take() else { return Ok(()) };
+        let text = match plain {
+            None => text,
+            // What is long is not needed where only the beginning matters, or nothing at all.
+            Some(_) if limit == SOME_LIMIT || !V::KEEPS => Vec::new(),
+            Some(plain) => usize::try_from(plain)
+                .ok()
+                .and_then(|plain| lzf::decompress(&text, plain))
+                .ok_or_else(|| self.broken("a compressed string cannot be decompressed"))?,
+        };
+        self.texts.push(text);
+        Ok(())
+    }
+
+    /// Whether a sequence, and maybe with it what it belongs to, has just ended.
+    fn ends(&mut self) -> Result<bool, Failure> {
+        let Some(frame) = self.stack.last_mut() else { return Ok(false) };
+        if frame.at < frame.ops.len() {
+            return Ok(false);
+        }
+        if frame.left > 1 {
+            frame.left -= 1;
+            frame.at = 0;
+            return Ok(false);
+        }
+        self.stack.pop();
+        if !self.stack.is_empty() {
+            return Ok(true);
+        }
+        match self.place {
+            Place::Record(opcode) => self.record(opcode)?,
+            Place::Key => {
+                let key = self.texts.pop();
+                if V::KEEPS {
+                    self.visitor.begin(&self.entry, key.as_deref().unwrap_or_default())?;
+                }
+                let ops = grammar::of_type(self.entry.kind, self.flavour)
+                    .ok_or_else(|| self.broken("the type of a value is not known"))?;
+                self.place = Place::Value;
+                self.push(ops, 1)?;
+            }
+            Place::Value => {
+                let keyspace = self.databases.entry(self.entry.database).or_default();
+                keyspace.keys += 1;
+                keyspace.expires += u64::from(self.entry.expires.is_some());
+                self.entry = Entry { database: self.entry.database, ..Entry::default() };
+                self.place = Place::Mark;
+            }
+            Place::Magic | Place::Mark | Place::Checksum | Place::End => {}
+        }
+        Ok(false)
+    }
+
+    /// What follows an opcode has come to its end.
+    fn record(&mut self, opcode: u8) -> Result<(), Failure> {
+        self.place = Place::Mark;
+        match opcode {
+            grammar::SELECT => self.entry.database = self.number,
+            grammar::EXPIRY_MILLIS => self.entry.expires = Some(self.number.cast_signed()),
+            grammar::EXPIRY_SECONDS => {
+                // Four bytes, signed.
+                let seconds = i32::try_from(self.number.cast_signed() << 32 >> 32).unwrap_or(i32::MAX);
+                self.entry.expires = Some(i64::from(seconds) * 1000);
+            }
+            grammar::IDLE => self.entry.idle = Some(self.number),
+            grammar::FREQUENCY => self.entry.frequency = u8::try_from(self.number).ok(),
+            grammar::FUNCTION => {
+                self.functions += 1;
+                let library = self.texts.pop().unwrap_or_default();
+                if V::KEEPS {
+                    self.visitor.function(&library)?;
+                }
+            }
+            grammar::AUX => {
+                if let [name, value] = &self.texts[..]
+                    && matches!(&name[..], b"redis-ver" | b"valkey-ver")
+                {
+                    self.server = Some(String::from_utf8_lossy(value).into_owned());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn checksum(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+        let Some(stated) = bytes.first_chunk() else { return Ok(None) };
+        let (stated, found) = (u64::from_le_bytes(*stated), self.crc.finalize());
+        if stated != 0 && stated != found {
+            return Err(
+                self.broken(format_args!("its checksum is {found:016x} and it states {stated:016x}: it is damaged"))
+            );
+        }
+        self.checksum = Some(stated != 0);
+        self.place = Place::End;
+        Ok(Some(8))
+    }
+
+    fn keys(&self) -> u64 {
+        self.databases.values().map(|keyspace| keyspace.keys).sum()
+    }
+}
+
+/// Nine characters of 6 bits and a version of 10.
+fn module_type(id: u64) -> String {
+    const CHARACTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    (0..9).map(|at| char::from(CHARACTERS[usize::try_from(id >> (58 - 6 * at) & 63).unwrap_or(0)])).collect()
+}
+
+impl<V: Visit> Inspect for RdbReader<V> {
+    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+        while !bytes.is_empty() {
+            if self.carry.is_empty() {
+                let taken = self.take(bytes)?;
+                bytes = &bytes[taken..];
+                if bytes.len() > LONGEST_HEAD {
+                    return Err(self.broken("an element has no end"));
+                }
+                self.carry.extend_from_slice(bytes);
+                return Ok(());
+            }
+            let old = self.carry.len();
+            let mut carry = std::mem::take(&mut self.carry);
+            carry.extend_from_slice(&bytes[..bytes.len().min(LONGEST_HEAD)]);
+            let taken = self.take(&carry)?;
+            if taken >= old {
+                bytes = &bytes[taken - old..];
+            } else {
+                bytes = &bytes[carry.len() - old..];
+                carry.drain(..taken);
+                self.carry = carry;
+                if self.carry.len() > LONGEST_HEAD {
+                    return Err(self.broken("an element has no end"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Inspection, Failure> {
+        let Some(checksum) = self.checksum else {
+            let place = match self.place {
+                Place::Magic => "before its beginning".to_owned(),
+                Place::Checksum => "inside its checksum".to_owned(),
+                _ => format!("behind {} keys, inside database {}", self.keys(), self.entry.database),
+            };
+            return Err(self.broken(format_args!("it is cut off: it ends {place}")));
+        };
+        let items = self.databases.iter().map(|(number, keyspace)| ItemCount {
+            name: format!("db{number}"),
+            count: i64::try_from(keyspace.keys).unwrap_or(i64::MAX),
+        });
+        let items = items.collect();
+        let mut properties = BTreeMap::from([
+            ("rdbVersion".to_owned(), self.version.to_string()),
+            ("checksum".to_owned(), if checksum { "crc64" } else { "off" }.to_owned()),
+            ("functionLibraries".to_owned(), self.functions.to_string()),
+        ]);
+        if let Some(server) = &self.server {
+            properties.insert("serverVersion".to_owned(), server.clone());
+        }
+        let expires: Vec<String> = self
+            .databases
+            .iter()
+            .filter(|(_, keyspace)| keyspace.expires > 0)
+            .map(|(number, keyspace)| format!("db{number}={}", keyspace.expires))
+            .collect();
+        if !expires.is_empty() {
+            properties.insert("expires".to_owned(), expires.join(","));
+        }
+        if !self.module_types.is_empty() {
+            let types: Vec<&str> = self.module_types.keys().map(String::as_str).collect();
+            properties.insert("moduleTypes".to_owned(), types.join(","));
+        }
+        Ok(Inspection { items, properties })
+    }
+}
+
+#[cfg(test)]
+mod tests;
