@@ -245,7 +245,7 @@ impl<V: Visit> RdbReader<V> {
     fn element(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
         if self.skip > 0 {
             let taken = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
-            self.keep(&bytes[..taken])?;
+            self.keep(&bytes[..taken]);
             self.skip -= taken as u64;
             if self.skip == 0 {
                 self.kept()?;
@@ -411,8 +411,7 @@ impl<V: Visit> RdbReader<V> {
     fn length_or_encoding(&self, bytes: &[u8]) -> Result<Option<(usize, Result<u64, u8>)>, Failure> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
         let big_endian = |length: usize| {
-            rest.get(..length)
-                .map(|big| (1 + length, Ok(big.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)))))
+            rest.get(..length).map(|big| (1 + length, Ok(big.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)))))
         };
         match first >> 6 {
             0 => Ok(Some((1, Ok(u64::from(first))))),
@@ -434,9 +433,7 @@ impl<V: Visit> RdbReader<V> {
         };
         match encoding {
             0 => Ok(rest.first().map(|byte| (taken + 1, Head::Integer(i32::from(byte.cast_signed()))))),
-            1 => Ok(rest
-                .first_chunk()
-                .map(|bytes| (taken + 2, Head::Integer(i32::from(i16::from_le_bytes(*bytes)))))),
+            1 => Ok(rest.first_chunk().map(|bytes| (taken + 2, Head::Integer(i32::from(i16::from_le_bytes(*bytes)))))),
             2 => Ok(rest.first_chunk().map(|bytes| (taken + 4, Head::Integer(i32::from_le_bytes(*bytes))))),
             3 => {
                 let Some((first, compressed)) = self.length(rest)? else { return Ok(None) };
@@ -469,6 +466,7 @@ impl<V: Visit> RdbReader<V> {
             ));
         }
         self.skip = length;
+        let limit = if limit == KEEP_LIMIT && !V::KEEPS { 0 } else { limit };
         self.keeping = Some(Keeping { text: Vec::new(), limit, plain });
         if length == 0 {
             self.kept()?;
@@ -476,12 +474,11 @@ impl<V: Visit> RdbReader<V> {
         Ok(Some(taken))
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    fn keep(&mut self, bytes: &[u8]) {
         if let Some(keeping) = &mut self.keeping {
             let room = keeping.limit.saturating_sub(keeping.text.len());
             keeping.text.extend_from_slice(&bytes[..room.min(bytes.len())]);
         }
-        Ok(())
     }
 
     /// A string that is kept has come to its end.
@@ -490,7 +487,7 @@ impl<V: Visit> RdbReader<V> {
         let text = match plain {
             None => text,
             // What is long is not needed where only the beginning matters, or nothing at all.
-            Some(_) if limit == SOME_LIMIT || !V::KEEPS => Vec::new(),
+            Some(_) if limit != KEEP_LIMIT => Vec::new(),
             Some(plain) => usize::try_from(plain)
                 .ok()
                 .and_then(|plain| lzf::decompress(&text, plain))

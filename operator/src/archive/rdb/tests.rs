@@ -171,11 +171,11 @@ fn keys_come_with_what_was_said_of_them_and_the_bytes_of_their_values() {
         };
         assert_eq!(find(3, "plain").2, b"\x05value");
         assert_eq!(find(0, "int16").2, b"\xc1\xb8\x0b");
-        assert_eq!(find(0, "42").2, b"\x10number-as-key", "a key that is written as a number");
+        assert_eq!(find(0, "42").2, b"\x0dnumber-as-key", "a key that is written as a number");
         assert_eq!(find(0, "expiring").0.expires, Some(4_102_444_800_000));
         assert_eq!(find(0, "plain").0.expires, None);
         assert_eq!(find(0, &"longkey".repeat(40)).2, b"\x01x", "a key that is compressed");
-        assert_eq!(find(0, "set:int").2[..2], [0x10, 4], "an intset");
+        assert_eq!(find(0, "set:int").2[..2], [0x18, 4], "an intset");
         assert_eq!(found.keys.iter().filter(|(entry, ..)| entry.database == 0).count() as u64, count);
         for piece in [1, 3, 100] {
             let pieces = collect(bytes, piece);
@@ -197,7 +197,8 @@ fn a_value_with_its_footer_is_what_dump_gives() {
 fn the_types_of_older_and_newer_versions_are_followed() {
     let rdb = Rdb::new("REDIS0006").raw(&[254, 1]);
     // zipmap, ziplists, sorted set with scores as text (2.5, -inf), list and set of strings, expiry in seconds.
-    let rdb = rdb.raw(&[9]).text("zipmap").text("\0\0").raw(&[10]).text("list").text("x").raw(&[12]).text("z").text("x");
+    let rdb =
+        rdb.raw(&[9]).text("zipmap").text("\0\0").raw(&[10]).text("list").text("x").raw(&[12]).text("z").text("x");
     let rdb = rdb.raw(&[13]).text("h").text("x").raw(&[3]).text("zset").raw(&[2]).text("a").text("2.5").text("b");
     let rdb = rdb.raw(&[255, 1]).text("l").raw(&[1]).text("e").raw(&[253]).raw(&(-2_i32).to_le_bytes());
     let rdb = rdb.raw(&[2]).text("s").raw(&[1]).raw(&[0x41, 0x00]).raw(&[b'm'; 256]);
