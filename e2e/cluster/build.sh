@@ -19,6 +19,7 @@ version_of() {
   helm) module=helm.sh/helm/v3 ;;
   kubeconform) module=github.com/yannh/kubeconform ;;
   rclone) module=github.com/rclone/rclone ;;
+  ferretdb) module=github.com/FerretDB/FerretDB/v2 ;;
   kind) module=sigs.k8s.io/kind ;;
   pause) echo 1 && return ;;
   *) fail "no such tool: $name" ;;
@@ -48,16 +49,36 @@ build() {
   helm) flags+=" -X helm.sh/helm/v3/internal/version.version=v$version" ;;
   coredns) packages=./... ;;
   pause) packages=./... static=true ;;
-  rclone) static=true ;;
+  rclone | ferretdb) static=true ;;
   esac
-  # These two also run inside images, some of which hold no C library.
+  # These also run inside images, some of which hold no C library.
   if [[ -n $static ]]; then export CGO_ENABLED=0; fi
   mkdir -p "$folder.part"
   cd "$here/tools/$name"
+  local modfile=()
+  if [[ -d patches ]]; then
+    apply_patches "$name" "$folder.patched"
+    modfile=(-modfile "$folder.patched/go.mod")
+  fi
   # shellcheck disable=SC2086  # $packages is a list
-  nice go build -trimpath -mod=readonly -ldflags "$flags" -o "$folder.part/" $packages
+  nice go build -trimpath -mod=readonly "${modfile[@]}" -ldflags "$flags" -o "$folder.part/" $packages
+  rm -rf "$folder.patched"
   rename_main "$name" "$folder.part"
   mv "$folder.part" "$folder"
+}
+
+# The tool's main module with patches/*.patch applied, and a go.mod that takes it from there.
+apply_patches() {
+  local name=$1 patched=$2 module patch
+  rm -rf "$patched"
+  mkdir -p "$patched"
+  version_of "$name" >/dev/null
+  go mod download "$module"
+  cp -r "$(go list -m -f '{{.Dir}}' "$module")" "$patched/module"
+  chmod -R u+w "$patched/module"
+  for patch in patches/*.patch; do patch --directory "$patched/module" --strip 1 <"$patch"; done
+  cp go.mod go.sum "$patched/"
+  go mod edit -replace "$module=$patched/module" "$patched/go.mod"
 }
 
 # Go names a program after the last part of its module's path, which for etcd is "server".

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # `make test-images`: builds the images that the tests and the demo use, and gives them to the cluster.
 #
-#   localhost/holdfast-test/postgres:15, …:18    localhost/holdfast-test/s3:1    localhost/holdfast-test/tools:1
+#   localhost/holdfast-test/postgres:15, …:18    localhost/holdfast-test/mongodb:2    localhost/holdfast-test/s3:1
+#   localhost/holdfast-test/tools:1
 # Environment: TEST_IMAGES, the names' prefix, for a cluster that pulls from a registry.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -12,27 +13,19 @@ source "$here/../cluster/progress.sh"
 # shellcheck source=storage.sh
 source "$here/storage.sh"
 
-prefix=${TEST_IMAGES:-localhost/holdfast-test}
-
-# make NAME:TAG SUITE FOLDER ARGUMENT…: skipped while neither the folder nor the base has changed.
 make() {
-  local image=$prefix/$1 suite=$2 folder=$3 key
-  shift 3
-  if [[ $image_builder == buildah ]]; then "$here/base.sh" "$suite"; fi
-  key=$( (cd "$folder" && find . -type f -print0 | sort -z | xargs -0 sha256sum && echo "$suite $*") | fingerprint)
-  if [[ $(built_from "$image") != "$key" ]]; then
-    step "building the image $image" -- build_image "$image" "$folder" --build-arg BASE="$(base_of "$suite")" "$@"
-    record_built "$image" "$key"
-  fi
+  make_image "$@"
   images+=("$image")
 }
 
 if [[ $image_builder == buildah ]]; then "$here/../cluster/packages.sh" image; fi
 "$here/seaweedfs.sh"
+"$here/mongodb.sh" image
 lock_images
 images=()
 make postgres:15 bookworm "$here/postgres" --build-arg MAJOR=15
 make postgres:18 sid "$here/postgres" --build-arg MAJOR=18
+images+=("${TEST_IMAGES:-localhost/holdfast-test}/mongodb:2")
 make tools:1 sid "$here/tools"
 
 s3=$image_store/s3

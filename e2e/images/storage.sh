@@ -64,3 +64,16 @@ base_of() {
 }
 
 fingerprint() { sha256sum | cut -c1-16; }
+
+# make_image NAME:TAG SUITE FOLDER ARGUMENT…: builds a test image, unless neither the folder nor the base has changed; sets `image` to its name.
+make_image() {
+  local suite=$2 folder=$3 key
+  image=${TEST_IMAGES:-localhost/holdfast-test}/$1
+  shift 3
+  if [[ $image_builder == buildah ]]; then "$cluster_dir/../images/base.sh" "$suite"; fi
+  key=$( (cd "$folder" && find . -type f -print0 | sort -z | xargs -0 sha256sum && echo "$suite $*") | fingerprint)
+  if [[ $(built_from "$image") != "$key" ]]; then
+    step "building the image $image" -- build_image "$image" "$folder" --build-arg BASE="$(base_of "$suite")" "$@"
+    record_built "$image" "$key"
+  fi
+}
