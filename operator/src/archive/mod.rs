@@ -1,6 +1,8 @@
 //! Formats that engines write and read, as streams that are looked at while they pass. Pure.
 
 pub mod file_index;
+pub mod extjson;
+pub mod mongodump;
 pub mod pgdump;
 pub mod rdb;
 pub mod sqldump;
