@@ -284,11 +284,6 @@ impl Run<'_> {
             .hand_over(self.server, database)
             .await
             .map_err(|unanswered| self.server.failure(Some(database), Reason::RestoreFailed, unanswered))?;
-        // A transaction that waits for the disk, and with it all those before it that did not.
-        self.server
-            .run(database, "SELECT txid_current();\n")
-            .await
-            .map_err(|unanswered| self.server.failure(Some(database), Reason::RestoreFailed, unanswered))?;
         Ok((inspection.items.len(), rows))
     }
 

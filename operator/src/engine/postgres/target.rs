@@ -151,6 +151,8 @@ const EXISTING: &str =
 
 const ROLES: &str = "SELECT rolname AS name, pg_has_role(oid, 'MEMBER') AS member, shobj_description(oid, 'pg_authid') AS comment FROM pg_roles";
 
+const TABLESPACES: &str = "SELECT spcname AS name FROM pg_tablespace";
+
 const RIGHTS: &str = "SELECT has_database_privilege(current_database(), 'CREATE') AS create,
   coalesce((SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = 'public'), true) AS create_in_public";
 
@@ -190,16 +192,19 @@ pub(super) async fn assess(
         return Err(refused(format!("{}: it is a standby: restore into the primary", server.place(None))));
     }
     let maintenance = server.maintenance.as_str();
-    let existing: Vec<Existing> = server.ask(maintenance, EXISTING, Reason::SourceRefused).await?;
+    // Each question is a session of its own: side by side they take the time of one.
+    let (existing, roles, tablespaces, available) = tokio::try_join!(
+        server.ask::<Existing>(maintenance, EXISTING, Reason::SourceRefused),
+        server.ask::<RoleFacts>(maintenance, ROLES, Reason::SourceRefused),
+        server.ask::<Named>(maintenance, TABLESPACES, Reason::SourceRefused),
+        server.ask::<Available>(maintenance, EXTENSIONS, Reason::SourceRefused),
+    )?;
     let mut places = Vec::with_capacity(backup.databases.len());
     for wanted in &backup.databases {
         let found = existing.iter().find(|existing| existing.name == wanted.database);
         places.push(place(server, wanted, found, on_existing).await?);
     }
-    extensions(server, backup).await?;
-    let roles: Vec<RoleFacts> = server.ask(maintenance, ROLES, Reason::SourceRefused).await?;
-    let tablespaces: Vec<Named> =
-        server.ask(maintenance, "SELECT spcname AS name FROM pg_tablespace", Reason::SourceRefused).await?;
+    extensions(server, backup, &available).await?;
     Ok(Fit {
         places,
         client,
@@ -325,13 +330,12 @@ async fn empty(server: &Server, wanted: &Wanted<'_>) -> Result<Place, Failure> {
     Ok(Place::Empty)
 }
 
-async fn extensions(server: &Server, backup: &Backup<'_>) -> Result<(), Failure> {
+async fn extensions(server: &Server, backup: &Backup<'_>, available: &[Available]) -> Result<(), Failure> {
     let wanted: BTreeSet<&str> =
         backup.databases.iter().flat_map(|wanted| &wanted.entry.extensions).map(String::as_str).collect();
     if wanted.is_empty() {
         return Ok(());
     }
-    let available: Vec<Available> = server.ask(&server.maintenance, EXTENSIONS, Reason::SourceRefused).await?;
     let missing: Vec<&str> =
         wanted.iter().copied().filter(|name| !available.iter().any(|extension| extension.name == **name)).collect();
     if !missing.is_empty() {

@@ -27,7 +27,7 @@ struct Expected {
     rows: i64,
 }
 
-/// Compares every table, and the number of large objects, with what was in the stream.
+/// Compares every table, and the number of large objects, with what was in the stream. Whatever was restored before is on the disk then.
 pub(super) async fn verify(server: &Server, database: &str, inspection: &Inspection) -> Result<i64, Failure> {
     let expected: Vec<Expected> = inspection
         .items
@@ -36,13 +36,14 @@ pub(super) async fn verify(server: &Server, database: &str, inspection: &Inspect
         // A name in another encoding than ours cannot be asked for.
         .filter(|table| !table.name.to_string().contains('\u{fffd}'))
         .collect();
-    let extended: Vec<Extended> = server.ask(database, OF_EXTENSIONS, Reason::RestoreFailed).await?;
+    let counting = async {
+        let answer = server.run(database, &script(&expected)).await;
+        answer.map_err(|unanswered| server.failure(Some(database), Reason::RestoreFailed, unanswered))
+    };
+    let asking = server.ask::<Extended>(database, OF_EXTENSIONS, Reason::RestoreFailed);
+    let (extended, answer) = tokio::try_join!(asking, counting)?;
     let extended: BTreeSet<TableName> =
         extended.into_iter().map(|table| TableName::new(table.schema, table.name)).collect();
-    let answer = server
-        .run(database, &script(&expected))
-        .await
-        .map_err(|unanswered| server.failure(Some(database), Reason::RestoreFailed, unanswered))?;
     let counted = read(&String::from_utf8_lossy(&answer));
     let wrong = |what: &dyn std::fmt::Display, expected: i64, found: i64| {
         Failure::new(
@@ -77,6 +78,8 @@ fn script(expected: &[Expected]) -> String {
         let _ = writeln!(script, "SELECT {index}, count(*) FROM ONLY {};", table.name);
     }
     script.push_str("SELECT 'large objects', count(*) FROM pg_largeobject_metadata;\nCOMMIT;\n");
+    // A transaction that waits for the disk, and with it all those before it that did not.
+    script.push_str("SELECT txid_current();\n");
     script
 }
 
