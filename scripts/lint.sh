@@ -25,7 +25,7 @@ check_advisories() {
 }
 
 check_scripts() {
-  git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run e2e/images/postgres/start-postgres e2e/images/s3/start-s3 e2e/images/mongodb/start-mongodb e2e/images/mongodb/make-template |
+  git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run 'e2e/images/*/start-*' 'e2e/images/*/make-*' |
     xargs -0 shellcheck --external-sources --source-path SCRIPTDIR
 }
 

@@ -2,7 +2,7 @@
 # `make test-images`: builds the images that the tests and the demo use, and gives them to the cluster.
 #
 #   localhost/holdfast-test/postgres:15, …:18    localhost/holdfast-test/mongodb:2    localhost/holdfast-test/s3:1
-#   localhost/holdfast-test/tools:1
+#   localhost/holdfast-test/redis:7, …:8    localhost/holdfast-test/valkey:9    localhost/holdfast-test/tools:1
 # Environment: TEST_IMAGES, the names' prefix, for a cluster that pulls from a registry.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -26,6 +26,9 @@ images=()
 make postgres:15 bookworm "$here/postgres" --build-arg MAJOR=15
 make postgres:18 sid "$here/postgres" --build-arg MAJOR=18
 images+=("${TEST_IMAGES:-localhost/holdfast-test}/mongodb:2")
+make redis:7 bookworm "$here/redis" --build-arg SERVER=redis
+make redis:8 sid "$here/redis" --build-arg SERVER=redis
+make valkey:9 sid "$here/redis" --build-arg SERVER=valkey
 make tools:1 sid "$here/tools"
 
 s3=$image_store/s3

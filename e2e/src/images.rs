@@ -22,6 +22,51 @@ pub fn postgres_pod(name: &str, version: u32) -> Value {
     )
 }
 
+/// A Pod with a MongoDB server, whose password for `root` is in the Secret `<name>-server`. Its data goes with it.
+pub fn mongodb_pod(name: &str) -> Value {
+    pod(
+        name,
+        999,
+        "mongodb:2",
+        &json!({
+            "env": [{"name": "MONGODB_PASSWORD_FILE", "value": "/secret/password"}],
+            "readinessProbe": {"exec": {"command": ["ferretdb", "ping"]}, "periodSeconds": 1},
+            "volumeMounts": [
+                {"name": "secret", "mountPath": "/secret", "readOnly": true},
+                {"name": "data", "mountPath": "/var/lib/mongodb"},
+            ],
+        }),
+    )
+}
+
+/// A Pod with a Redis or Valkey server (`redis:7`, `redis:8`, `valkey:9`), whose password is in the Secret `<name>-server`. Its data
+/// outlives its container and goes with it.
+pub fn redis_pod(name: &str, image: &str) -> Value {
+    pod(
+        name,
+        999,
+        image,
+        &json!({
+            "args": ["--appendonly", "yes", "--save", "", "--enable-debug-command", "yes", "--loglevel", "verbose"],
+            "volumeMounts": [
+                {"name": "secret", "mountPath": "/etc/redis-secret", "readOnly": true},
+                {"name": "data", "mountPath": "/data"},
+            ],
+        }),
+    )
+}
+
+/// A Pod of an application that works as this user with the files of a claim, in `/claim`.
+pub fn claim_pod(name: &str, claim: &str, user: u32) -> Value {
+    let mut pod = pod(name, user, "tools:1", &json!({"volumeMounts": [{"name": "claim", "mountPath": "/claim"}]}));
+    pod["spec"]["volumes"] = json!([{"name": "claim", "persistentVolumeClaim": {"claimName": claim}}]);
+    if user == 0 {
+        pod["spec"]["securityContext"] = json!({"runAsUser": 0, "runAsGroup": 0});
+        pod["spec"]["containers"][0]["securityContext"] = json!({});
+    }
+    pod
+}
+
 /// A Pod with an S3 server, whose keys are in the Secret `<name>-server`. Its data goes with it.
 pub fn s3_pod(name: &str) -> Value {
     pod(

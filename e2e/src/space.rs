@@ -17,14 +17,16 @@ pub struct Space {
 impl Space {
     /// Makes a namespace that bears `purpose` and a random ending in its name.
     pub fn new(purpose: &str) -> Self {
+        // What a careful platform enforces: every Pod that Holdfast makes has to pass.
+        Self::enforcing(purpose, "restricted")
+    }
+
+    /// The same, which enforces another level of Pod Security: `privileged` lets Pods run as root.
+    pub fn enforcing(purpose: &str, level: &str) -> Self {
         let ending: String = std::iter::repeat_with(fastrand::lowercase).take(6).collect();
         let name = format!("e2e-{purpose}-{ending}");
         reaper::delete_namespace_at_exit(&name);
-        let labels = json!({
-            "holdfast-e2e": "true",
-            // What a careful platform enforces: every Pod that Holdfast makes has to pass.
-            "pod-security.kubernetes.io/enforce": "restricted",
-        });
+        let labels = json!({"holdfast-e2e": "true", "pod-security.kubernetes.io/enforce": level});
         apply_cluster_wide(
             &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}),
         );
