@@ -3,6 +3,7 @@
 //! An engine is cancelled by dropping its future: its tools are killed with their handles (`process`). It knows neither S3 nor Kubernetes.
 
 pub mod postgres;
+pub mod redis;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -49,6 +50,9 @@ pub trait ArtifactSink: Send {
         inspect: Box<dyn Inspect>,
         metadata: ArtifactMetadata,
     ) -> impl Future<Output = Result<Inspection, Failure>> + Send;
+
+    /// The source is at work and has just said so, though no byte of it has come yet: to the idle watch this is a byte.
+    fn alive(&mut self) {}
 }
 
 /// What an engine says of an artifact, for the manifest.
@@ -114,7 +118,8 @@ pub async fn dump(
 ) -> Result<Dumped, Failure> {
     match source.engine() {
         Some(Engine::Postgres(postgres)) => postgres::dump(postgres, mounts, scratch, sink).await,
-        Some(Engine::Mongodb(_) | Engine::Redis(_) | Engine::Volume(_) | Engine::Config(_)) | None => {
+        Some(Engine::Redis(redis)) => redis::dump(redis, mounts, sink).await,
+        Some(Engine::Mongodb(_) | Engine::Volume(_) | Engine::Config(_)) | None => {
             Err(unknown(&source.name))
         }
     }
@@ -134,7 +139,8 @@ pub async fn check_target(
         Target::Postgres(server) => {
             postgres::check_target(server, &target.mounts, manifest, on_existing, scratch).await
         }
-        Target::Mongodb(_) | Target::Redis(_) | Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
+        Target::Redis(server) => redis::check_target(server, &target.mounts, manifest, on_existing).await,
+        Target::Mongodb(_) | Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
     }
 }
 
@@ -153,7 +159,8 @@ pub async fn restore(
         Target::Postgres(server) => {
             postgres::restore(server, &target.mounts, manifest, on_existing, scratch, source).await
         }
-        Target::Mongodb(_) | Target::Redis(_) | Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
+        Target::Redis(server) => redis::restore(server, &target.mounts, manifest, on_existing, source).await,
+        Target::Mongodb(_) | Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
     }
 }
 

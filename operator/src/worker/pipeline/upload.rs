@@ -101,6 +101,10 @@ impl ArtifactSink for Uploads {
         });
         Ok(inspection)
     }
+
+    fn alive(&mut self) {
+        self.progress.add(1);
+    }
 }
 
 impl Uploads {

@@ -1,0 +1,201 @@
+//! Dumps: a full synchronisation, as a replica asks for one. Talks to the server.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use holdfast_crds::Reason;
+
+use super::facts::{Facts, Shard};
+use super::link::{Address, Link, Login};
+use super::resp::Reply;
+use super::server::Server;
+use super::transfer::{End, Transfer};
+use super::trouble;
+use crate::archive::rdb::RdbReader;
+use crate::engine::{ArtifactMetadata, ArtifactSink, Dumped};
+use crate::task::Failure;
+
+/// Format of an artifact.
+pub(super) const RDB: &str = "rdb";
+/// A server that saves says so once a second; one that says nothing for this long is not there any more.
+const SILENCE_LIMIT: Duration = Duration::from_mins(2);
+
+/// Dumps a server, or every primary of a cluster.
+pub(super) async fn dump(login: &Login, sink: &mut impl ArtifactSink) -> Result<Dumped, Failure> {
+    let mut server = Server::connect(login).await?;
+    let facts = server.facts().await?;
+    ready(&server.place(), &facts)?;
+    let mut consistency = "snapshot";
+    if facts.is_cluster() {
+        let shards = server.shards().await?;
+        for shard in &shards {
+            let login = login.at(shard.address.clone());
+            let mut primary = Server::connect(&login).await?;
+            let facts = primary.facts().await?;
+            ready(&primary.place(), &facts)?;
+            one(primary, &facts, format!("{}.rdb", name_of(&shard.address)), true, sink).await?;
+        }
+        let mut server = Server::connect(login).await?;
+        at_rest(&server.place(), &shards, &server.shards().await?)?;
+        if shards.len() > 1 {
+            consistency = "fuzzy";
+        }
+    } else {
+        one(server, &facts, "dump.rdb".to_owned(), false, sink).await?;
+    }
+    Ok(Dumped {
+        server_version: facts.server(),
+        tool_version: format!("holdfast {}", env!("CARGO_PKG_VERSION")),
+        consistency: consistency.to_owned(),
+    })
+}
+
+/// `10.0.0.7-6379`: no part of a key in the bucket may hold a colon that came from an address.
+fn name_of(address: &Address) -> String {
+    format!("{}-{}", address.host.replace(':', "."), address.port)
+}
+
+fn ready(place: &str, facts: &Facts) -> Result<(), Failure> {
+    if facts.is("loading") {
+        return Err(Failure::new(
+            Reason::SourceUnreachable,
+            format!("{place}: it is loading its data: wait until it has done so"),
+        ));
+    }
+    Ok(())
+}
+
+/// A slot that moved while one primary after the other was saved may be in two of them, or in none.
+fn at_rest(place: &str, before: &[Shard], after: &[Shard]) -> Result<(), Failure> {
+    if before == after {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Reason::SourceIncomplete,
+        format!("{place}: slots moved or a primary changed while the cluster was saved: save it when it is at rest"),
+    ))
+}
+
+/// Dumps one server.
+async fn one(
+    mut server: Server,
+    facts: &Facts,
+    name: String,
+    cluster: bool,
+    sink: &mut impl ArtifactSink,
+) -> Result<(), Failure> {
+    let place = server.place();
+    let mut properties = BTreeMap::from([
+        ("server".to_owned(), facts.server()),
+        ("node".to_owned(), server.login.address.to_string()),
+        ("role".to_owned(), if facts.is_replica() { "replica" } else { "primary" }.to_owned()),
+        ("mode".to_owned(), if cluster { "cluster" } else { "standalone" }.to_owned()),
+        ("usedMemory".to_owned(), facts.text("used_memory_dataset").to_owned()),
+    ]);
+    if let Some(modules) = server.modules().await?.filter(|modules| !modules.is_empty()) {
+        properties.insert("modules".to_owned(), modules.into_iter().collect::<Vec<_>>().join(","));
+    }
+    let login = server.login.clone();
+    server.with(ask).await?;
+    let end = loop {
+        if let Some(end) = server.with(announced).await? {
+            break end;
+        }
+        // It saves, and has said so.
+        sink.alive();
+    };
+    let link = server.into_link()?;
+    let hangup = link.hangup();
+    let whole = Arc::new(AtomicBool::new(false));
+    let stream = Told { stream: Transfer::new(link, end, whole.clone()), place: place.clone() };
+    let inspect = Box::new(RdbReader::new(format!("dump of {place}")));
+    let metadata = ArtifactMetadata { format: RDB.to_owned(), properties, ..ArtifactMetadata::default() };
+    let stored = sink.store(&name, Box::new(stream), inspect, metadata).await;
+    // The link of a replica ends with the transfer: nothing that is written later is wanted.
+    drop(hangup);
+    match stored {
+        Ok(_) if whole.load(Ordering::Acquire) => Ok(()),
+        Ok(_) => Err(Failure::new(Reason::DumpFailed, format!("{place}: the transfer was not read to its end"))),
+        Err(failure) if failure.reason == Reason::SourceIncomplete => {
+            Err(explained(&login, failure).await)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Asks for a full synchronisation.
+fn ask(link: &mut Link) -> Result<(), Failure> {
+    // Older servers do not know each of these, and do without. `rdb-only` spares the server the buffer for what is written meanwhile.
+    for option in [["capa", "eof"], ["capa", "psync2"], ["rdb-only", "1"]] {
+        let reply = link.call(&["REPLCONF", option[0], option[1]])?;
+        if let Reply::Error(words) = &reply
+            && (trouble::is_forbidden(words) || words.starts_with("NOAUTH"))
+        {
+            return Err(link.refused("REPLCONF", &reply, Reason::SourceRefused));
+        }
+    }
+    let mut out = Vec::new();
+    super::resp::command(&mut out, &[b"PSYNC", b"?", b"-1"]);
+    link.send(&out)?;
+    link.set_answer_limit(SILENCE_LIMIT)?;
+    loop {
+        let line = String::from_utf8_lossy(&link.line()?).into_owned();
+        if line.starts_with("+FULLRESYNC ") {
+            return Ok(());
+        }
+        if !line.is_empty() {
+            let words = line.strip_prefix('-').unwrap_or(&line).to_owned();
+            return Err(link.refused("PSYNC", &Reply::Error(words), Reason::DumpFailed));
+        }
+    }
+}
+
+/// The next line before the transfer; none where it only says that the server saves.
+fn announced(link: &mut Link) -> Result<Option<End>, Failure> {
+    let line = link.line().map_err(|failure| {
+        Failure::new(
+            Reason::DumpFailed,
+            format!(
+                "{}; it ended while the server saved: look in its log for a failed background save (its disk, or memory to fork)",
+                failure.message
+            ),
+        )
+    })?;
+    End::parse(&line).map_err(|words| {
+        let words = words.strip_prefix('-').unwrap_or(&words).to_owned();
+        link.refused("PSYNC", &Reply::Error(words), Reason::DumpFailed)
+    })
+}
+
+/// A transfer that broke off: whether the server knows why.
+async fn explained(login: &Login, failure: Failure) -> Failure {
+    let Ok(mut server) = Server::connect(login).await else {
+        return Failure::new(
+            Reason::SourceUnreachable,
+            format!("{}; it does not answer any more", failure.message),
+        );
+    };
+    match server.facts().await {
+        Ok(facts) if facts.text("rdb_last_bgsave_status") == "err" => Failure::new(
+            Reason::DumpFailed,
+            format!("{}; the server's last background save failed: look in its log", failure.message),
+        ),
+        _ => failure,
+    }
+}
+
+/// A transfer whose errors name the server.
+struct Told<R> {
+    stream: R,
+    place: String,
+}
+
+impl<R: Read> Read for Told<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.place)))
+    }
+}
+

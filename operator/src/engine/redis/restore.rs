@@ -1,0 +1,177 @@
+//! Restores: by replication where that can be, key by key elsewhere. Talks to the target.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use holdfast_crds::{OnExisting, Reason};
+use tracing::info;
+
+use super::facts::Shard;
+use super::keys::{Counts, KeyWriter, Pour};
+use super::link::Login;
+use super::replica::{self, Tried};
+use super::server::Server;
+use super::settle;
+use super::survey::{Seen, Survey, Surveyor};
+use super::target::{self, Backup, Way};
+use crate::archive::rdb::RdbReader;
+use crate::engine::{ArtifactSource, Restored};
+use crate::task::Failure;
+
+/// What a server takes as one argument where its setting is not known.
+const LONGEST_ARGUMENT: u64 = 512 << 20;
+
+/// Restores a backup into a server or a cluster.
+pub(super) async fn restore(
+    login: &Login,
+    backup: &Backup<'_>,
+    on_existing: OnExisting,
+    source: &mut impl ArtifactSource,
+) -> Result<Restored, Failure> {
+    let mut server = Server::connect(login).await?;
+    let assessed = target::assess(&mut server, backup, on_existing).await?;
+    if assessed.abandoned {
+        info!("{}: it was left a replica of a worker that is gone, and is made a primary again", server.place());
+        server.with(|link| link.must(&["REPLICAOF", "NO", "ONE"], Reason::RestoreFailed)).await?;
+    }
+    let why = match &assessed.way {
+        Way::Keys(why) => why.clone(),
+        Way::Replication => match replica::restore(&mut server, backup, &assessed, source).await? {
+            Tried::Done(restored) => return Ok(restored),
+            Tried::NotPossible(why) => {
+                target::may_write(&mut server, backup, on_existing).await?;
+                why
+            }
+        },
+    };
+    info!("{}: key by key, since {why}", server.place());
+    by_key(&mut server, assessed.shards.as_deref(), backup, on_existing, &why, source).await
+}
+
+async fn by_key(
+    server: &mut Server,
+    shards: Option<&[Shard]>,
+    backup: &Backup<'_>,
+    on_existing: OnExisting,
+    why: &str,
+    source: &mut impl ArtifactSource,
+) -> Result<Restored, Failure> {
+    let place = server.place();
+    let longest = server.setting("proto-max-bulk-len").await?;
+    let longest = longest.and_then(|bytes| bytes.parse().ok()).unwrap_or(LONGEST_ARGUMENT);
+    // Everything is proved before anything is touched: what is cut out of a stream cannot be taken back.
+    let mut surveys = Vec::new();
+    for entry in &backup.artifacts {
+        let survey = Arc::new(Mutex::new(Survey::default()));
+        let reader = RdbReader::visited(format!("backup {}", entry.key), Surveyor::new(survey.clone()));
+        source.fetch(entry, Box::new(std::io::sink()), Box::new(reader)).await?;
+        let survey = std::mem::take(&mut *survey.lock().unwrap_or_else(PoisonError::into_inner));
+        if survey.longest > longest {
+            return Err(Failure::new(
+                Reason::InvalidConfiguration,
+                format!(
+                    "{place}: the value of {:?} has {} bytes, and the server takes {longest} (proto-max-bulk-len); nothing was touched: raise it, for here it goes key by key, since {why}",
+                    survey.longest_key, survey.longest
+                ),
+            ));
+        }
+        surveys.push(survey);
+    }
+
+    let mut servers = Vec::new();
+    match shards {
+        None => servers.push(Server::connect(&server.login).await?),
+        Some(shards) => {
+            for shard in shards {
+                servers.push(Server::connect(&server.login.at(shard.address.clone())).await?);
+            }
+        }
+    }
+    if on_existing == OnExisting::Replace {
+        for server in &mut servers {
+            wipe(server, backup.database).await?;
+        }
+    }
+    let replace = on_existing == OnExisting::Replace;
+    let mut links = Vec::new();
+    for server in servers {
+        links.push(server.into_link()?);
+    }
+    let hangups: Vec<_> = links.iter().map(super::link::Link::hangup).collect();
+    let pour = Arc::new(Mutex::new(Pour::new(links, shards, backup.database, replace)));
+    let mut bytes = 0;
+    for (entry, survey) in backup.artifacts.iter().zip(surveys) {
+        let failed = Arc::new(Mutex::new(None));
+        let writer = KeyWriter::new(&format!("backup {}", entry.key), pour.clone(), survey.long, failed.clone());
+        let fetched = source.fetch(entry, Box::new(writer), Box::new(Seen)).await;
+        let refused = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (fetched, _) = fetched.map_err(|failure| {
+            let failure = refused.unwrap_or(failure);
+            Failure::new(failure.reason, format!("{}; what was restored up to there is in the target", failure.message))
+        })?;
+        bytes += fetched;
+    }
+    let counts = pour.lock().unwrap_or_else(PoisonError::into_inner).counts().clone();
+    drop(hangups);
+    finish(server, shards, backup, &counts).await?;
+    let keys: u64 = counts.sent.values().sum();
+    let expired = if counts.expired > 0 { format!(", {} more had expired", counts.expired) } else { String::new() };
+    Ok(Restored {
+        items: i64::try_from(keys).unwrap_or(i64::MAX),
+        bytes,
+        message: format!("{place}: {keys} keys in {} databases{expired}; key by key, since {why}", counts.sent.len()),
+    })
+}
+
+/// Empties what is replaced.
+async fn wipe(server: &mut Server, database: Option<u64>) -> Result<(), Failure> {
+    let functions = database.is_none() && server.facts().await?.version().0 >= 7;
+    server
+        .with(move |link| {
+            // What may be forbidden comes first.
+            if functions {
+                link.must(&["FUNCTION", "FLUSH"], Reason::RestoreFailed)?;
+            }
+            match database {
+                None => link.must(&["FLUSHALL", "ASYNC"], Reason::RestoreFailed)?,
+                Some(number) => {
+                    link.must(&["SELECT", &number.to_string()], Reason::RestoreFailed)?;
+                    link.must(&["FLUSHDB", "ASYNC"], Reason::RestoreFailed)?;
+                    link.must(&["SELECT", "0"], Reason::RestoreFailed)?
+                }
+            };
+            Ok(())
+        })
+        .await
+}
+
+/// Counts what is there, and sees that it stays there.
+async fn finish(
+    server: &mut Server,
+    shards: Option<&[Shard]>,
+    backup: &Backup<'_>,
+    counts: &Counts,
+) -> Result<(), Failure> {
+    let mut nodes = Vec::new();
+    match shards {
+        None => nodes.push(Server::connect(&server.login).await?),
+        Some(shards) => {
+            for shard in shards {
+                nodes.push(Server::connect(&server.login.at(shard.address.clone())).await?);
+            }
+        }
+    }
+    let mut found: BTreeMap<u64, u64> = BTreeMap::new();
+    for node in &mut nodes {
+        for (number, keys) in node.facts().await?.keyspace() {
+            if backup.database.is_none_or(|database| database == number) {
+                *found.entry(number).or_default() += keys;
+            }
+        }
+    }
+    settle::compare(&server.place(), &counts.sent, &counts.expiring, &found)?;
+    for node in &mut nodes {
+        settle::persist(node, true).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! What servers say when something goes wrong, as a reason and a line a person can act on. Pure.
+
+use holdfast_crds::Reason;
+
+use crate::task::Failure;
+
+/// Beginnings of a server's words, with what they mean. The first that fits counts.
+const WORDS: &[(&str, Reason, &str)] = &[
+    ("NOAUTH", Reason::SourceRefused, "the server wants a password: name its Secret in credentialsSecret"),
+    ("WRONGPASS", Reason::SourceRefused, "check user name and password in the Secret"),
+    ("ERR invalid password", Reason::SourceRefused, "check the password in the Secret"),
+    ("NOPERM", Reason::SourceRefused, "grant it to the user; docs/redis.md tells which rights are needed"),
+    (
+        "DENIED",
+        Reason::SourceRefused,
+        "the server is in protected mode and lets only its own host in: give it a password, or bind it to an address",
+    ),
+    ("LOADING", Reason::SourceUnreachable, "wait until the server has loaded its data"),
+    ("MASTERDOWN", Reason::SourceUnreachable, "this is a replica without its primary: mend the replication, or name the primary"),
+    ("NOMASTERLINK", Reason::SourceUnreachable, "this is a replica without its primary: mend the replication, or name the primary"),
+    ("CLUSTERDOWN", Reason::SourceUnreachable, "wait until all slots of the cluster are served"),
+    ("BUSY ", Reason::SourceUnreachable, "a script blocks the server: wait for it, or end it with SCRIPT KILL"),
+    ("ERR max number of clients", Reason::SourceUnreachable, "raise maxclients or free connections"),
+    ("OOM", Reason::NoSpace, "raise the server's maxmemory"),
+    ("MISCONF", Reason::NoSpace, "the server cannot save to its disk: make room there"),
+    ("READONLY", Reason::InvalidConfiguration, "this is a replica: name the primary"),
+    ("BUSYKEY", Reason::TargetNotEmpty, "somebody wrote this key meanwhile: stop what writes, and restore again"),
+    ("MOVED", Reason::RestoreFailed, "slots of the cluster moved meanwhile: restore again when it is at rest"),
+    ("ASK ", Reason::RestoreFailed, "slots of the cluster are moving: restore again when it is at rest"),
+    ("TRYAGAIN", Reason::RestoreFailed, "slots of the cluster are moving: restore again when it is at rest"),
+    ("ERR unknown command", Reason::SourceRefused, "the server has this command renamed or switched off"),
+];
+
+/// What a server said to a command, as a failure of the one who asked; `otherwise` where its words do not tell.
+pub(super) fn refused(place: &str, command: &str, words: &str, otherwise: Reason) -> Failure {
+    let known = WORDS.iter().find(|(beginning, ..)| words.starts_with(beginning));
+    let (reason, advice) = known.map_or((otherwise, ""), |(_, reason, advice)| (*reason, *advice));
+    let words = words.trim_end_matches('.').trim();
+    // Protected mode explains itself over a page.
+    let words = words.split_once(". ").map_or(words, |(first, _)| first);
+    let advice = if advice.is_empty() { String::new() } else { format!(": {advice}") };
+    Failure::new(reason, format!("{place}: {command}: {words}{advice}"))
+}
+
+/// Whether these words mean that a command is not for us: forbidden, renamed, switched off.
+pub(super) fn is_forbidden(words: &str) -> bool {
+    ["NOPERM", "ERR unknown command", "ERR Unknown command", "ERR command not allowed", "ERR REPLICAOF not allowed"]
+        .iter()
+        .any(|beginning| words.starts_with(beginning))
+}
+
+/// A connection that broke or never came about.
+pub(super) fn unreachable(place: &str, error: &std::io::Error) -> Failure {
+    use std::io::ErrorKind;
+    let (reason, advice) = match error.kind() {
+        ErrorKind::ConnectionRefused => (Reason::SourceUnreachable, "check host and port and that the server runs"),
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+            (Reason::SourceUnreachable, "check host and port and that no NetworkPolicy or firewall is in the way")
+        }
+        ErrorKind::InvalidData if error.to_string().contains("invalid peer certificate") => (
+            Reason::SourceRefused,
+            "check tls.caBundle, and that the certificate is for this host name or the mode is VerifyCa",
+        ),
+        ErrorKind::InvalidData => (Reason::SourceUnreachable, "check that the server speaks Redis on this port, and tls.mode"),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
+            (Reason::SourceUnreachable, "the connection was closed: check that the server runs, and its log")
+        }
+        _ => (Reason::SourceUnreachable, "check host and the network"),
+    };
+    Failure::new(reason, format!("{place}: {error}: {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_servers_tell_who_is_to_act() {
+        let table = [
+            ("NOAUTH Authentication required.", Reason::SourceRefused, "name its Secret"),
+            ("WRONGPASS invalid username-password pair or user is disabled.", Reason::SourceRefused, "check user name"),
+            ("NOPERM this user has no permissions to run the 'psync' command", Reason::SourceRefused, "docs/redis.md"),
+            ("LOADING Redis is loading the dataset in memory", Reason::SourceUnreachable, "wait until"),
+            (
+                "DENIED Redis is running in protected mode because protected mode is enabled. Much more follows",
+                Reason::SourceRefused,
+                "protected mode is enabled: the server is in protected mode",
+            ),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Reason::NoSpace, "maxmemory"),
+            ("ERR something new", Reason::DumpFailed, "cache:6379: PSYNC: ERR something new"),
+        ];
+        for (words, reason, expected) in table {
+            let failure = refused("cache:6379", "PSYNC", words, Reason::DumpFailed);
+            assert_eq!(failure.reason, reason, "{words}");
+            assert!(failure.message.contains(expected), "{}", failure.message);
+        }
+        assert!(is_forbidden("NOPERM this user") && is_forbidden("ERR unknown command 'REPLICAOF'"));
+        assert!(!is_forbidden("ERR value is not an integer or out of range"));
+    }
+}

@@ -1,0 +1,480 @@
+//! Restores into real servers: what comes back is what was saved, settings and roles are as before, and a target is never left worse.
+
+#![allow(clippy::unwrap_used, reason = "it is all tests")]
+
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/redis.rs"]
+mod redis;
+
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast::engine::{Restored, check_target, dump, restore};
+use holdfast::store::manifest::Manifest;
+use holdfast::task::{Failure, RestoreTarget, Target};
+use holdfast_crds::{OnExisting, Reason, RedisSource, Source, TlsMode};
+use postgres::{MemorySink, MemorySource, Spoil};
+use redis::{Redis, RedisSecretFiles, Wire, fill, until};
+
+/// A backup in memory.
+struct Saved {
+    manifest: Manifest,
+    source: MemorySource,
+}
+
+async fn save(source: RedisSource, secret: &RedisSecretFiles) -> Saved {
+    let source = Source { name: "cache".into(), redis: Some(source), ..Source::default() };
+    let mut sink = MemorySink::default();
+    let dumped = dump(&source, &secret.mounts, Path::new("/nonexistent"), &mut sink).await.unwrap();
+    Saved { manifest: sink.manifest(&dumped.tool_version, &dumped.server_version), source: sink.into_source() }
+}
+
+async fn save_open(redis: &Redis) -> Saved {
+    save(redis.source(), &RedisSecretFiles::none()).await
+}
+
+impl Saved {
+    /// What the worker does: check, then restore.
+    async fn restore(&mut self, target: &RestoreTarget, on_existing: OnExisting) -> Result<Restored, Failure> {
+        let scratch = Path::new("/nonexistent");
+        check_target(target, &self.manifest, on_existing, scratch).await?;
+        restore(target, &self.manifest, on_existing, scratch, &mut self.source).await
+    }
+
+    async fn restore_into(&mut self, redis: &Redis, on_existing: OnExisting) -> Result<Restored, Failure> {
+        self.restore(&redis.target(&RedisSecretFiles::none()), on_existing).await
+    }
+}
+
+/// Settings that make a server choose the way by keys: it keeps nothing on its disk.
+const FORGETFUL: [&str; 1] = ["save \"\""];
+
+#[tokio::test]
+async fn a_server_comes_back_by_replication_with_its_settings_as_they_were() {
+    let redis = Redis::start(&["masterauth something", "replica-priority 7"]);
+    fill(&redis);
+    let before = redis.content();
+    let functions = redis.run(&["FUNCTION", "LIST", "WITHCODE"]);
+    let mut saved = save_open(&redis).await;
+
+    // In place: some keys changed, some gone, some new.
+    redis.run(&["SET", "plain", "changed"]);
+    redis.run(&["DEL", "stream", "huge"]);
+    redis.run(&["SET", "new", "key"]);
+    redis.run(&["FUNCTION", "FLUSH"]);
+    let settings = redis.all_settings();
+    let failure = saved.restore_into(&redis, OnExisting::Fail).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::TargetNotEmpty);
+    assert_eq!(redis.run(&["GET", "plain"]).text(), "changed", "nothing was touched");
+    let restored = saved.restore_into(&redis, OnExisting::Replace).await.unwrap();
+    assert!(restored.message.contains("by replication"), "{}", restored.message);
+    assert_eq!(restored.items, i64::try_from(before.len()).unwrap());
+    assert_eq!(redis.content(), before);
+    assert_eq!(redis.run(&["FUNCTION", "LIST", "WITHCODE"]), functions);
+    assert_eq!(redis.all_settings(), settings);
+    assert_eq!(redis.info("role"), "master");
+    assert_eq!(redis.run(&["SET", "plain", "written"]).text(), "OK", "it takes writes again");
+
+    // Elsewhere.
+    let other = Redis::start(&[]);
+    saved.restore_into(&other, OnExisting::Fail).await.unwrap();
+    assert_eq!(other.content(), before);
+}
+
+#[tokio::test]
+async fn what_was_restored_is_there_after_a_crash() {
+    let redis = Redis::start(&[]);
+    fill(&redis);
+    let before = redis.content();
+    let mut saved = save_open(&redis).await;
+    // By replication into an append-only file, into an RDB, and without a disk in between; key by key likewise.
+    let by_key = "rename-command REPLICAOF \"\"";
+    let load = "repl-diskless-load swapdb";
+    for settings in [&["appendonly yes"][..], &[], &[load], &["appendonly yes", by_key], &[by_key]] {
+        let mut target = Redis::start(settings);
+        target.run(&["SET", "old", "key"]);
+        let restored = saved.restore_into(&target, OnExisting::Replace).await.unwrap();
+        let keys = settings.contains(&by_key);
+        assert_eq!(restored.message.contains("key by key"), keys, "{settings:?}: {}", restored.message);
+        assert_eq!(target.content(), before, "{settings:?}");
+        assert_eq!(target.info("aof_enabled"), if settings.contains(&"appendonly yes") { "1" } else { "0" });
+        if settings == ["appendonly yes", by_key] {
+            // The append-only file is written every second.
+            until("the append-only file's writing", || target.info("aof_buffer_length") == "0" && target.info("aof_pending_bio_fsync") == "0");
+        }
+        target.crash_and_restart();
+        assert_eq!(target.content(), before, "{settings:?}, after a crash");
+        assert_eq!(target.info("role"), "master");
+    }
+}
+
+#[tokio::test]
+async fn a_server_comes_back_key_by_key() {
+    let redis = Redis::start(&[]);
+    fill(&redis);
+    let before = redis.content();
+    let functions = redis.run(&["FUNCTION", "LIST", "WITHCODE"]);
+    let mut saved = save_open(&redis).await;
+    let target = Redis::start(&FORGETFUL);
+    target.run(&["SET", "old", "key"]);
+    assert_eq!(saved.restore_into(&target, OnExisting::Fail).await.unwrap_err().reason, Reason::TargetNotEmpty);
+    let restored = saved.restore_into(&target, OnExisting::Replace).await.unwrap();
+    assert!(restored.message.contains("key by key, since it keeps nothing on its disk"), "{}", restored.message);
+    assert_eq!(restored.items, i64::try_from(before.len()).unwrap());
+    assert_eq!(target.content(), before);
+    assert_eq!(target.run(&["FUNCTION", "LIST", "WITHCODE"]), functions);
+    assert!(!target.data().join("dump.rdb").exists());
+
+    // Into an empty one, without what it may not do.
+    let guarded = Redis::with_password(&FORGETFUL, "admin");
+    let rights = ["on", ">pw", "~*", "-@all", "+restore", "+info", "+select", "+function"];
+    guarded.run(&[&["ACL", "SETUSER", "restorer"][..], &rights].concat());
+    let secret = RedisSecretFiles::of(Some("restorer"), "pw");
+    saved.restore(&guarded.target(&secret), OnExisting::Fail).await.unwrap();
+    assert_eq!(guarded.content(), before);
+    let failure = saved.restore(&guarded.target(&secret), OnExisting::Replace).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::SourceRefused, "it may not empty it: {failure:?}");
+    assert_eq!(guarded.content(), before, "nothing was touched");
+}
+
+#[tokio::test]
+async fn keys_go_into_another_database() {
+    let redis = Redis::start(&[]);
+    redis.client().run_all(&(0..100).map(|n| vec!["SET".into(), format!("key:{n}"), "v".into()]).collect::<Vec<_>>());
+    let library = "#!lua name=tests\nredis.register_function('echo', function(keys, args) return args[1] end)";
+    redis.run(&["FUNCTION", "LOAD", library]);
+    let mut saved = save_open(&redis).await;
+    redis.run(&["DEL", "key:7"]);
+    let none = RedisSecretFiles::none();
+    let restored = saved.restore(&redis.target_database(&none, Some(9)), OnExisting::Fail).await.unwrap();
+    assert_eq!(restored.items, 100);
+    let content = redis.content();
+    assert_eq!(content.keys().filter(|key| key.starts_with("9/")).count(), 100);
+    assert_eq!(content.keys().filter(|key| key.starts_with("0/")).count(), 99, "the others stay as they are");
+    let again = saved.restore(&redis.target_database(&none, Some(9)), OnExisting::Fail).await.unwrap_err();
+    assert_eq!(again.reason, Reason::TargetNotEmpty);
+    let mut client = redis.client();
+    client.run(&["SELECT", "9"]);
+    client.run(&["SET", "new", "key"]);
+    saved.restore(&redis.target_database(&none, Some(9)), OnExisting::Replace).await.unwrap();
+    assert_eq!(client.run(&["DBSIZE"]).number(), 100);
+    assert_eq!(redis.run(&["DBSIZE"]).number(), 99);
+    let beyond = saved.restore(&redis.target_database(&none, Some(16)), OnExisting::Fail).await.unwrap_err();
+    assert_eq!(beyond.reason, Reason::InvalidConfiguration);
+    assert!(beyond.message.contains("no database 16"), "{}", beyond.message);
+    // Keys of several databases do not fit into one.
+    client.run(&["SELECT", "3"]);
+    client.run(&["SET", "k", "v"]);
+    let mut several = save_open(&redis).await;
+    let failure = several.restore(&redis.target_database(&none, Some(1)), OnExisting::Fail).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::InvalidConfiguration);
+}
+
+#[tokio::test]
+async fn keys_that_have_expired_meanwhile_do_not_come_back() {
+    let redis = Redis::start(&[]);
+    redis.run(&["SET", "stays", "v"]);
+    redis.run(&["SET", "soon", "v", "PX", "1500"]);
+    // It is saved with the key, whatever the server would do about it.
+    let mut saved = save_open(&redis).await;
+    until("the key's expiry", || redis.run(&["EXISTS", "soon"]).number() == 0);
+    for (settings, keys) in [(&[][..], 2), (&FORGETFUL[..], 1)] {
+        let target = Redis::start(settings);
+        let restored = saved.restore_into(&target, OnExisting::Fail).await.unwrap();
+        // By replication it is loaded, and expires at once.
+        assert_eq!(restored.items, keys, "{}", restored.message);
+        assert_eq!(target.run(&["EXISTS", "soon"]).number(), 0);
+        assert_eq!(target.run(&["EXISTS", "stays"]).number(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_backup_touches_nothing() {
+    let redis = Redis::start(&[]);
+    fill(&redis);
+    let mut saved = save_open(&redis).await;
+    let whole = saved.source.stored[0].bytes.clone();
+    let load = ["repl-diskless-load on-empty-db"];
+    for settings in [&[][..], &load, &FORGETFUL] {
+        let target = Redis::start(settings);
+        fill(&target);
+        target.run(&["SET", "mine", "value"]);
+        let (before, configured) = (target.content(), target.all_settings());
+        let unharmed = |what: &str| {
+            assert_eq!(target.info("role"), "master", "{settings:?}: {what}");
+            assert_eq!(target.content(), before, "{settings:?}: {what}");
+            assert_eq!(target.all_settings(), configured, "{settings:?}: {what}");
+        };
+        for spoil in [Spoil::Checksum, Spoil::CutAt(100), Spoil::CutAt(whole.len() / 2)] {
+            saved.source.spoil = Some(spoil);
+            let failure = saved.restore_into(&target, OnExisting::Replace).await.unwrap_err();
+            assert!(matches!(failure.reason, Reason::ChecksumMismatch | Reason::StoreUnreachable), "{failure:?}");
+            unharmed(&format!("{spoil:?}"));
+        }
+        saved.source.spoil = None;
+        // What the store finds right, and is no whole RDB.
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 3] ^= 4;
+        for damaged in [whole[..whole.len() - 9].to_vec(), flipped] {
+            saved.source.stored[0].bytes = damaged;
+            let failure = saved.restore_into(&target, OnExisting::Replace).await.unwrap_err();
+            assert_eq!(failure.reason, Reason::SourceIncomplete, "{failure:?}");
+            unharmed("damaged");
+        }
+        saved.source.stored[0].bytes.clone_from(&whole);
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_is_dropped_leaves_a_primary() {
+    let redis = Redis::start(&[]);
+    fill(&redis);
+    let mut saved = save_open(&redis).await;
+    let target = Redis::start(&[]);
+    target.run(&["SET", "mine", "value"]);
+    let before = target.content();
+    // It stops in the middle for as long as it likes.
+    let (stuck, is_stuck) = std::sync::mpsc::channel::<()>();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    saved.source.spoil = Some(Spoil::CutAt(saved.source.stored[0].bytes.len() / 2));
+    saved.source.before_end = Some(std::sync::Arc::new(move || {
+        stuck.send(()).unwrap();
+        let _ = released.lock().unwrap().recv();
+    }));
+    let half_way = async {
+        tokio::task::spawn_blocking(move || is_stuck.recv()).await.unwrap().unwrap();
+        assert_eq!(target.info("role"), "slave");
+    };
+    tokio::select! {
+        _ = saved.restore_into(&target, OnExisting::Replace) => unreachable!("it is stuck"),
+        () = half_way => {}
+    }
+    assert_eq!(target.info("role"), "master");
+    assert_eq!(target.content(), before);
+    drop(release);
+}
+
+#[tokio::test]
+async fn a_target_whose_worker_was_killed_is_mended_by_the_next_restore() {
+    let redis = Redis::start(&[]);
+    fill(&redis);
+    let before = redis.content();
+    let mut saved = save_open(&redis).await;
+    for settings in [&[][..], &FORGETFUL] {
+        let target = Redis::start(settings);
+        target.run(&["SET", "mine", "value"]);
+        // A port of a worker's, where nobody listens.
+        target.run(&["REPLICAOF", "127.0.0.1", "46878"]);
+        until("the replica's trying", || target.info("master_link_status") == "down");
+        let restored = saved.restore_into(&target, OnExisting::Replace).await.unwrap();
+        assert_eq!(restored.items, i64::try_from(before.len()).unwrap());
+        assert_eq!(target.info("role"), "master");
+        assert_eq!(target.content(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_replica_is_left_alone_and_its_primary_named() {
+    let redis = Redis::start(&[]);
+    redis.run(&["SET", "key", "value"]);
+    let mut saved = save_open(&redis).await;
+    let replica = Redis::start(&[&format!("replicaof 127.0.0.1 {}", redis.port)]);
+    until("the replica's synchronisation", || replica.info("master_link_status") == "up");
+    let failure = saved.restore_into(&replica, OnExisting::Replace).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::InvalidConfiguration);
+    assert!(failure.message.contains(&format!("127.0.0.1:{}", redis.port)), "{}", failure.message);
+    assert_eq!(replica.info("role"), "slave");
+
+    // A primary's replicas follow it.
+    redis.run(&["SET", "key", "changed"]);
+    saved.restore_into(&redis, OnExisting::Replace).await.unwrap();
+    until("the replica's following", || {
+        replica.info("master_link_status") == "up" && replica.run(&["GET", "key"]).text() == "value"
+    });
+}
+
+#[tokio::test]
+async fn a_target_that_cannot_hold_it_is_told_so_before_it_is_touched() {
+    let redis = Redis::start(&[]);
+    fill(&redis);
+    let mut saved = save_open(&redis).await;
+    let few = Redis::start(&["databases 2"]);
+    few.run(&["SET", "mine", "value"]);
+    let failure = saved.restore_into(&few, OnExisting::Replace).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::InvalidConfiguration, "{failure:?}");
+    assert!(failure.message.contains("no database 5"), "{}", failure.message);
+    let small = Redis::start(&["maxmemory 3mb"]);
+    let failure = saved.restore_into(&small, OnExisting::Replace).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::NoSpace, "{failure:?}");
+    // Values longer than one argument may be.
+    let short = Redis::start(&["save \"\"", "proto-max-bulk-len 1mb"]);
+    short.run(&["SET", "mine", "value"]);
+    let failure = saved.restore_into(&short, OnExisting::Replace).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::InvalidConfiguration, "{failure:?}");
+    assert!(failure.message.contains("huge") && failure.message.contains("proto-max-bulk-len"), "{}", failure.message);
+    // A backup of a version that no server reads yet.
+    saved.manifest.artifacts[0].properties.insert("rdbVersion".into(), "99".into());
+    let failure = saved.restore_into(&few, OnExisting::Replace).await.unwrap_err();
+    assert!(failure.message.contains("version 99"), "{}", failure.message);
+    assert_eq!(few.run(&["GET", "mine"]).text(), "value");
+    assert_eq!(short.run(&["GET", "mine"]).text(), "value");
+}
+
+#[tokio::test]
+async fn a_connection_cut_in_the_middle_is_no_success() {
+    let redis = Redis::start(&[]);
+    fill(&redis);
+    let before = redis.content();
+    let mut saved = save_open(&redis).await;
+    let none = RedisSecretFiles::none();
+    let at = |port: u16| {
+        let mut target = redis.target(&none);
+        let Target::Redis(server) = &mut target.server else { unreachable!() };
+        server.port = port.into();
+        target
+    };
+    // Key by key: some of it is there, and it says so.
+    let target = Redis::start(&FORGETFUL);
+    for bytes in [2_000_000, 6_000_000] {
+        let wire = Wire::cut_after(target.port, u64::MAX, bytes);
+        let failure = saved.restore(&at(wire.port), OnExisting::Replace).await.unwrap_err();
+        assert_eq!(failure.reason, Reason::SourceUnreachable, "{failure:?}");
+        assert!(failure.message.contains("what was restored up to there"), "{}", failure.message);
+    }
+    // By replication: the target comes to the worker by itself, so it is its own end that is cut, by a crash.
+    let mut target = Redis::start(&[]);
+    target.run(&["SET", "mine", "value"]);
+    target.run(&["SAVE"]);
+    let port = target.port;
+    saved.source.spoil = Some(Spoil::CutAt(saved.source.stored[0].bytes.len() / 2));
+    let shared = std::sync::Arc::new(std::sync::Mutex::new(target));
+    let victim = shared.clone();
+    saved.source.before_end = Some(std::sync::Arc::new(move || victim.lock().unwrap().kill()));
+    let failure = saved.restore(&at(port), OnExisting::Replace).await.unwrap_err();
+    assert_ne!(failure.reason, Reason::Completed);
+    saved.source.before_end = None;
+    target = std::sync::Arc::into_inner(shared).unwrap().into_inner().unwrap();
+    target.crash_and_restart();
+    assert_eq!(target.info("role"), "master");
+    assert_eq!(target.run(&["GET", "mine"]).text(), "value");
+    saved.source.spoil = None;
+    saved.restore_into(&target, OnExisting::Replace).await.unwrap();
+    assert_eq!(target.content(), before);
+}
+
+#[tokio::test]
+async fn a_target_that_cannot_write_its_disk_keeps_its_data() {
+    let redis = Redis::start(&[]);
+    fill(&redis);
+    let mut saved = save_open(&redis).await;
+    let target = Redis::start(&[]);
+    target.run(&["SET", "mine", "value"]);
+    std::fs::remove_dir_all(target.data()).unwrap();
+    let failure = saved.restore_into(&target, OnExisting::Replace).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::RestoreFailed, "{failure:?}");
+    assert!(failure.message.contains("its disk") || failure.message.contains("log"), "{}", failure.message);
+    assert_eq!(target.info("role"), "master");
+    assert_eq!(target.run(&["GET", "mine"]).text(), "value");
+}
+
+#[tokio::test]
+async fn an_encrypted_target_gets_its_keys_over_the_encrypted_connection() {
+    let redis = Redis::start(&[]);
+    fill(&redis);
+    let mut saved = save_open(&redis).await;
+    let target = Redis::encrypted(&[]);
+    let secret = RedisSecretFiles::none();
+    let mut to = target.target(&secret);
+    let Target::Redis(server) = &mut to.server else { unreachable!() };
+    server.host = "localhost".into();
+    server.tls.mode = TlsMode::VerifyFull;
+    to.mounts.ca = Some(target.authority());
+    let restored = saved.restore(&to, OnExisting::Fail).await.unwrap();
+    assert!(restored.message.contains("the connection is encrypted"), "{}", restored.message);
+    let failure = saved.restore(&to, OnExisting::Fail).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::TargetNotEmpty);
+    // The same keys, by saving it once more.
+    let source = RedisSource { host: "localhost".into(), tls: server_tls(&to), ..target.source() };
+    let mut files = RedisSecretFiles::none();
+    files.mounts.ca = Some(target.authority());
+    let mut again = save(source, &files).await;
+    let plain = Redis::start(&[]);
+    again.restore_into(&plain, OnExisting::Fail).await.unwrap();
+    assert_eq!(plain.content(), redis.content());
+}
+
+fn server_tls(target: &RestoreTarget) -> holdfast_crds::TlsSpec {
+    let Target::Redis(server) = &target.server else { unreachable!() };
+    server.tls.clone()
+}
+
+/// Three primaries that share the slots.
+async fn cluster() -> Vec<Redis> {
+    let nodes: Vec<Redis> =
+        (0..3).map(|_| Redis::start(&["cluster-enabled yes", "cluster-node-timeout 5000"])).collect();
+    for (node, range) in nodes.iter().zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")]) {
+        node.run(&["CLUSTER", "ADDSLOTSRANGE", range.0, range.1]);
+        node.run(&["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port.to_string()]);
+    }
+    let start = std::time::Instant::now();
+    while !nodes.iter().all(|node| {
+        let info = node.run(&["CLUSTER", "INFO"]).text();
+        info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+    }) {
+        assert!(start.elapsed() < Duration::from_mins(1), "the cluster does not come together");
+        tokio::task::yield_now().await;
+    }
+    nodes
+}
+
+fn content_of(nodes: &[Redis]) -> std::collections::BTreeMap<String, String> {
+    nodes.iter().flat_map(Redis::content).collect()
+}
+
+#[tokio::test]
+async fn a_cluster_is_saved_by_its_primaries_and_comes_back_by_its_slots() {
+    let nodes = cluster().await;
+    let alone = Redis::start(&[]);
+    // A single server's keys go to the primaries of their slots.
+    let mut client = alone.client();
+    client.run_all(&(0..2000).map(|n| vec!["SET".into(), format!("key:{n}"), format!("{n}")]).collect::<Vec<_>>());
+    client.run(&["HSET", "{tag}hash", "f", "v"]);
+    client.run(&["SET", "{tag}expires", "v", "PXAT", "4102444800123"]);
+    let library = "#!lua name=tests\nredis.register_function('echo', function(keys, args) return args[1] end)";
+    client.run(&["FUNCTION", "LOAD", library]);
+    let mut saved = save_open(&alone).await;
+    let restored = saved.restore_into(&nodes[1], OnExisting::Fail).await.unwrap();
+    assert_eq!(restored.items, 2002);
+    assert!(restored.message.contains("it is a cluster"), "{}", restored.message);
+    assert_eq!(content_of(&nodes), alone.content());
+    for node in &nodes {
+        assert!(node.run(&["DBSIZE"]).number() > 100);
+        assert_eq!(node.run(&["FUNCTION", "LIST"]).elements().len(), 1);
+    }
+
+    // The cluster itself: one artifact a primary.
+    let mut whole = save_open(&nodes[2]).await;
+    let mut names: Vec<String> = whole.manifest.artifacts.iter().map(|entry| entry.name.clone()).collect();
+    let mut expected: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1-{}.rdb", node.port)).collect();
+    names.sort();
+    expected.sort();
+    assert_eq!(names, expected);
+    let before = content_of(&nodes);
+    assert_eq!(whole.restore_into(&nodes[0], OnExisting::Fail).await.unwrap_err().reason, Reason::TargetNotEmpty);
+    nodes[0].run(&["FLUSHALL"]);
+    whole.restore_into(&nodes[0], OnExisting::Replace).await.unwrap();
+    assert_eq!(content_of(&nodes), before);
+    // And into a single server.
+    let other = Redis::start(&[]);
+    let restored = whole.restore_into(&other, OnExisting::Fail).await.unwrap();
+    assert!(restored.message.contains("the backup is that of a cluster"), "{}", restored.message);
+    assert_eq!(other.content(), before);
+    // Keys of other databases have no place in a cluster.
+    client.run(&["SELECT", "1"]);
+    client.run(&["SET", "k", "v"]);
+    let failure = save_open(&alone).await.restore_into(&nodes[0], OnExisting::Replace).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::InvalidConfiguration, "{failure:?}");
+    assert_eq!(content_of(&nodes), before);
+}
