@@ -101,7 +101,9 @@ async fn what_was_restored_is_there_after_a_crash() {
         assert_eq!(target.info("aof_enabled"), if settings.contains(&"appendonly yes") { "1" } else { "0" });
         if settings == ["appendonly yes", by_key] {
             // The append-only file is written every second.
-            until("the append-only file's writing", || target.info("aof_buffer_length") == "0" && target.info("aof_pending_bio_fsync") == "0");
+            until("the append-only file's writing", || {
+                target.info("aof_buffer_length") == "0" && target.info("aof_pending_bio_fsync") == "0"
+            });
         }
         target.crash_and_restart();
         assert_eq!(target.content(), before, "{settings:?}, after a crash");

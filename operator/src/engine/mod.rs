@@ -119,9 +119,7 @@ pub async fn dump(
     match source.engine() {
         Some(Engine::Postgres(postgres)) => postgres::dump(postgres, mounts, scratch, sink).await,
         Some(Engine::Redis(redis)) => redis::dump(redis, mounts, sink).await,
-        Some(Engine::Mongodb(_) | Engine::Volume(_) | Engine::Config(_)) | None => {
-            Err(unknown(&source.name))
-        }
+        Some(Engine::Mongodb(_) | Engine::Volume(_) | Engine::Config(_)) | None => Err(unknown(&source.name)),
     }
 }
 

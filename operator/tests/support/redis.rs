@@ -125,7 +125,8 @@ impl Redis {
 
     fn answers(&self) -> bool {
         if self.tls {
-            return TcpStream::connect(("127.0.0.1", self.port)).is_ok() && self.log().contains("eady to accept connections");
+            return TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+                && self.log().contains("eady to accept connections");
         }
         let Ok(mut client) = Client::try_connect(self.port) else { return false };
         if let Some(password) = &self.password {
@@ -363,7 +364,10 @@ impl Client {
         self.write(arguments).unwrap();
         match self.answer().unwrap() {
             Answer::Error(words) => {
-                panic!("{}: {words}", String::from_utf8_lossy(&arguments.join(&b' ')[..]).chars().take(200).collect::<String>())
+                panic!(
+                    "{}: {words}",
+                    String::from_utf8_lossy(&arguments.join(&b' ')[..]).chars().take(200).collect::<String>()
+                )
             }
             answer => answer,
         }
@@ -509,7 +513,9 @@ impl Drop for Wire {
 fn pass(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64, limit: u64) {
     let mut buffer = vec![0; 16 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
-        if count.fetch_add(read as u64, Ordering::Relaxed) + read as u64 > limit || to.write_all(&buffer[..read]).is_err() {
+        if count.fetch_add(read as u64, Ordering::Relaxed) + read as u64 > limit
+            || to.write_all(&buffer[..read]).is_err()
+        {
             break;
         }
     }

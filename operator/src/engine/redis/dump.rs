@@ -119,9 +119,7 @@ async fn one(
     match stored {
         Ok(_) if whole.load(Ordering::Acquire) => Ok(()),
         Ok(_) => Err(Failure::new(Reason::DumpFailed, format!("{place}: the transfer was not read to its end"))),
-        Err(failure) if failure.reason == Reason::SourceIncomplete => {
-            Err(explained(&login, failure).await)
-        }
+        Err(failure) if failure.reason == Reason::SourceIncomplete => Err(explained(&login, failure).await),
         Err(failure) => Err(failure),
     }
 }
@@ -142,12 +140,12 @@ fn ask(link: &mut Link) -> Result<(), Failure> {
     link.send(&out)?;
     link.set_answer_limit(SILENCE_LIMIT)?;
     loop {
-        let line = String::from_utf8_lossy(&link.line()?).into_owned();
-        if line.starts_with("+FULLRESYNC ") {
+        let said = String::from_utf8_lossy(&link.line()?).into_owned();
+        if said.starts_with("+FULLRESYNC ") {
             return Ok(());
         }
-        if !line.is_empty() {
-            let words = line.strip_prefix('-').unwrap_or(&line).to_owned();
+        if !said.is_empty() {
+            let words = said.strip_prefix('-').unwrap_or(&said).to_owned();
             return Err(link.refused("PSYNC", &Reply::Error(words), Reason::DumpFailed));
         }
     }
@@ -155,7 +153,7 @@ fn ask(link: &mut Link) -> Result<(), Failure> {
 
 /// The next line before the transfer; none where it only says that the server saves.
 fn announced(link: &mut Link) -> Result<Option<End>, Failure> {
-    let line = link.line().map_err(|failure| {
+    let said = link.line().map_err(|failure| {
         Failure::new(
             Reason::DumpFailed,
             format!(
@@ -164,7 +162,7 @@ fn announced(link: &mut Link) -> Result<Option<End>, Failure> {
             ),
         )
     })?;
-    End::parse(&line).map_err(|words| {
+    End::parse(&said).map_err(|words| {
         let words = words.strip_prefix('-').unwrap_or(&words).to_owned();
         link.refused("PSYNC", &Reply::Error(words), Reason::DumpFailed)
     })
@@ -173,10 +171,7 @@ fn announced(link: &mut Link) -> Result<Option<End>, Failure> {
 /// A transfer that broke off: whether the server knows why.
 async fn explained(login: &Login, failure: Failure) -> Failure {
     let Ok(mut server) = Server::connect(login).await else {
-        return Failure::new(
-            Reason::SourceUnreachable,
-            format!("{}; it does not answer any more", failure.message),
-        );
+        return Failure::new(Reason::SourceUnreachable, format!("{}; it does not answer any more", failure.message));
     };
     match server.facts().await {
         Ok(facts) if facts.text("rdb_last_bgsave_status") == "err" => Failure::new(
@@ -198,4 +193,3 @@ impl<R: Read> Read for Told<R> {
         self.stream.read(buffer).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.place)))
     }
 }
-

@@ -102,13 +102,17 @@ pub(super) fn shards(reply: &Reply, asked: &Address) -> Result<Vec<Shard>, Strin
     let mut shards: BTreeMap<Address, BTreeSet<(u16, u16)>> = BTreeMap::new();
     for range in reply.elements() {
         let strange = || format!("CLUSTER SLOTS gave an answer that is not understood: {range:?}");
-        let [Reply::Integer(first), Reply::Integer(last), primary, ..] = range.elements() else { return Err(strange()) };
+        let [Reply::Integer(first), Reply::Integer(last), primary, ..] = range.elements() else {
+            return Err(strange());
+        };
         let [host, Reply::Integer(port), ..] = primary.elements() else { return Err(strange()) };
         let host = match host.text() {
             // It does not know its own name, or means the one it was reached by.
             None => asked.host.clone(),
             Some(host) if host.is_empty() => asked.host.clone(),
-            Some(host) if host == "?" => return Err("a primary of the cluster has no host name: set cluster-announce-hostname".to_owned()),
+            Some(host) if host == "?" => {
+                return Err("a primary of the cluster has no host name: set cluster-announce-hostname".to_owned());
+            }
             Some(host) => host,
         };
         let number = |number: &i64| u16::try_from(*number).map_err(|_| strange());
@@ -186,7 +190,8 @@ mod tests {
         let node = |host: &str, port| {
             Reply::Array(Some(vec![Reply::Bulk(Some(host.as_bytes().to_vec())), Reply::Integer(port)]))
         };
-        let range = |first, last, primary| Reply::Array(Some(vec![Reply::Integer(first), Reply::Integer(last), primary]));
+        let range =
+            |first, last, primary| Reply::Array(Some(vec![Reply::Integer(first), Reply::Integer(last), primary]));
         let reply = Reply::Array(Some(vec![
             range(8000, 16383, node("10.0.0.2", 6379)),
             range(0, 10, node("", 7000)),

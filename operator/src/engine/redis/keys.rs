@@ -149,12 +149,7 @@ pub(super) struct KeyWriter {
 
 impl KeyWriter {
     /// Into `pour`; `long` as a survey of the same stream found.
-    pub fn new(
-        what: &str,
-        pour: Arc<Mutex<Pour>>,
-        long: Vec<(u64, u64)>,
-        failed: Arc<Mutex<Option<Failure>>>,
-    ) -> Self {
+    pub fn new(what: &str, pour: Arc<Mutex<Pour>>, long: Vec<(u64, u64)>, failed: Arc<Mutex<Option<Failure>>>) -> Self {
         let sender = Sender {
             pour,
             long: long.into(),
@@ -194,7 +189,7 @@ enum State {
     /// It is held until its end.
     Held,
     /// It goes on as it comes: so many bytes of it are still to come.
-    Streamed(Payload, u64),
+    Streamed(Box<Payload>, u64),
 }
 
 /// Sends each key as it is found.
@@ -297,7 +292,7 @@ impl Visit for Sender {
                 self.head(&mut pipe.out, length, replace);
                 pipe.out.push(entry.kind);
                 pipe.flush()?;
-                let mut payload = Payload::new();
+                let mut payload = Box::<Payload>::default();
                 payload.feed(&[entry.kind]);
                 State::Streamed(payload, length - 1 - crate::archive::rdb::FOOTER_BYTES)
             }
@@ -307,7 +302,10 @@ impl Visit for Sender {
 
     fn value(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let other = || {
-            Failure::new(Reason::ChecksumMismatch, "the backup is another one than a moment ago: a value has another length")
+            Failure::new(
+                Reason::ChecksumMismatch,
+                "the backup is another one than a moment ago: a value has another length",
+            )
         };
         match &mut self.state {
             State::Passed => Ok(()),
@@ -340,7 +338,7 @@ impl Visit for Sender {
                 pipe.out.extend_from_slice(&self.held);
                 payload
             }
-            State::Streamed(payload, _) => payload,
+            State::Streamed(payload, _) => *payload,
         };
         pipe.out.extend_from_slice(&payload.footer(self.version));
         self.tail(&mut pipe.out, replace);

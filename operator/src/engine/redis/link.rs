@@ -59,7 +59,8 @@ pub(super) struct Login {
 impl Login {
     /// Reads the mounted Secret and certificates.
     pub fn prepare(host: &str, port: i32, spec: &TlsSpec, mounts: &Mounts) -> Result<Self, Failure> {
-        let invalid = |why: String| Failure::new(Reason::InvalidConfiguration, format!("redis at {host}:{port}: {why}"));
+        let invalid =
+            |why: String| Failure::new(Reason::InvalidConfiguration, format!("redis at {host}:{port}: {why}"));
         let port = u16::try_from(port).map_err(|_| invalid(format!("{port} is no port")))?;
         let (user, password) = match &mounts.credentials {
             Some(folder) => {
@@ -370,6 +371,10 @@ impl Read for Link {
 
 /// The command's name and subcommand: what may be told. Arguments may be secret.
 fn name_of(arguments: &[&str]) -> String {
-    let words = if matches!(arguments.first(), Some(&("CONFIG" | "FUNCTION" | "CLUSTER" | "CLIENT" | "MODULE"))) { 2 } else { 1 };
+    let words = if matches!(arguments.first(), Some(&("CONFIG" | "FUNCTION" | "CLUSTER" | "CLIENT" | "MODULE"))) {
+        2
+    } else {
+        1
+    };
     arguments.iter().take(words).copied().collect::<Vec<_>>().join(" ")
 }

@@ -29,7 +29,8 @@ impl Promotion {
     /// Does it now, and sees that it is done.
     pub async fn perform(mut self, server: &mut Server) -> Result<(), Failure> {
         let Some(login) = self.login.clone() else { return Ok(()) };
-        let promoted = server.with(|link| Ok(matches!(link.call(&["REPLICAOF", "NO", "ONE"])?, Reply::Simple(_)))).await;
+        let promoted =
+            server.with(|link| Ok(matches!(link.call(&["REPLICAOF", "NO", "ONE"])?, Reply::Simple(_)))).await;
         if !matches!(promoted, Ok(true)) {
             let again = move || promote(&login);
             tokio::task::spawn_blocking(again).await.map_err(|error| panicked(&error))??;
@@ -60,9 +61,8 @@ impl Drop for Promotion {
 fn promote(login: &Login) -> Result<(), Failure> {
     let (start, hurried) = (Instant::now(), login.hurried());
     loop {
-        let tried = hurried.connect().and_then(|mut link| {
-            link.must(&["REPLICAOF", "NO", "ONE"], Reason::RestoreFailed)
-        });
+        let tried =
+            hurried.connect().and_then(|mut link| link.must(&["REPLICAOF", "NO", "ONE"], Reason::RestoreFailed));
         match tried {
             Ok(_) => return Ok(()),
             Err(failure) if start.elapsed() > LIMIT => return Err(left_behind(login, &failure.message)),

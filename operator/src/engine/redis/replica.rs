@@ -134,7 +134,9 @@ async fn pour(
         if !facts.is_replica() {
             return Err(Failure::new(
                 Reason::RestoreFailed,
-                format!("{place}: it is no replica any more: it was restarted, or somebody promoted it, before it had loaded"),
+                format!(
+                    "{place}: it is no replica any more: it was restarted, or somebody promoted it, before it had loaded"
+                ),
             ));
         }
         if facts.text("master_link_status") == "up" && !facts.is("loading") {

@@ -29,7 +29,8 @@ impl Server {
         &mut self,
         work: impl FnOnce(&mut Link) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let gone = || Failure::new(Reason::SourceUnreachable, format!("{}: the connection is gone", self.login.address));
+        let gone =
+            || Failure::new(Reason::SourceUnreachable, format!("{}: the connection is gone", self.login.address));
         let mut link = self.link.take().ok_or_else(gone)?;
         let hangup = link.hangup();
         let worked = tokio::task::spawn_blocking(move || {

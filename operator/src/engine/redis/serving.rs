@@ -125,9 +125,9 @@ fn command(input: &[u8]) -> io::Result<Option<(Vec<String>, usize)>> {
     use super::resp::Reply;
     let invalid = |words: String| io::Error::new(io::ErrorKind::InvalidData, words);
     if input.first() == Some(&b'*') {
-        return Ok(Reply::parse(input).map_err(invalid)?.map(|(reply, taken)| {
-            (reply.elements().iter().filter_map(Reply::text).collect(), taken)
-        }));
+        return Ok(Reply::parse(input)
+            .map_err(invalid)?
+            .map(|(reply, taken)| (reply.elements().iter().filter_map(Reply::text).collect(), taken)));
     }
     let Some(end) = memchr::memchr(b'\n', input) else { return Ok(None) };
     let line = String::from_utf8_lossy(&input[..end]);
@@ -195,7 +195,10 @@ mod tests {
         assert!(ask("wrong").await.unwrap().contains("-ERR this is for somebody else"));
         assert!(ask("?").await.unwrap().contains("-ERR"));
         let answer = ask("right").await.unwrap();
-        assert!(answer.starts_with("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC ") && answer.ends_with(" 0\r\n$7\r\n"), "{answer}");
+        assert!(
+            answer.starts_with("+PONG\r\n+OK\r\n+OK\r\n+FULLRESYNC ") && answer.ends_with(" 0\r\n$7\r\n"),
+            "{answer}"
+        );
         waiting.await.unwrap().unwrap();
     }
 

@@ -40,7 +40,9 @@ pub(super) async fn persist(server: &mut Server, save: bool) -> Result<(), Failu
     let failed = |what: &str| {
         Failure::new(
             Reason::RestoreFailed,
-            format!("{place}: everything is restored, but {what} failed, so that a restart may lose it: look in the server's log"),
+            format!(
+                "{place}: everything is restored, but {what} failed, so that a restart may lose it: look in the server's log"
+            ),
         )
     };
     let mut facts = server.facts().await?;

@@ -70,7 +70,8 @@ impl<'a> Backup<'a> {
             backup.modules.extend(modules.map(str::to_owned));
             for item in &entry.item_counts {
                 let database = item.name.strip_prefix("db").and_then(|number| number.parse().ok());
-                let database = database.ok_or_else(|| invalid(format!("{}: {} is no database", entry.key, item.name)))?;
+                let database =
+                    database.ok_or_else(|| invalid(format!("{}: {} is no database", entry.key, item.name)))?;
                 *backup.keys.entry(database).or_default() += u64::try_from(item.count).unwrap_or(0);
             }
             backup.artifacts.push(entry);
@@ -167,11 +168,15 @@ async fn cluster(server: &mut Server, backup: &Backup<'_>, on_existing: OnExisti
         ));
     }
     let shards = server.shards().await?;
-    let served: u32 = shards.iter().flat_map(|s| &s.ranges).map(|(first, last)| u32::from(last - first) + 1).sum();
-    if served != u32::from(facts::SLOTS) {
+    let count: u32 = shards.iter().flat_map(|s| &s.ranges).map(|(first, last)| u32::from(last - first) + 1).sum();
+    if count != u32::from(facts::SLOTS) {
         return Err(Failure::new(
             Reason::SourceUnreachable,
-            format!("{}: only {served} of {} slots of the cluster are served: mend it first", server.place(), facts::SLOTS),
+            format!(
+                "{}: only {count} of {} slots of the cluster are served: mend it first",
+                server.place(),
+                facts::SLOTS
+            ),
         ));
     }
     for shard in &shards {
@@ -238,7 +243,9 @@ async fn fits(
             }
         });
         if let Reply::Error(words) = selected.await? {
-            return Err(invalid(format!("it has no database {last}, which the keys would go into ({words}): raise `databases`")));
+            return Err(invalid(format!(
+                "it has no database {last}, which the keys would go into ({words}): raise `databases`"
+            )));
         }
     }
     if backup.needs_modules
@@ -292,7 +299,9 @@ async fn empty(server: &mut Server, facts: &Facts, backup: &Backup<'_>) -> Resul
     let not_empty = |what: String| {
         Failure::new(
             Reason::TargetNotEmpty,
-            format!("{place}: it holds {what}; nothing was touched: empty it, restore elsewhere, or write onExisting: Replace"),
+            format!(
+                "{place}: it holds {what}; nothing was touched: empty it, restore elsewhere, or write onExisting: Replace"
+            ),
         )
     };
     if !found.is_empty() {
@@ -348,7 +357,11 @@ async fn way(server: &mut Server, backup: &Backup<'_>, diskless: Option<&str>) -
 }
 
 /// Whether the commands that write are allowed: each is asked for something that it refuses once it is allowed.
-pub(super) async fn may_write(server: &mut Server, backup: &Backup<'_>, on_existing: OnExisting) -> Result<(), Failure> {
+pub(super) async fn may_write(
+    server: &mut Server,
+    backup: &Backup<'_>,
+    on_existing: OnExisting,
+) -> Result<(), Failure> {
     let functions = backup.functions > 0 && backup.database.is_none();
     let flush = match (on_existing, backup.database) {
         (OnExisting::Fail, _) => None,

@@ -30,11 +30,11 @@ struct Verifier {
 pub(super) fn config(mode: TlsMode, ca: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, Failure> {
     let unfit = |why: String| Failure::new(Reason::InvalidConfiguration, format!("TLS cannot be set up: {why}"));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verified = matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull);
+    let checked = matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull);
     if mode == TlsMode::Disable {
         return Ok(None);
     }
-    let chain = if verified {
+    let chain = if checked {
         let file = ca.unwrap_or(Path::new(SYSTEM_CERTIFICATES));
         let about = |why: String| unfit(format!("{}: {why}", file.display()));
         let mut roots = RootCertStore::empty();

@@ -16,8 +16,16 @@ const WORDS: &[(&str, Reason, &str)] = &[
         "the server is in protected mode and lets only its own host in: give it a password, or bind it to an address",
     ),
     ("LOADING", Reason::SourceUnreachable, "wait until the server has loaded its data"),
-    ("MASTERDOWN", Reason::SourceUnreachable, "this is a replica without its primary: mend the replication, or name the primary"),
-    ("NOMASTERLINK", Reason::SourceUnreachable, "this is a replica without its primary: mend the replication, or name the primary"),
+    (
+        "MASTERDOWN",
+        Reason::SourceUnreachable,
+        "this is a replica without its primary: mend the replication, or name the primary",
+    ),
+    (
+        "NOMASTERLINK",
+        Reason::SourceUnreachable,
+        "this is a replica without its primary: mend the replication, or name the primary",
+    ),
     ("CLUSTERDOWN", Reason::SourceUnreachable, "wait until all slots of the cluster are served"),
     ("BUSY ", Reason::SourceUnreachable, "a script blocks the server: wait for it, or end it with SCRIPT KILL"),
     ("ERR max number of clients", Reason::SourceUnreachable, "raise maxclients or free connections"),
@@ -61,8 +69,13 @@ pub(super) fn unreachable(place: &str, error: &std::io::Error) -> Failure {
             Reason::SourceRefused,
             "check tls.caBundle, and that the certificate is for this host name or the mode is VerifyCa",
         ),
-        ErrorKind::InvalidData => (Reason::SourceUnreachable, "check that the server speaks Redis on this port, and tls.mode"),
-        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
+        ErrorKind::InvalidData => {
+            (Reason::SourceUnreachable, "check that the server speaks Redis on this port, and tls.mode")
+        }
+        ErrorKind::UnexpectedEof
+        | ErrorKind::ConnectionReset
+        | ErrorKind::BrokenPipe
+        | ErrorKind::ConnectionAborted => {
             (Reason::SourceUnreachable, "the connection was closed: check that the server runs, and its log")
         }
         _ => (Reason::SourceUnreachable, "check host and the network"),
