@@ -111,5 +111,17 @@ def s3(folder, weed, rclone):
         yield f"http://127.0.0.1:{s3_port}", environment
 
 
+@contextlib.contextmanager
+def redis(folder):
+    """A Redis server that sends to replicas without its disk and without waiting for a second one. Yields its port."""
+    folder.mkdir(parents=True)
+    port = free_port()
+    settings = ["--save", "", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"]
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), *settings]
+    with process(command, folder / "log"):
+        wait_for("Redis", lambda: answers(port))
+        yield port
+
+
 def remove(folder):
     shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ worker: its own, with the largest of its tools beside it) and stored bytes. Prin
 """
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -43,23 +44,25 @@ def main():
     options.add_argument("--rclone", required=True)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--gigabytes", type=float, default=1.3, help="size of the database")
+    options.add_argument("--redis-megabytes", type=int, default=300, help="size of the Redis dump")
     options.add_argument("--only", default="", help="comma-separated names of measurements")
     options = options.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
     os.chmod(folder, 0o755)
     try:
         with servers.postgres(folder / "postgres") as port, \
+                servers.redis(folder / "redis") as redis_port, \
                 servers.s3(folder / "s3", options.weed, options.rclone) as (endpoint, rclone_env):
-            bench = Bench(options, folder, port, endpoint, rclone_env)
-            bench.seed()
+            bench = Bench(options, folder, port, endpoint, rclone_env, redis_port)
             bench.run()
     finally:
         servers.remove(folder)
 
 
 class Bench:
-    def __init__(self, options, folder, port, endpoint, rclone_env):
-        self.options, self.folder, self.port, self.endpoint = options, folder, port, endpoint
+    def __init__(self, options, folder, port, endpoint, rclone_env, redis_port):
+        self.options, self.folder, self.port, self.endpoint, self.redis_port = options, folder, port, endpoint, redis_port
+        self.size = self.redis_size = 0
         self.env = {**rclone_env, "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "postgres", "PGPASSWORD": PASSWORD}
         self.rounds = {}
         for name, files in {
@@ -89,6 +92,20 @@ class Bench:
         print(f"database: {size / 1e9:.2f} GB, seeded in {time.monotonic() - began:.0f} s", file=sys.stderr)
         self.size = size
 
+    def seed_redis(self):
+        began = time.monotonic()
+        child = subprocess.Popen(
+            ["redis-cli", "-p", str(self.redis_port), "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        # 1 MB of the dump is some 720 keys of this mix.
+        for i in range(self.options.redis_megabytes * 720):
+            child.stdin.write(redis_command(i))
+        child.stdin.close()
+        if child.wait():
+            raise SystemExit("redis-cli --pipe failed")
+        subprocess.run(["redis-cli", "-p", str(self.redis_port), "SAVE"], check=True, stdout=subprocess.DEVNULL)
+        self.redis_size = (self.folder / "redis" / "dump.rdb").stat().st_size
+        print(f"Redis: a dump of {self.redis_size / 1e6:.0f} MB, seeded in {time.monotonic() - began:.0f} s", file=sys.stderr)
+
     def run(self):
         pg_dump = [POSTGRES_BIN / "pg_dump", "-d", DATABASE]
         custom = [*pg_dump, "-Fc", "-Z0"]
@@ -102,8 +119,16 @@ class Bench:
                 lambda n: self.pipe([pg_dump, ["gzip"], [*rcat, f"s3:bench/gzip/{n}.gz"]], f"gzip/{n}.gz"),
             "holdfast restore": self.holdfast_restore,
             "rclone cat | zstd -d | pg_restore": self.pipe_restore,
+            "holdfast backup of Redis": self.holdfast_redis,
+            "redis-cli --rdb - | zstd -3 | rclone rcat": lambda n: self.pipe(
+                [["redis-cli", "-p", str(self.redis_port), "--rdb", "-"], ["zstd", "-q", "-3"], [*rcat, f"s3:bench/redis/{n}.zst"]],
+                f"redis/{n}.zst"),
         }
         chosen = [m for m in measurements if not self.options.only or any(o in m for o in self.options.only.split(","))]
+        if any("edis" not in name for name in chosen):
+            self.seed()
+        if any("edis" in name for name in chosen):
+            self.seed_redis()
         for n in range(self.options.rounds):
             for name in chosen:
                 self.sql("CHECKPOINT")
@@ -176,6 +201,16 @@ class Bench:
         figures["stored MiB"] = report["outcome"]["backup"]["storedBytes"] / 2**20
         return figures
 
+    def holdfast_redis(self, n):
+        source = {"name": "cache", "redis": {"host": "127.0.0.1", "port": self.redis_port, "tls": {"mode": "Disable"}}}
+        report, figures = self.holdfast({
+            "kind": "Backup", "store": self.store(), "scope": {**self.scope(), "policy": "redis"}, "backup": f"redis-{n}",
+            "runId": self.run_id(n), "slot": f"2026-11-21T02:{n:02d}:00Z", "runSources": ["cache"], "source": source, "mounts": {},
+            "level": 3, "timeoutSeconds": 3600, "idleTimeoutSeconds": 300,
+        })
+        figures["stored MiB"] = report["outcome"]["backup"]["storedBytes"] / 2**20
+        return figures
+
     def holdfast_restore(self, n):
         name = f"worker_{n}"
         _, figures = self.holdfast({
@@ -213,7 +248,9 @@ class Bench:
         return {"wall s": wall, "client CPU s": cpu, "peak MiB": memory, "stored MiB": stored}
 
     def print_table(self):
-        print(f"Database of {self.size / 1e9:.2f} GB, {self.options.rounds} rounds: median (minimum to maximum).\n")
+        sizes = [f"Database of {self.size / 1e9:.2f} GB"] if self.size else []
+        sizes += [f"Redis dump of {self.redis_size / 1e6:.0f} MB"] if self.redis_size else []
+        print(f"{', '.join(sizes)}, {self.options.rounds} rounds: median (minimum to maximum).\n")
         columns = ["wall s", "client CPU s", "peak MiB", "stored MiB"]
         print("| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
         for name, rounds in self.rounds.items():
@@ -224,6 +261,25 @@ class Bench:
                 cells.append(f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})")
             label = name.replace("|", "\\|")
             print(f"| `{label}` | " + " | ".join(cells) + " |")
+
+
+def redis_command(i):
+    """One key of a mix of types and sizes, half of it such as compresses, half of it not."""
+    noise = hashlib.sha256(str(i).encode()).hexdigest()
+    words = f'{{"id": {i}, "name": "name of {i}", "note": "some words that repeat and some words that do not", "tag": "{noise[:16]}"}}'
+    match i % 5:
+        case 0:
+            command = ["SET", f"session:{noise[:20]}", words * 3 + noise * 6, "PX", str(86_400_000 + i)]
+        case 1:
+            command = ["HSET", f"user:{i}", *(x for f in range(12) for x in (f"field-{f}", noise[f:f + 40] + words[:60]))]
+        case 2:
+            command = ["RPUSH", f"queue:{i}", *(words[:80] + noise[e:e + 30] for e in range(12))]
+        case 3:
+            command = ["ZADD", f"board:{i}", *(x for m in range(25) for x in (str((i * m) % 9973), f"{noise[m:m + 24]}:{m}"))]
+        case _:
+            command = ["SADD", f"tags:{i}", *(f"{noise[m:m + 32]}" for m in range(30))]
+    parts = [f"*{len(command)}\r\n", *(f"${len(a)}\r\n{a}\r\n" for a in command)]
+    return "".join(parts).encode()
 
 
 class Peak:

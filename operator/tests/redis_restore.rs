@@ -480,3 +480,59 @@ async fn a_cluster_is_saved_by_its_primaries_and_comes_back_by_its_slots() {
     assert_eq!(failure.reason, Reason::InvalidConfiguration, "{failure:?}");
     assert_eq!(content_of(&nodes), before);
 }
+
+#[tokio::test]
+async fn a_user_with_just_the_rights_that_the_docs_name_restores_by_replication() {
+    let redis = Redis::start(&[]);
+    fill(&redis);
+    let before = redis.content();
+    let mut saved = save_open(&redis).await;
+    let target = Redis::with_password(&["masterauth other", "masteruser someone"], "admin");
+    target.run(&["SET", "mine", "value"]);
+    let rights = ["+replicaof", "+config|get", "+client|list", "+info", "+select", "+function"];
+    target.run(&[&["ACL", "SETUSER", "restorer", "on", ">pw", "-@all"][..], &rights].concat());
+    let secret = RedisSecretFiles::of(Some("restorer"), "pw");
+    let settings = target.all_settings();
+    let restored = saved.restore(&target.target(&secret), OnExisting::Replace).await.unwrap();
+    assert!(restored.message.contains("by replication"), "{}", restored.message);
+    assert_eq!(target.content(), before);
+    assert_eq!(target.all_settings(), settings);
+}
+
+#[tokio::test]
+async fn what_a_target_may_not_is_done_key_by_key_or_refused() {
+    let redis = Redis::start(&[]);
+    redis.run(&["SET", "key", "value"]);
+    let mut saved = save_open(&redis).await;
+    // It wants TLS for replication, Sentinel watches it, or it has the command switched off.
+    let wants_tls = Redis::start(&["tls-replication yes"]);
+    let watched = Redis::start(&[]);
+    let mut sentinel = watched.client();
+    sentinel.run(&["CLIENT", "SETNAME", "sentinel-0123abcd-pubsub"]);
+    sentinel.run(&["SUBSCRIBE", "__sentinel__:hello"]);
+    let switched_off = Redis::start(&["rename-command REPLICAOF \"\""]);
+    for (target, why) in
+        [(&wants_tls, "tls-replication"), (&watched, "Sentinel watches"), (&switched_off, "REPLICAOF is not for this user")]
+    {
+        let restored = saved.restore_into(target, OnExisting::Fail).await.unwrap();
+        assert!(restored.message.contains(why), "{}", restored.message);
+        assert_eq!(target.run(&["GET", "key"]).text(), "value");
+        assert_eq!(target.info("role"), "master");
+    }
+    // Who may not ask for settings finds it out from the target itself.
+    wants_tls.run(&["FLUSHALL"]);
+    wants_tls.run(&["ACL", "SETUSER", "unasking", "on", ">pw", "~*", "+@all", "-config"]);
+    let secret = RedisSecretFiles::of(Some("unasking"), "pw");
+    let restored = saved.restore(&wants_tls.target(&secret), OnExisting::Fail).await.unwrap();
+    assert!(restored.message.contains("it wants TLS for replication"), "{}", restored.message);
+    assert_eq!(wants_tls.info("role"), "master");
+    assert_eq!(wants_tls.run(&["GET", "key"]).text(), "value");
+
+    let target = Redis::with_password(&[], "admin");
+    target.run(&["SET", "mine", "value"]);
+    target.run(&["ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+info", "+select"]);
+    let secret = RedisSecretFiles::of(Some("reader"), "pw");
+    let failure = saved.restore(&target.target(&secret), OnExisting::Replace).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::SourceRefused, "{failure:?}");
+    assert_eq!(target.run(&["GET", "mine"]).text(), "value");
+}

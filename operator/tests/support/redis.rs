@@ -61,7 +61,7 @@ impl Redis {
             tls,
         };
         fs::create_dir(redis.data()).unwrap();
-        if tls {
+        if redis.has_certificates() {
             certificates(redis.folder.path());
         }
         for _ in 0..5 {
@@ -71,6 +71,10 @@ impl Redis {
             }
         }
         panic!("the server does not start: {}", redis.log());
+    }
+
+    fn has_certificates(&self) -> bool {
+        self.tls || self.settings.iter().any(|setting| setting.starts_with("tls-"))
     }
 
     fn run_server(&mut self) -> bool {
@@ -84,16 +88,17 @@ impl Redis {
             "enable-debug-command yes".to_owned(),
         ];
         if self.tls {
+            settings.extend(["port 0".to_owned(), format!("tls-port {}", self.port)]);
+        } else {
+            settings.push(format!("port {}", self.port));
+        }
+        if self.has_certificates() {
             settings.extend([
-                "port 0".to_owned(),
-                format!("tls-port {}", self.port),
                 format!("tls-cert-file {}/server.pem", folder.display()),
                 format!("tls-key-file {}/server.key", folder.display()),
                 format!("tls-ca-cert-file {}/ca.pem", folder.display()),
                 "tls-auth-clients no".to_owned(),
             ]);
-        } else {
-            settings.push(format!("port {}", self.port));
         }
         if let Some(password) = &self.password {
             settings.push(format!("requirepass {password}"));
