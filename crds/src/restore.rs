@@ -134,7 +134,7 @@ pub struct RestoreFromStore {
     "(has(self.postgres) ? 1 : 0) + (has(self.mongodb) ? 1 : 0) + (has(self.redis) ? 1 : 0) + (has(self.volume) ? 1 : 0) + (has(self.config) ? 1 : 0) == 1"
 ).message("needs exactly one engine, that of the source: write for example postgres: {database: …}"))]
 #[x_kube(validation = Rule::new(
-    "!has(self.mongodb) && !has(self.volume) && !has(self.config)"
+    "!has(self.volume) && !has(self.config)"
 ).message("this version of Holdfast does not know this engine"))]
 pub struct RestoreInto {
     /// Name of the source.

@@ -26,7 +26,7 @@ pub use volume::{ClaimTemplate, OnUnreadable, RunAs, VolumeInto, VolumeSource};
     "a source needs exactly one engine, one of postgres, mongodb, redis, volume and config: write for example postgres: {host: …, database: …, credentialsSecret: {name: …}}"
 ))]
 #[x_kube(validation = Rule::new(
-    "!has(self.mongodb) && !has(self.volume) && !has(self.config)"
+    "!has(self.volume) && !has(self.config)"
 ).message("this version of Holdfast does not know this engine"))]
 pub struct Source {
     /// Name of the source: a folder in the bucket, and what `sources` and `into` of other objects refer to. It should never change.

@@ -16,6 +16,9 @@ use crate::SecretKey;
 #[x_kube(validation = Rule::new("!has(self.uriSecret) || !(has(self.port) || has(self.credentialsSecret))").message(
     "port and credentialsSecret go with host: a connection string says them itself"
 ))]
+#[x_kube(validation = Rule::new("!has(self.tls) || self.tls.mode in ['Disable', 'Require', 'VerifyFull']").message(
+    "MongoDB's connections are encrypted or not: set tls.mode to Disable, Require or VerifyFull"
+))]
 pub struct MongodbSource {
     /// Secret in this namespace with a connection string (`mongodb://` or `mongodb+srv://`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,7 +49,8 @@ pub struct MongodbSource {
     /// Format of the artifact.
     #[serde(default)]
     pub format: MongodbFormat,
-    /// Whether and how the connection is encrypted. Absent: as the connection string says, or as the server asks.
+    /// Whether and how the connection is encrypted: Disable, Require or VerifyFull. Absent: as the connection string says; with `host` it is
+    /// not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
 }
@@ -55,6 +59,9 @@ pub struct MongodbSource {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.uriSecret) && has(self.host))").message("set uriSecret or host, not both"))]
+#[x_kube(validation = Rule::new("!has(self.tls) || self.tls.mode in ['Disable', 'Require', 'VerifyFull']").message(
+    "MongoDB's connections are encrypted or not: set tls.mode to Disable, Require or VerifyFull"
+))]
 pub struct MongodbInto {
     /// Secret in this namespace with a connection string (`mongodb://` or `mongodb+srv://`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +89,10 @@ pub struct MongodbInto {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 256)))]
     pub exclude_collections: Vec<String>,
-    /// Whether and how the connection is encrypted.
+    /// Insert documents that the validation of their own collection refuses. Without it such a document makes the restore fail.
+    #[serde(default)]
+    pub bypass_validation: bool,
+    /// Whether and how the connection is encrypted: Disable, Require or VerifyFull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
 }

@@ -2,6 +2,7 @@
 //!
 //! An engine is cancelled by dropping its future: its tools are killed with their handles (`process`). It knows neither S3 nor Kubernetes.
 
+pub mod mongodb;
 pub mod postgres;
 pub mod redis;
 
@@ -118,8 +119,9 @@ pub async fn dump(
 ) -> Result<Dumped, Failure> {
     match source.engine() {
         Some(Engine::Postgres(postgres)) => postgres::dump(postgres, mounts, scratch, sink).await,
+        Some(Engine::Mongodb(mongodb)) => mongodb::dump(mongodb, mounts, sink).await,
         Some(Engine::Redis(redis)) => redis::dump(redis, mounts, sink).await,
-        Some(Engine::Mongodb(_) | Engine::Volume(_) | Engine::Config(_)) | None => Err(unknown(&source.name)),
+        Some(Engine::Volume(_) | Engine::Config(_)) | None => Err(unknown(&source.name)),
     }
 }
 
@@ -137,8 +139,9 @@ pub async fn check_target(
         Target::Postgres(server) => {
             postgres::check_target(server, &target.mounts, manifest, on_existing, scratch).await
         }
+        Target::Mongodb(server) => mongodb::check_target(server, &target.mounts, manifest, on_existing).await,
         Target::Redis(server) => redis::check_target(server, &target.mounts, manifest, on_existing).await,
-        Target::Mongodb(_) | Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
+        Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
     }
 }
 
@@ -157,8 +160,9 @@ pub async fn restore(
         Target::Postgres(server) => {
             postgres::restore(server, &target.mounts, manifest, on_existing, scratch, source).await
         }
+        Target::Mongodb(server) => mongodb::restore(server, &target.mounts, manifest, on_existing, source).await,
         Target::Redis(server) => redis::restore(server, &target.mounts, manifest, on_existing, source).await,
-        Target::Mongodb(_) | Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
+        Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
     }
 }
 

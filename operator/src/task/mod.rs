@@ -294,6 +294,9 @@ pub struct MongodbTarget {
     /// Patterns of collections to leave out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude_collections: Vec<String>,
+    /// Pass by the validation of the collections.
+    #[serde(default)]
+    pub bypass_validation: bool,
     /// Encryption of the connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,

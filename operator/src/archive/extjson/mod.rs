@@ -9,7 +9,7 @@ mod tests;
 mod write;
 
 pub use read::read_document;
-pub use write::write_document;
+pub use write::{TypeCounts, write_counted, write_document};
 
 /// Why a document cannot be written as JSON, or JSON not be read as a document: a sentence for a person, without values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +67,31 @@ mod kind {
     pub const DECIMAL: u8 = 0x13;
     pub const MAX_KEY: u8 = 0x7f;
     pub const MIN_KEY: u8 = 0xff;
+
+    /// What `$type` calls them.
+    pub const NAMES: [(u8, &str); 21] = [
+        (DOUBLE, "double"),
+        (STRING, "string"),
+        (DOCUMENT, "object"),
+        (ARRAY, "array"),
+        (BINARY, "binData"),
+        (UNDEFINED, "undefined"),
+        (OBJECT_ID, "objectId"),
+        (BOOLEAN, "bool"),
+        (DATE, "date"),
+        (NULL, "null"),
+        (REGEX, "regex"),
+        (DB_POINTER, "dbPointer"),
+        (CODE, "javascript"),
+        (SYMBOL, "symbol"),
+        (CODE_WITH_SCOPE, "javascriptWithScope"),
+        (INT32, "int"),
+        (TIMESTAMP, "timestamp"),
+        (INT64, "long"),
+        (DECIMAL, "decimal"),
+        (MAX_KEY, "maxKey"),
+        (MIN_KEY, "minKey"),
+    ];
 }
 
 /// Binary data of this subtype has its length a second time.

@@ -1,5 +1,6 @@
 //! BSON to canonical Extended JSON. Pure.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use base64::Engine;
@@ -12,12 +13,36 @@ use super::{FORMS, MAX_DEPTH, OLD_BINARY, Unreadable, kind};
 /// # Errors
 /// Where the bytes are no BSON document, hold text that is not UTF-8, or a document that has the form of a type (`{"$oid": …}`).
 pub fn write_document(document: &[u8], out: &mut String) -> Result<(), Unreadable> {
-    let mut bytes = Bytes(document);
-    let length = bytes.int32()?;
+    write_counted(document, out, &mut TypeCounts::default())
+}
+
+/// Writes a document as [`write_document`] does, and counts the values of each type.
+///
+/// # Errors
+/// As [`write_document`].
+pub fn write_counted(document: &[u8], out: &mut String, counts: &mut TypeCounts) -> Result<(), Unreadable> {
+    let length = Bytes(document).int32()?;
     if usize::try_from(length) != Ok(document.len()) {
         return Err(damaged());
     }
-    Writer { out }.members(&mut Bytes(document), false, 0)
+    Writer { out, counts }.members(&mut Bytes(document), false, 0)
+}
+
+/// How many values of each type there were.
+#[derive(Clone, Debug)]
+pub struct TypeCounts([u64; 256]);
+
+impl Default for TypeCounts {
+    fn default() -> Self {
+        Self([0; 256])
+    }
+}
+
+impl TypeCounts {
+    /// The types that there were, by the names that MongoDB's `$type` has for them.
+    pub fn named(&self) -> BTreeMap<&'static str, u64> {
+        kind::NAMES.iter().map(|(kind, name)| (*name, self.0[usize::from(*kind)])).filter(|(_, count)| *count > 0).collect()
+    }
 }
 
 fn damaged() -> Unreadable {
@@ -89,6 +114,7 @@ fn text(bytes: &[u8]) -> Result<&str, Unreadable> {
 
 struct Writer<'a> {
     out: &'a mut String,
+    counts: &'a mut TypeCounts,
 }
 
 impl Writer<'_> {
@@ -124,6 +150,7 @@ impl Writer<'_> {
     }
 
     fn value(&mut self, element: u8, bytes: &mut Bytes<'_>, depth: usize) -> Result<(), Unreadable> {
+        self.counts.0[usize::from(element)] += 1;
         match element {
             kind::DOUBLE => {
                 let value = f64::from_bits(bytes.int64()?.cast_unsigned());

@@ -84,7 +84,7 @@ fn write(kept: &Kept, turn: usize) -> Vec<u8> {
                 left[namespace].split_at(turn.clamp(1, left[namespace].len().max(1)).min(left[namespace].len()));
             left[namespace] = later;
             if !now.is_empty() {
-                writer.documents(namespace, &now.concat(), &mut out);
+                writer.documents(namespace, now.iter().map(Vec::as_slice), &mut out);
             }
             if later.is_empty() {
                 writer.end(namespace, &mut out);
@@ -158,7 +158,7 @@ fn what_is_written_from_the_stock_tools_archive_is_that_archive_to_the_byte() {
     let mut writer = ArchiveWriter::begin(&kept.header, &kept.namespaces, &mut out);
     for &namespace in &kept.ended {
         for document in &kept.documents[namespace] {
-            writer.documents(namespace, document, &mut out);
+            writer.documents(namespace, [document.as_slice()], &mut out);
         }
         writer.end(namespace, &mut out);
     }

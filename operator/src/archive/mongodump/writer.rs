@@ -41,11 +41,19 @@ impl ArchiveWriter {
     }
 
     /// Adds whole documents to a namespace.
-    pub fn documents(&mut self, namespace: usize, documents: &[u8], out: &mut Vec<u8>) {
+    pub fn documents<'a>(
+        &mut self,
+        namespace: usize,
+        documents: impl IntoIterator<Item = &'a [u8]>,
+        out: &mut Vec<u8>,
+    ) {
         self.open(namespace, out);
+        let start = out.len();
+        for document in documents {
+            out.extend_from_slice(document);
+        }
         if let Some(open) = self.namespaces.get_mut(namespace) {
-            open.crc.update(documents);
-            out.extend_from_slice(documents);
+            open.crc.update(&out[start..]);
         }
     }
 

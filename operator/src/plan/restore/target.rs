@@ -162,6 +162,7 @@ fn mongodb(mount: SourceMount, from: Option<&MongodbSource>, into: MongodbInto) 
         database: into.database,
         include_collections: into.include_collections,
         exclude_collections: into.exclude_collections,
+        bypass_validation: into.bypass_validation,
         tls,
     };
     Some((Target::Mongodb(target), mount))

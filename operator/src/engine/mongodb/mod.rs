@@ -1,0 +1,71 @@
+//! MongoDB, through the official driver. Talks to the server; docs/mongodb.md tells users what that means.
+
+mod batch;
+mod catalogue;
+mod connection;
+mod dump;
+mod insert;
+mod json;
+mod metadata;
+mod pattern;
+mod pour;
+mod read;
+mod restore;
+mod stream;
+mod swap;
+mod target;
+mod trouble;
+
+use holdfast_crds::{MongodbSource, OnExisting};
+
+use super::{ArtifactSink, ArtifactSource, Dumped, Restored};
+use crate::store::manifest::Manifest;
+use crate::task::{Failure, MongodbTarget, Mounts};
+use connection::{Deployment, Place};
+use target::Backup;
+
+/// Dumps the collections of a source.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn dump(source: &MongodbSource, mounts: &Mounts, sink: &mut impl ArtifactSink) -> Result<Dumped, Failure> {
+    let place = Place { host: source.host.as_deref(), port: source.port, tls: source.tls.as_ref() };
+    let deployment = Deployment::reach(&place, mounts).await?;
+    dump::dump(source, &deployment, sink).await
+}
+
+/// Checks a target without touching it.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn check_target(
+    target: &MongodbTarget,
+    mounts: &Mounts,
+    manifest: &Manifest,
+    on_existing: OnExisting,
+) -> Result<(), Failure> {
+    let backup = Backup::of(manifest, target)?;
+    let deployment = reach(target, mounts).await?;
+    target::assess(&deployment, &backup, on_existing).await
+}
+
+/// Restores into a target.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn restore(
+    target: &MongodbTarget,
+    mounts: &Mounts,
+    manifest: &Manifest,
+    on_existing: OnExisting,
+    source: &mut impl ArtifactSource,
+) -> Result<Restored, Failure> {
+    let backup = Backup::of(manifest, target)?;
+    let deployment = reach(target, mounts).await?;
+    restore::restore(&deployment, &backup, on_existing, target.bypass_validation, source).await
+}
+
+async fn reach(target: &MongodbTarget, mounts: &Mounts) -> Result<Deployment, Failure> {
+    let place = Place { host: target.host.as_deref(), port: target.port, tls: target.tls.as_ref() };
+    Deployment::reach(&place, mounts).await
+}

@@ -1,0 +1,444 @@
+//! Restores: collections are filled and counted beside their places, and put into them when all of the backup was found whole. Talks to
+//! the server.
+//!
+//! Why beside: a stream is known to be whole only at its end, and by then most of it has been inserted. A renamed collection takes the
+//! place of another in one step. Time-series collections cannot be renamed: where a backup has any it is read twice, once to be checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use holdfast_crds::{OnExisting, Reason};
+use tokio::sync::mpsc;
+
+use super::batch::{Batcher, Destination, Event};
+use super::catalogue::in_words;
+use super::connection::Deployment;
+use super::insert::{Account, Inserters};
+use super::json::{LinesInspector, SummaryInspector, read_summary};
+use super::metadata::Metadata;
+use super::pour::{ArchivePour, LinesPour};
+use super::swap;
+use super::target::{self, Backup, Standing, Stored};
+use crate::archive::mongodump::{ArchiveInspector, Namespace, TIME_SERIES, VIEW};
+use crate::engine::{ArtifactSource, Restored};
+use crate::store::manifest::ArtifactEntry;
+use crate::task::Failure;
+
+/// Collections that get their indexes at once.
+const INDEXED_AT_ONCE: usize = 2;
+/// Events that wait.
+const WAITING: usize = 1;
+
+/// Restores all of a backup that is wanted.
+pub(super) async fn restore(
+    deployment: &Deployment,
+    backup: &Backup<'_>,
+    on_existing: OnExisting,
+    bypass_validation: bool,
+    source: &mut impl ArtifactSource,
+) -> Result<Restored, Failure> {
+    target::assess(deployment, backup, on_existing).await?;
+    let mut run = Run {
+        deployment,
+        backup,
+        on_existing,
+        bypass_validation,
+        id: format!("{:08x}", fastrand::u32(..)),
+        wanted: Vec::new(),
+        account: Account::new(0),
+        made: Vec::new(),
+        left_out: 0,
+    };
+    let mut restored = Restored::default();
+    let result = match &backup.stored {
+        Stored::Archive(entry) => run.archive(entry, source, &mut restored).await,
+        Stored::Json { summary, files } => run.json(summary, files, source, &mut restored).await,
+    };
+    let finished = match result {
+        Ok(()) => run.finish().await,
+        Err(failure) => Err(failure),
+    };
+    match finished {
+        Ok(documents) => {
+            let kinds = run.wanted.iter().flatten().map(|wanted| wanted.namespace.kind.as_str());
+            restored.items = i64::try_from(run.wanted.iter().flatten().count()).unwrap_or(i64::MAX);
+            let databases: BTreeSet<&str> =
+                run.wanted.iter().flatten().map(|wanted| wanted.database.as_str()).collect();
+            restored.message = format!(
+                "{}, {documents} document{} restored into {} on {}",
+                in_words(kinds),
+                if documents == 1 { "" } else { "s" },
+                databases.into_iter().collect::<Vec<_>>().join(", "),
+                deployment.address
+            );
+            if run.left_out > 0 {
+                restored.message.push_str("; users, roles and the server's own databases were left out");
+            }
+            Ok(restored)
+        }
+        Err(mut failure) => {
+            run.clean_up(&mut failure).await;
+            Err(failure)
+        }
+    }
+}
+
+/// A collection or view that is restored.
+struct Wanted {
+    namespace: Namespace,
+    metadata: Metadata,
+    database: String,
+    collection: String,
+    /// Where documents are inserted.
+    into: String,
+    /// Whether that is a collection beside the place.
+    beside: bool,
+    standing: Option<Standing>,
+}
+
+struct Run<'a> {
+    deployment: &'a Deployment,
+    backup: &'a Backup<'a>,
+    on_existing: OnExisting,
+    bypass_validation: bool,
+    id: String,
+    /// By place in the backup; none: not wanted.
+    wanted: Vec<Option<Wanted>>,
+    account: Account,
+    /// Collections that have been made and are not in place yet.
+    made: Vec<(String, String)>,
+    left_out: usize,
+}
+
+impl Run<'_> {
+    async fn archive(
+        &mut self,
+        entry: &ArtifactEntry,
+        source: &mut impl ArtifactSource,
+        restored: &mut Restored,
+    ) -> Result<(), Failure> {
+        let what = format!("backup {}", entry.name);
+        if entry.properties.contains_key("timeSeries") {
+            source.fetch(entry, Box::new(std::io::sink()), Box::new(ArchiveInspector::new(what.clone()))).await?;
+        }
+        let (events, received) = mpsc::channel(WAITING);
+        let pour = ArchivePour::new(what.clone(), Batcher::new(events));
+        let fetching = source.fetch(entry, Box::new(pour), Box::new(ArchiveInspector::new(what)));
+        // Both end when one of them does: the one closes the channel, the other finds it closed.
+        let (fetched, taken) = tokio::join!(fetching, self.take(received));
+        let (bytes, inspection) = told(fetched, taken)?;
+        restored.bytes += bytes;
+        let counts = inspection.items.into_iter().map(|item| (item.name, item.count)).collect();
+        self.compare(&counts)
+    }
+
+    async fn json(
+        &mut self,
+        summary: &ArtifactEntry,
+        files: &BTreeMap<&str, &ArtifactEntry>,
+        source: &mut impl ArtifactSource,
+        restored: &mut Restored,
+    ) -> Result<(), Failure> {
+        let kept = Kept::default();
+        let (bytes, _) = source.fetch(summary, Box::new(kept.clone()), Box::new(SummaryInspector::default())).await?;
+        restored.bytes += bytes;
+        let summary = read_summary(&kept.take())?;
+        let namespaces: Vec<Namespace> = summary
+            .collections
+            .iter()
+            .map(|entry| Namespace {
+                database: entry.database.clone(),
+                collection: entry.collection.clone(),
+                metadata: entry.metadata.clone(),
+                kind: entry.kind.clone(),
+            })
+            .collect();
+        let lines = |namespace: &Namespace| {
+            Box::new(LinesInspector::new(format!("backup of {}", namespace.full_name()), namespace.full_name()))
+        };
+        let file = |place: usize| -> Result<Option<&ArtifactEntry>, Failure> {
+            let Some(name) = summary.collections.get(place).and_then(|entry| entry.file.as_deref()) else {
+                return Ok(None);
+            };
+            let missing =
+                || Failure::new(Reason::SourceIncomplete, format!("the backup's {name} is not in its manifest"));
+            files.get(name).copied().map(Some).ok_or_else(missing)
+        };
+        // What cannot be put into place in one step is checked before.
+        for (place, namespace) in namespaces.iter().enumerate() {
+            let wanted = self.backup.goes(&namespace.database, &namespace.collection).is_some();
+            if let (true, TIME_SERIES, Some(entry)) = (wanted, namespace.kind.as_str(), file(place)?) {
+                source.fetch(entry, Box::new(std::io::sink()), lines(namespace)).await?;
+            }
+        }
+        let destinations = self.prepare(&namespaces, false).await?;
+        let mut counts = BTreeMap::new();
+        for (place, namespace) in namespaces.iter().enumerate() {
+            let (Some(entry), Some(Some(_))) = (file(place)?, destinations.get(place)) else { continue };
+            let (events, received) = mpsc::channel(WAITING);
+            let mut batcher = Batcher::new(events);
+            batcher.begin(destinations.clone());
+            let fetching = source.fetch(entry, Box::new(LinesPour::new(place, batcher)), lines(namespace));
+            let (fetched, taken) = tokio::join!(fetching, self.take(received));
+            let (bytes, inspection) = told(fetched, taken)?;
+            restored.bytes += bytes;
+            counts.extend(inspection.items.into_iter().map(|item| (item.name, item.count)));
+        }
+        self.compare(&counts)
+    }
+
+    /// Takes what comes out of the backup until it is whole.
+    async fn take(&mut self, mut events: mpsc::Receiver<Event>) -> Result<(), Failure> {
+        let mut inserters: Option<Inserters> = None;
+        let mut whole = false;
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Namespaces(namespaces, answer) => {
+                    let destinations = self.prepare(&namespaces, true).await?;
+                    let _ = answer.send(destinations);
+                }
+                Event::Batch(batch) => {
+                    let ordered =
+                        self.wanted.get(batch.place).is_some_and(|w| w.as_ref().is_some_and(|w| w.metadata.capped()));
+                    let inserters = inserters.get_or_insert_with(|| {
+                        let database = |w: &Option<Wanted>| w.as_ref().map(|w| w.database.clone()).unwrap_or_default();
+                        Inserters::start(self.deployment, self.wanted.iter().map(database).collect(), &self.account)
+                    });
+                    if !inserters.take(batch, ordered).await? {
+                        break;
+                    }
+                }
+                Event::Whole => whole = true,
+            }
+        }
+        drop(events);
+        if let Some(inserters) = inserters {
+            inserters.finish().await?;
+        }
+        if whole {
+            return Ok(());
+        }
+        // The other side knows why.
+        Err(Failure::new(Reason::SourceIncomplete, BROKE_OFF))
+    }
+
+    /// Makes the collections that documents go into.
+    async fn prepare(&mut self, namespaces: &[Namespace], raw: bool) -> Result<Vec<Option<Destination>>, Failure> {
+        self.backup.confirm(namespaces)?;
+        let mut places = BTreeSet::new();
+        for namespace in namespaces {
+            let goes = self.backup.goes(&namespace.database, &namespace.collection);
+            if goes.is_none() && !target::is_restorable(&namespace.database, &namespace.collection) {
+                self.left_out += 1;
+            }
+            let Some((database, collection)) = goes.clone() else {
+                self.wanted.push(None);
+                continue;
+            };
+            let metadata = Metadata::read(&namespace.metadata).map_err(|why| {
+                Failure::new(
+                    Reason::SourceIncomplete,
+                    format!("the backup's options and indexes of {} cannot be read: {why}", namespace.full_name()),
+                )
+            })?;
+            let beside = namespace.kind != TIME_SERIES && namespace.kind != VIEW;
+            let into = match namespace.kind.as_str() {
+                TIME_SERIES if raw => namespace.data_collection(),
+                TIME_SERIES | VIEW => collection.clone(),
+                _ => swap::beside(&self.id, self.wanted.len()),
+            };
+            places.extend(goes);
+            let namespace = namespace.clone();
+            self.wanted.push(Some(Wanted { namespace, metadata, database, collection, into, beside, standing: None }));
+        }
+        if places.is_empty() {
+            return Err(Failure::new(Reason::InvalidConfiguration, "nothing of the backup is to be restored"));
+        }
+        self.account = Account::new(namespaces.len());
+        let standing = target::standing(self.deployment, &places, self.on_existing).await?;
+        for database in places.iter().map(|(database, _)| database).collect::<BTreeSet<_>>() {
+            swap::drop_leftovers(self.deployment, database).await?;
+        }
+        for wanted in self.wanted.iter_mut().flatten() {
+            wanted.standing = standing.get(&(wanted.database.clone(), wanted.collection.clone())).copied();
+            let (database, collection) = (wanted.database.as_str(), wanted.collection.as_str());
+            let name = match wanted.namespace.kind.as_str() {
+                VIEW => continue,
+                TIME_SERIES => {
+                    if wanted.standing.is_some() {
+                        swap::drop_collection(self.deployment, database, collection).await?;
+                    }
+                    collection
+                }
+                _ => wanted.into.as_str(),
+            };
+            self.made.push((database.to_owned(), name.to_owned()));
+            swap::create(self.deployment, database, collection, name, &wanted.metadata).await?;
+        }
+        let destination = |wanted: &Wanted| Destination {
+            collection: wanted.into.clone(),
+            ordered: wanted.metadata.capped(),
+            bypass_validation: self.bypass_validation,
+        };
+        Ok(self
+            .wanted
+            .iter()
+            .map(|wanted| wanted.as_ref().filter(|w| w.namespace.kind != VIEW).map(destination))
+            .collect())
+    }
+
+    /// Whether all documents of the backup were taken.
+    fn compare(&self, counts: &BTreeMap<String, i64>) -> Result<(), Failure> {
+        let refused = self.account.refused();
+        let mut told = Vec::new();
+        for (place, wanted) in self.wanted.iter().enumerate() {
+            let Some(wanted) = wanted else { continue };
+            if let Some(refused) = refused.get(&place) {
+                told.push(format!("of {} {}", wanted.namespace.full_name(), refused.in_words()));
+                continue;
+            }
+            let expected = counts.get(&wanted.namespace.full_name()).copied().unwrap_or_default();
+            let inserted = self.account.inserted(place);
+            if i64::try_from(inserted) != Ok(expected) {
+                told.push(format!(
+                    "of {} {inserted} documents were inserted and the backup has {expected}",
+                    wanted.collection
+                ));
+            }
+        }
+        if told.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(Reason::RestoreFailed, format!("mongodb at {}: {}", self.deployment.address, told.join("; "))))
+    }
+
+    /// Indexes, counts, and everything into its place; the number of documents.
+    async fn finish(&mut self) -> Result<u64, Failure> {
+        let deployment = self.deployment;
+        let counted: Vec<u64> = stream::iter(self.wanted.iter().enumerate())
+            .map(|(place, wanted)| {
+                let inserted = self.account.inserted(place);
+                async move { complete(deployment, wanted.as_ref(), inserted).await }
+            })
+            .buffered(INDEXED_AT_ONCE)
+            .try_collect()
+            .await?;
+        let mut unrenamed = Vec::new();
+        let mut placed = 0_usize;
+        let after = |mut failure: Failure, placed: usize| {
+            if placed > 0 {
+                let _ = write!(failure.message, "; in their places before that: {placed} collections");
+            }
+            failure
+        };
+        for wanted in self.wanted.iter().flatten().filter(|wanted| wanted.beside) {
+            if !place(deployment, wanted).await.map_err(|failure| after(failure, placed))? {
+                unrenamed.push(wanted);
+                continue;
+            }
+            placed += 1;
+            let name = (wanted.database.clone(), wanted.into.clone());
+            self.made.retain(|made| *made != name);
+        }
+        // What has to be copied comes last: a copy can fail where a name could not.
+        for wanted in unrenamed {
+            let name = (wanted.database.clone(), wanted.into.clone());
+            // From here on what is beside the place may be all that there is.
+            self.made.retain(|made| *made != name);
+            swap::copy_into_place(deployment, &name.0, &name.1, &wanted.collection, &wanted.metadata)
+                .await
+                .map_err(|failure| after(failure, placed))?;
+            placed += 1;
+        }
+        self.made.clear();
+        for wanted in self.wanted.iter().flatten().filter(|wanted| wanted.namespace.kind == VIEW) {
+            if wanted.standing.is_some() {
+                swap::drop_collection(deployment, &wanted.database, &wanted.collection).await?;
+            }
+            swap::create(deployment, &wanted.database, &wanted.collection, &wanted.collection, &wanted.metadata)
+                .await?;
+        }
+        Ok(counted.iter().sum())
+    }
+
+    /// Removes what is not in its place.
+    async fn clean_up(&self, failure: &mut Failure) {
+        for (database, name) in &self.made {
+            if swap::drop_collection(self.deployment, database, name).await.is_err() {
+                let _ = write!(failure.message, "; the unfinished collection {database}.{name} could not be dropped");
+            }
+        }
+    }
+}
+
+/// Said by the one who inserts where the stream ends before its end.
+const BROKE_OFF: &str = "the backup's stream broke off";
+
+/// What one of the two sides of a stream knows: the inserting side's word counts, unless it only saw the stream stop.
+fn told<T>(fetched: Result<T, Failure>, taken: Result<(), Failure>) -> Result<T, Failure> {
+    match (fetched, taken) {
+        (Ok(fetched), Ok(())) => Ok(fetched),
+        (Err(failure), Ok(())) => Err(failure),
+        (Err(failure), Err(taken)) if taken.message == BROKE_OFF => Err(failure),
+        (_, Err(taken)) => Err(taken),
+    }
+}
+
+/// Makes the indexes of a filled collection and counts it.
+async fn complete(deployment: &Deployment, wanted: Option<&Wanted>, inserted: u64) -> Result<u64, Failure> {
+    let Some(wanted) = wanted.filter(|wanted| wanted.namespace.kind != VIEW) else { return Ok(0) };
+    let (database, collection) = (wanted.database.as_str(), wanted.collection.as_str());
+    // Indexes of a time-series collection are its own, not of what it is stored in.
+    let indexed = if wanted.beside { &wanted.into } else { &wanted.collection };
+    swap::index(deployment, database, collection, indexed, &wanted.metadata).await?;
+    // A capped collection may have let go of its oldest documents, as it should.
+    if !wanted.metadata.capped() {
+        let counted = swap::count(deployment, database, &wanted.into).await?;
+        if counted != inserted {
+            return Err(Failure::new(
+                Reason::RestoreFailed,
+                format!(
+                    "{}: {collection} has {counted} documents and the backup {inserted}",
+                    deployment.place(database)
+                ),
+            ));
+        }
+    }
+    Ok(inserted)
+}
+
+/// Whether the server could put it into its place.
+async fn place(deployment: &Deployment, wanted: &Wanted) -> Result<bool, Failure> {
+    let (database, collection) = (wanted.database.as_str(), wanted.collection.as_str());
+    if matches!(wanted.standing, Some(Standing::View | Standing::TimeSeries)) {
+        // Neither can be replaced by a rename.
+        swap::drop_collection(deployment, database, collection).await?;
+    }
+    swap::into_place(deployment, database, &wanted.into, collection, wanted.standing.is_some()).await
+}
+
+/// Keeps the little that is written to it.
+#[derive(Clone, Default)]
+struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Kept {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+impl std::io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if kept.len() + bytes.len() > super::json::MAX_SUMMARY_BYTES {
+            return Err(std::io::Error::other("the summary is too large for one"));
+        }
+        kept.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

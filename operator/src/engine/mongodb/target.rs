@@ -1,0 +1,228 @@
+//! What a backup holds, where it goes, and whether it may. Talks to the server; touches nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bson::{Document, doc};
+use holdfast_crds::{OnExisting, Reason};
+
+use super::catalogue::{self, OWN_DATABASES};
+use super::connection::Deployment;
+use super::dump::ARCHIVE;
+use super::json::{COLLECTION, LINES, SUMMARY};
+use super::pattern::Choice;
+use crate::archive::mongodump::{Namespace, TIME_SERIES, VIEW};
+use crate::store::manifest::{ArtifactEntry, Manifest};
+use crate::task::{Failure, MongodbTarget};
+
+/// A backup, as its manifest tells.
+#[derive(Clone, Debug)]
+pub(super) struct Backup<'a> {
+    /// What it is stored as.
+    pub stored: Stored<'a>,
+    /// The one database it goes into, where that is not where it came from.
+    database: Option<&'a str>,
+    choice: Choice<'a>,
+}
+
+/// What a backup is stored as.
+#[derive(Clone, Debug)]
+pub(super) enum Stored<'a> {
+    /// One archive.
+    Archive(&'a ArtifactEntry),
+    /// A summary, and lines of JSON a collection.
+    Json {
+        /// The summary.
+        summary: &'a ArtifactEntry,
+        /// The files, by their names.
+        files: BTreeMap<&'a str, &'a ArtifactEntry>,
+    },
+}
+
+impl<'a> Backup<'a> {
+    /// Reads a manifest.
+    pub fn of(manifest: &'a Manifest, target: &'a MongodbTarget) -> Result<Self, Failure> {
+        let mut archive = None;
+        let mut summary = None;
+        let mut files = BTreeMap::new();
+        for entry in &manifest.artifacts {
+            match entry.format.as_str() {
+                ARCHIVE => archive = Some(entry),
+                SUMMARY => summary = Some(entry),
+                LINES => {
+                    files.insert(entry.name.as_str(), entry);
+                }
+                format => {
+                    return Err(invalid(format!(
+                        "the backup's artifact {} has the format {format}, which this version of Holdfast does not restore",
+                        entry.name
+                    )));
+                }
+            }
+        }
+        let stored = match (archive, summary) {
+            (Some(archive), None) if files.is_empty() => Stored::Archive(archive),
+            (None, Some(summary)) => Stored::Json { summary, files },
+            _ => return Err(invalid("the backup holds neither one archive nor a summary with its files".to_owned())),
+        };
+        let backup = Self {
+            stored,
+            database: target.database.as_deref(),
+            choice: Choice { include: &target.include_collections, exclude: &target.exclude_collections },
+        };
+        if let Some(database) = backup.database {
+            let known = backup.known();
+            let databases: BTreeSet<&str> = known.iter().map(|(database, _)| *database).collect();
+            one_database(&databases, database)?;
+        }
+        Ok(backup)
+    }
+
+    /// Databases and collections that the manifest names. It names the first thousands only, and of JSON no views.
+    pub fn known(&self) -> Vec<(&'a str, &'a str)> {
+        match &self.stored {
+            Stored::Archive(entry) => entry
+                .item_counts
+                .iter()
+                .filter_map(|item| item.name.split_once('.'))
+                .filter(|(database, collection)| is_restorable(database, collection))
+                .collect(),
+            Stored::Json { files, .. } => files
+                .values()
+                .filter_map(|entry| Some((entry.database.as_deref()?, entry.properties.get(COLLECTION)?.as_str())))
+                .collect(),
+        }
+    }
+
+    /// Where a namespace goes; none where it is not wanted.
+    pub fn goes(&self, database: &str, collection: &str) -> Option<(String, String)> {
+        let wanted = is_restorable(database, collection) && self.choice.takes(database, collection);
+        wanted.then(|| (self.database.unwrap_or(database).to_owned(), collection.to_owned()))
+    }
+
+    /// Checks again with all that the backup really holds.
+    pub fn confirm(&self, namespaces: &[Namespace]) -> Result<(), Failure> {
+        let restorable = namespaces.iter().filter(|n| is_restorable(&n.database, &n.collection));
+        let databases: BTreeSet<&str> = restorable.map(|n| n.database.as_str()).collect();
+        match self.database {
+            Some(database) => one_database(&databases, database),
+            None => Ok(()),
+        }
+    }
+}
+
+fn one_database(databases: &BTreeSet<&str>, into: &str) -> Result<(), Failure> {
+    if databases.len() <= 1 {
+        return Ok(());
+    }
+    let names: Vec<&str> = databases.iter().copied().take(5).collect();
+    Err(invalid(format!(
+        "into names the one database {into}, and the backup holds {} databases ({}…): leave database out, and each goes where it came from",
+        databases.len(),
+        names.join(", ")
+    )))
+}
+
+/// Whether a namespace is data, and none of the server's own lists.
+pub(super) fn is_restorable(database: &str, collection: &str) -> bool {
+    !database.is_empty() && !OWN_DATABASES.contains(&database) && !collection.starts_with('$')
+}
+
+/// What stands in the place of a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A collection without documents.
+    Empty,
+    /// A collection with documents.
+    Filled,
+    /// A view.
+    View,
+    /// A time-series collection.
+    TimeSeries,
+}
+
+/// What stands in the places that a restore needs, by database and collection. With [`OnExisting::Fail`] there may be no data.
+pub(super) async fn standing(
+    deployment: &Deployment,
+    wanted: &BTreeSet<(String, String)>,
+    on_existing: OnExisting,
+) -> Result<BTreeMap<(String, String), Standing>, Failure> {
+    let mut found = BTreeMap::new();
+    let databases: BTreeSet<&str> = wanted.iter().map(|(database, _)| database.as_str()).collect();
+    for database in databases {
+        for listed in catalogue::listed(deployment, database, Reason::SourceRefused).await? {
+            let place = (database.to_owned(), listed.name.clone());
+            if !wanted.contains(&place) {
+                continue;
+            }
+            let standing = match listed.kind.as_str() {
+                VIEW => Standing::View,
+                TIME_SERIES => Standing::TimeSeries,
+                _ if holds_documents(deployment, database, &listed.name).await? => Standing::Filled,
+                _ => Standing::Empty,
+            };
+            found.insert(place, standing);
+        }
+    }
+    let taken: Vec<&(String, String)> =
+        found.iter().filter(|(_, standing)| **standing != Standing::Empty).map(|(place, _)| place).collect();
+    match (on_existing, taken.first()) {
+        (OnExisting::Fail, Some((database, collection))) => {
+            let more = match taken.len() {
+                1 => "it".to_owned(),
+                several => format!("{several} of the backup's collections"),
+            };
+            Err(Failure::new(
+                Reason::TargetNotEmpty,
+                format!(
+                    "{}: collection {collection} is there already ({more} would be replaced): nothing was touched; use onExisting: Replace, \
+                     or name another database in into",
+                    deployment.place(database)
+                ),
+            ))
+        }
+        _ => Ok(found),
+    }
+}
+
+async fn holds_documents(deployment: &Deployment, database: &str, collection: &str) -> Result<bool, Failure> {
+    let handle = deployment.client.database(database).collection::<Document>(collection);
+    let found = handle.find_one(doc! {}).projection(doc! {"_id": 1}).await;
+    found.map(|one| one.is_some()).map_err(|error| deployment.failure(database, Reason::SourceRefused, &error))
+}
+
+/// Looks at a target and decides whether the restore may begin.
+pub(super) async fn assess(
+    deployment: &Deployment,
+    backup: &Backup<'_>,
+    on_existing: OnExisting,
+) -> Result<(), Failure> {
+    writable(deployment).await?;
+    let known = backup.known();
+    let wanted: BTreeSet<(String, String)> =
+        known.iter().filter_map(|(database, collection)| backup.goes(database, collection)).collect();
+    if wanted.is_empty() && !known.is_empty() {
+        return Err(invalid(format!(
+            "{}: includeCollections and excludeCollections leave nothing of the backup to restore",
+            deployment.place("")
+        )));
+    }
+    standing(deployment, &wanted, on_existing).await.map(drop)
+}
+
+async fn writable(deployment: &Deployment) -> Result<(), Failure> {
+    let hello = deployment.ask("admin", doc! {"hello": 1}, Reason::SourceUnreachable).await?;
+    if hello.get_bool("isWritablePrimary").unwrap_or(true) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Reason::SourceRefused,
+        format!(
+            "{}: it is no primary: connect to the primary, or name the replica set in the connection string",
+            deployment.place("")
+        ),
+    ))
+}
+
+fn invalid(message: String) -> Failure {
+    Failure::new(Reason::InvalidConfiguration, message)
+}

@@ -1,0 +1,129 @@
+//! What the driver and the server say when something goes wrong, as a reason and a line a person can act on. Pure.
+
+use holdfast_crds::Reason;
+use mongodb::error::{Error, ErrorKind};
+
+use crate::task::Failure;
+
+/// Codes of the server, with what they mean.
+const CODES: &[(i32, Reason, &str)] = &[
+    (13, Reason::SourceRefused, "give the user the role backup (to restore: restore), or readWrite on the database"),
+    (18, Reason::SourceRefused, "check user name, password and authSource in the Secret"),
+    (8000, Reason::SourceRefused, "check user name, password and authSource in the Secret"),
+    (10107, Reason::SourceRefused, "connect to the primary, or name the replica set in the connection string"),
+    (13435, Reason::SourceRefused, "connect to the primary, or name the replica set in the connection string"),
+    (14031, Reason::NoSpace, "make room on the server's disk"),
+];
+
+/// A snapshot that the server no longer has.
+const SNAPSHOT_LOST: [i32; 3] = [239, 246, 137];
+
+/// The failure that an error is. `otherwise` is the reason where neither kind nor code tells one.
+pub(super) fn failure(place: &str, otherwise: Reason, error: &Error) -> Failure {
+    let (reason, words) = match error.kind.as_ref() {
+        ErrorKind::Authentication { .. } => (
+            Reason::SourceRefused,
+            "the server refused the login: check user name, password and authSource in the Secret".to_owned(),
+        ),
+        ErrorKind::Command(command) => {
+            let words = if command.message.is_empty() { &command.code_name } else { &command.message };
+            let known = CODES.iter().find(|(code, _, _)| *code == command.code);
+            let advice = known.map(|(_, _, advice)| format!(": {advice}")).unwrap_or_default();
+            let reason = known.map_or(otherwise, |(_, reason, _)| *reason);
+            (reason, format!("{} ({}){advice}", one_line(words), command.code))
+        }
+        ErrorKind::ServerSelection { message, .. } => {
+            (Reason::SourceUnreachable, format!("it does not answer: {}", of_selection(message)))
+        }
+        ErrorKind::Io(error) => (Reason::SourceUnreachable, format!("the connection broke: {error}")),
+        ErrorKind::ConnectionPoolCleared { message, .. } => {
+            (Reason::SourceUnreachable, format!("the connection broke: {}", one_line(message)))
+        }
+        ErrorKind::DnsResolve { message, .. } => {
+            (Reason::SourceUnreachable, format!("its name cannot be resolved: {}", one_line(message)))
+        }
+        ErrorKind::InvalidTlsConfig { message, .. } => (
+            Reason::InvalidConfiguration,
+            format!("the certificates to trust cannot be used: {}; set tls.caBundle", one_line(message)),
+        ),
+        ErrorKind::IncompatibleServer { message, .. } => (Reason::InvalidConfiguration, one_line(message)),
+        other => (otherwise, one_line(&other.to_string())),
+    };
+    Failure::new(reason, format!("{place}: {words}"))
+}
+
+/// The failure of a connection string. The driver's own words may hold parts of it, so they are not told.
+pub(super) fn of_uri(error: &Error) -> Failure {
+    match error.kind.as_ref() {
+        ErrorKind::DnsResolve { .. } => Failure::new(
+            Reason::SourceUnreachable,
+            "mongodb: the hosts of the connection string (mongodb+srv) cannot be looked up: check its name, and that the cluster's DNS answers SRV and TXT",
+        ),
+        _ => Failure::new(
+            Reason::InvalidConfiguration,
+            "mongodb: the connection string in the Secret cannot be read: it begins with mongodb:// or mongodb+srv://, and special \
+             characters of user and password are percent-encoded",
+        ),
+    }
+}
+
+/// The failure of options that do not fit together.
+pub(super) fn of_options(address: &str, error: &Error) -> Failure {
+    match error.kind.as_ref() {
+        ErrorKind::InvalidTlsConfig { .. } => {
+            failure(&format!("mongodb at {address}"), Reason::InvalidConfiguration, error)
+        }
+        _ => Failure::new(
+            Reason::InvalidConfiguration,
+            format!("mongodb at {address}: the options of the connection string do not fit together"),
+        ),
+    }
+}
+
+/// Whether a snapshot is gone, or cannot be had.
+pub(super) fn is_about_snapshot(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(command) if SNAPSHOT_LOST.contains(&command.code))
+}
+
+/// Of `Server selection timeout: No available servers. Topology: { …, Error: Kind: I/O error: Connection refused …, labels: {} }` what the
+/// servers said.
+fn of_selection(message: &str) -> String {
+    let mut said: Vec<&str> = Vec::new();
+    for part in message.split("Error: Kind: ").skip(1) {
+        let words = part.split(", labels").next().unwrap_or_default().trim();
+        if !words.is_empty() && !said.contains(&words) {
+            said.push(words);
+        }
+    }
+    if said.is_empty() {
+        "no server of the deployment can be used for this".to_owned()
+    } else {
+        one_line(&said.join("; "))
+    }
+}
+
+fn one_line(text: &str) -> String {
+    const LIMIT: usize = 400;
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LIMIT).collect();
+    line.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_search_for_servers_their_own_words_are_told() {
+        let message = "Server selection timeout: No available servers. Topology: { Type: Unknown, Set Name: None, Servers: [ { Address: h:1, \
+                       Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} }, { Address: h:2, Type: \
+                       Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} } ] }";
+        assert_eq!(of_selection(message), "I/O error: Connection refused (os error 111)");
+        assert_eq!(of_selection("nothing"), "no server of the deployment can be used for this");
+    }
+
+    #[test]
+    fn control_characters_and_length_are_kept_out_of_messages() {
+        assert_eq!(one_line("a\nb\u{7}"), "a b");
+        assert_eq!(one_line(&"x".repeat(1000)).len(), 400);
+    }
+}
