@@ -37,6 +37,15 @@ check_chart() {
       -skip CustomResourceDefinition
 }
 
+# A page that names tests as its proof must not outlive them.
+check_named_tests() {
+  local gone
+  gone=$(LC_ALL=C comm -23 \
+    <(grep '^|' docs/failure-modes.md | grep -oE '\b[a-z0-9]+(_[a-z0-9]+){3,}\b' | grep -v '^holdfast_' | LC_ALL=C sort -u) \
+    <(git grep -ohE 'fn [a-z0-9_]+' -- '*.rs' | cut -c 4- | LC_ALL=C sort -u))
+  [[ -z $gone ]] || { printf 'docs/failure-modes.md names a test that is not there: %s\n' "$gone" && return 1; }
+}
+
 say "Lint:"
 "$cluster_dir/packages.sh" lint
 "$cluster_dir/build.sh" kubernetes helm kubeconform
@@ -48,6 +57,7 @@ step "clippy" -- cargo clippy --workspace --all-targets --locked -- -D warnings
 step "licenses, sources and duplicates of dependencies" -- check_dependencies
 check_advisories
 step "scripts" -- check_scripts
+step "tests that the documents name" -- check_named_tests
 step "chart" -- check_chart
 step "generated files are current" -- cargo test --quiet --locked --package holdfast-crds --test generated
 say "Nothing to complain about."
