@@ -511,9 +511,11 @@ async fn what_a_target_may_not_is_done_key_by_key_or_refused() {
     sentinel.run(&["CLIENT", "SETNAME", "sentinel-0123abcd-pubsub"]);
     sentinel.run(&["SUBSCRIBE", "__sentinel__:hello"]);
     let switched_off = Redis::start(&["rename-command REPLICAOF \"\""]);
-    for (target, why) in
-        [(&wants_tls, "tls-replication"), (&watched, "Sentinel watches"), (&switched_off, "REPLICAOF is not for this user")]
-    {
+    for (target, why) in [
+        (&wants_tls, "tls-replication"),
+        (&watched, "Sentinel watches"),
+        (&switched_off, "REPLICAOF is not for this user"),
+    ] {
         let restored = saved.restore_into(target, OnExisting::Fail).await.unwrap();
         assert!(restored.message.contains(why), "{}", restored.message);
         assert_eq!(target.run(&["GET", "key"]).text(), "value");

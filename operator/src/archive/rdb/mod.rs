@@ -3,9 +3,11 @@
 //! The stream is followed through the grammar of each value, but nothing of a value is kept: memory does not grow with it. What a value
 //! means is left to the server, which gets the very bytes another server wrote.
 
+mod element;
 mod grammar;
 mod lzf;
 mod payload;
+mod visit;
 
 use std::collections::BTreeMap;
 
@@ -15,8 +17,10 @@ use holdfast_crds::Reason;
 use crate::engine::{Inspect, Inspection};
 use crate::store::manifest::ItemCount;
 use crate::task::Failure;
+use element::{Head, module_type};
 use grammar::{Flavour, Op};
 pub use payload::{FOOTER_BYTES, Payload};
+pub use visit::{Entry, Visit};
 
 /// The newest version of Redis' own that is read.
 pub const NEWEST_REDIS: u32 = 12;
@@ -32,55 +36,6 @@ const SOME_LIMIT: usize = 256;
 const LONGEST_HEAD: usize = 320;
 /// How deep repetitions nest: pending entries of consumers of groups of a stream, and a module's data.
 const DEEPEST: usize = 8;
-
-/// Who wants to know what is in an RDB. Every method may end the reading.
-pub trait Visit: Send {
-    /// Whether keys and libraries of functions are wanted. Where not, they are not kept, and the visitor is told neither.
-    const KEEPS: bool;
-
-    /// The version of the format, before anything else.
-    fn version(&mut self, _version: u32) {}
-
-    /// A library of functions: its source code.
-    fn function(&mut self, _library: &[u8]) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    /// A key begins.
-    fn begin(&mut self, _entry: &Entry, _key: &[u8]) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    /// The next bytes of its value.
-    fn value(&mut self, _bytes: &[u8]) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    /// Its value has ended.
-    fn end(&mut self) -> Result<(), Failure> {
-        Ok(())
-    }
-}
-
-/// Nobody: the reader only proves and counts.
-impl Visit for () {
-    const KEEPS: bool = false;
-}
-
-/// What is said of a key before its value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
-    /// Its database.
-    pub database: u64,
-    /// Type of its value, which is the first byte of its `DUMP` payload.
-    pub kind: u8,
-    /// When it expires, in milliseconds since 1970.
-    pub expires: Option<i64>,
-    /// For how many seconds it has not been used.
-    pub idle: Option<u64>,
-    /// How often it has been used, as a logarithm.
-    pub frequency: Option<u8>,
-}
 
 /// Keys of a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,16 +98,6 @@ struct Frame {
     ops: &'static [Op],
     at: usize,
     left: u64,
-}
-
-/// The beginning of a string.
-enum Head {
-    /// So many bytes of it follow.
-    Plain(u64),
-    /// It is a number.
-    Integer(i32),
-    /// So many compressed bytes of it follow, which were so many.
-    Lzf(u64, u64),
 }
 
 impl RdbReader {
@@ -397,51 +342,14 @@ impl<V: Visit> RdbReader<V> {
         }
     }
 
-    /// A length that is one.
+    /// A length, or another number written as one.
     fn length(&self, bytes: &[u8]) -> Result<Option<(usize, u64)>, Failure> {
-        match self.length_or_encoding(bytes)? {
-            Some((taken, Ok(length))) => Ok(Some((taken, length))),
-            Some((_, Err(_))) => Err(self.broken("a number stands where none can be")),
-            None => Ok(None),
-        }
-    }
-
-    /// A length, or the special encoding of a string.
-    #[allow(clippy::type_complexity, reason = "used in two places, both here")]
-    fn length_or_encoding(&self, bytes: &[u8]) -> Result<Option<(usize, Result<u64, u8>)>, Failure> {
-        let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
-        let big_endian = |length: usize| {
-            rest.get(..length).map(|big| (1 + length, Ok(big.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)))))
-        };
-        match first >> 6 {
-            0 => Ok(Some((1, Ok(u64::from(first))))),
-            1 => Ok(rest.first().map(|low| (2, Ok(u64::from(first & 0x3f) << 8 | u64::from(*low))))),
-            2 if first == 0x80 => Ok(big_endian(4)),
-            2 if first == 0x81 => Ok(big_endian(8)),
-            2 => Err(self.broken(format_args!("a byte {first} begins no length"))),
-            _ => Ok(Some((1, Err(first & 0x3f)))),
-        }
+        element::length(bytes).map_err(|why| self.broken(why))
     }
 
     /// The beginning of a string.
     fn head(&self, bytes: &[u8]) -> Result<Option<(usize, Head)>, Failure> {
-        let Some((taken, length)) = self.length_or_encoding(bytes)? else { return Ok(None) };
-        let rest = &bytes[taken..];
-        let encoding = match length {
-            Ok(length) => return Ok(Some((taken, Head::Plain(length)))),
-            Err(encoding) => encoding,
-        };
-        match encoding {
-            0 => Ok(rest.first().map(|byte| (taken + 1, Head::Integer(i32::from(byte.cast_signed()))))),
-            1 => Ok(rest.first_chunk().map(|bytes| (taken + 2, Head::Integer(i32::from(i16::from_le_bytes(*bytes)))))),
-            2 => Ok(rest.first_chunk().map(|bytes| (taken + 4, Head::Integer(i32::from_le_bytes(*bytes))))),
-            3 => {
-                let Some((first, compressed)) = self.length(rest)? else { return Ok(None) };
-                let Some((second, plain)) = self.length(&rest[first..])? else { return Ok(None) };
-                Ok(Some((taken + first + second, Head::Lzf(compressed, plain))))
-            }
-            _ => Err(self.broken(format_args!("a string has the encoding {encoding}, which is not known"))),
-        }
+        element::head(bytes).map_err(|why| self.broken(why))
     }
 
     fn keep_text(&mut self, bytes: &[u8], limit: usize) -> Result<Option<usize>, Failure> {
@@ -584,12 +492,6 @@ impl<V: Visit> RdbReader<V> {
     fn keys(&self) -> u64 {
         self.databases.values().map(|keyspace| keyspace.keys).sum()
     }
-}
-
-/// Nine characters of 6 bits and a version of 10.
-fn module_type(id: u64) -> String {
-    const CHARACTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    (0..9).map(|at| char::from(CHARACTERS[usize::try_from(id >> (58 - 6 * at) & 63).unwrap_or(0)])).collect()
 }
 
 impl<V: Visit> Inspect for RdbReader<V> {

@@ -190,6 +190,12 @@ struct Told<R> {
 
 impl<R: Read> Read for Told<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buffer).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.place)))
+        self.stream.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                let words = format!("{}: the server sent nothing for {} seconds", self.place, SILENCE_LIMIT.as_secs());
+                io::Error::new(io::ErrorKind::TimedOut, words)
+            }
+            kind => io::Error::new(kind, format!("{}: {error}", self.place)),
+        })
     }
 }

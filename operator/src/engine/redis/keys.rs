@@ -18,7 +18,7 @@ use crate::task::Failure;
 /// So many commands are sent before the answers to those before them are waited for.
 const BATCH: usize = 512;
 /// Or so many bytes.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 256 << 10;
 
 /// What was restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,7 +87,7 @@ struct Pipe {
 
 impl Pipe {
     fn new(link: Link) -> Self {
-        Self { link, out: Vec::with_capacity(BATCH_BYTES), waiting: VecDeque::new(), sent: 0, database: 0 }
+        Self { link, out: Vec::new(), waiting: VecDeque::new(), sent: 0, database: 0 }
     }
 
     fn select(&mut self, database: u64) -> Result<(), Failure> {
@@ -112,7 +112,7 @@ impl Pipe {
     fn flush(&mut self) -> Result<(), Failure> {
         self.link.send(&self.out)?;
         self.out.clear();
-        if self.out.capacity() > 2 * BATCH_BYTES {
+        if self.out.capacity() > 4 * BATCH_BYTES {
             self.out.shrink_to(BATCH_BYTES);
         }
         for _ in 0..self.sent {
@@ -342,8 +342,8 @@ impl Visit for Sender {
         };
         pipe.out.extend_from_slice(&payload.footer(self.version));
         self.tail(&mut pipe.out, replace);
-        if self.held.capacity() > BATCH_BYTES {
-            self.held.shrink_to(BATCH_BYTES);
+        if self.held.capacity() > 4 * BATCH_BYTES {
+            self.held = Vec::new();
         }
         pipe.queued(self.about())
     }

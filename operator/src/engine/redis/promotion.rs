@@ -26,6 +26,11 @@ impl Promotion {
         Self { login: Some(login.clone()) }
     }
 
+    /// The target never became a replica.
+    pub fn forget(mut self) {
+        self.login = None;
+    }
+
     /// Does it now, and sees that it is done.
     pub async fn perform(mut self, server: &mut Server) -> Result<(), Failure> {
         let Some(login) = self.login.clone() else { return Ok(()) };

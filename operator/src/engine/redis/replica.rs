@@ -14,6 +14,7 @@ use holdfast_crds::Reason;
 use super::facts::Facts;
 use super::link::Hangup;
 use super::promotion::Promotion;
+use super::resp::Reply;
 use super::server::Server;
 use super::serving::{Sending, Serving};
 use super::settle;
@@ -58,12 +59,18 @@ pub(super) async fn restore(
     let serving = Serving::listen(own.await?).await?;
     let address = serving.address;
     let promotion = Promotion::of(&server.login);
-    let asked = server.with(move |link| {
-        link.must(&["REPLICAOF", &address.ip().to_string(), &address.port().to_string()], Reason::RestoreFailed)
-    });
-    if let Err(failure) = asked.await {
-        promotion.perform(server).await?;
-        return Ok(Tried::NotPossible(failure.message));
+    let asked =
+        server.with(move |link| link.call(&["REPLICAOF", &address.ip().to_string(), &address.port().to_string()]));
+    match asked.await {
+        Ok(Reply::Error(words)) => {
+            promotion.forget();
+            return Ok(Tried::NotPossible(format!("it refuses REPLICAOF ({words})")));
+        }
+        Ok(_) => {}
+        Err(failure) => {
+            promotion.perform(server).await?;
+            return Err(failure);
+        }
     }
     let identity = facts.text("master_replid").to_owned();
     let contact = tokio::time::timeout(CONTACT_LIMIT, serving.target(&identity, entry.source_bytes)).await;

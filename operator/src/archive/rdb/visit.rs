@@ -1,0 +1,52 @@
+//! What a reader of an RDB tells to who wants to know what is in it. Pure.
+
+use crate::task::Failure;
+
+/// Who wants to know what is in an RDB. Every method may end the reading.
+pub trait Visit: Send {
+    /// Whether keys and libraries of functions are wanted. Where not, they are not kept, and the visitor is told neither.
+    const KEEPS: bool;
+
+    /// The version of the format, before anything else.
+    fn version(&mut self, _version: u32) {}
+
+    /// A library of functions: its source code.
+    fn function(&mut self, _library: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// A key begins.
+    fn begin(&mut self, _entry: &Entry, _key: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The next bytes of its value.
+    fn value(&mut self, _bytes: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Its value has ended.
+    fn end(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// Nobody: the reader only proves and counts.
+impl Visit for () {
+    const KEEPS: bool = false;
+}
+
+/// What is said of a key before its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its database.
+    pub database: u64,
+    /// Type of its value, which is the first byte of its `DUMP` payload.
+    pub kind: u8,
+    /// When it expires, in milliseconds since 1970.
+    pub expires: Option<i64>,
+    /// For how many seconds it has not been used.
+    pub idle: Option<u64>,
+    /// How often it has been used, as a logarithm.
+    pub frequency: Option<u8>,
+}
