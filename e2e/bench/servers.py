@@ -113,11 +113,10 @@ def s3(folder, weed, rclone):
 
 @contextlib.contextmanager
 def redis(folder):
-    """A Redis server that sends to replicas without its disk and without waiting for a second one. Yields its port."""
+    """A Redis server with its defaults: it saves RDBs, and waits for 5 s before it sends to replicas without its disk. Yields its port."""
     folder.mkdir(parents=True)
     port = free_port()
-    settings = ["--save", "", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"]
-    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), *settings]
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
     with process(command, folder / "log"):
         wait_for("Redis", lambda: answers(port))
         yield port

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "it is all tests")]
 
-#[path = "support/postgres.rs"]
-mod postgres;
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "support/redis.rs"]
 mod redis;
 
@@ -14,23 +14,24 @@ use std::process::Command;
 use holdfast::engine::{Dumped, dump};
 use holdfast::task::Failure;
 use holdfast_crds::{ConfigMapKey, Reason, RedisSource, Source, TlsMode, TlsSpec};
-use postgres::MemorySink;
+use memory::MemorySink;
 use redis::{Redis, RedisSecretFiles, Wire, fill, until};
 
-async fn save(source: RedisSource, secret: &RedisSecretFiles, sink: &mut MemorySink) -> Result<Dumped, Failure> {
+async fn dump_of(source: RedisSource, secret: &RedisSecretFiles, sink: &mut MemorySink) -> Result<Dumped, Failure> {
     let source = Source { name: "cache".into(), redis: Some(source), ..Source::default() };
     dump(&source, &secret.mounts, std::path::Path::new("/nonexistent"), sink).await
 }
 
 #[tokio::test]
 async fn every_key_of_every_database_is_counted() {
-    // The server saves to its disk first, or sends while it saves.
-    for diskless in ["no", "yes"] {
-        let redis = Redis::start(&[&format!("repl-diskless-sync {diskless}")]);
+    // It saves to its disk, as it does by itself, and sends that; or it sends while it saves; or its disk is all it is set to.
+    let table = [("save 3600 1", "yes", false), ("save \"\"", "yes", true), ("save \"\"", "no", false)];
+    for (save, diskless, sent_directly) in table {
+        let redis = Redis::start(&[save, &format!("repl-diskless-sync {diskless}")]);
         fill(&redis);
         let before = redis.content();
         let mut sink = MemorySink::default();
-        let dumped = save(redis.source(), &RedisSecretFiles::none(), &mut sink).await.unwrap();
+        let dumped = dump_of(redis.source(), &RedisSecretFiles::none(), &mut sink).await.unwrap();
         let stored = sink.artifact("dump.rdb");
         let counts: BTreeMap<String, i64> = sink.counts("dump.rdb");
         let keys =
@@ -46,7 +47,7 @@ async fn every_key_of_every_database_is_counted() {
         assert!(dumped.tool_version.starts_with("holdfast "));
         // Valkey 9 sends without its disk to those who want no more than the dump, whatever it is told.
         let sent = redis.log().contains("with target: replicas");
-        assert!(sent == (diskless == "yes") || dumped.server_version.starts_with("Valkey 9"), "{}", redis.log());
+        assert!(sent == sent_directly || dumped.server_version.starts_with("Valkey 9"), "{}", redis.log());
         assert_eq!(redis.content(), before, "nothing was changed");
         until("the end of the replica's link", || redis.info("connected_slaves") == "0");
     }
@@ -58,7 +59,7 @@ async fn the_artifact_is_a_dump_that_the_server_itself_starts_from() {
     fill(&redis);
     let before = redis.content();
     let mut sink = MemorySink::default();
-    save(redis.source(), &RedisSecretFiles::none(), &mut sink).await.unwrap();
+    dump_of(redis.source(), &RedisSecretFiles::none(), &mut sink).await.unwrap();
     let checked = redis.data().join("checked.rdb");
     fs::write(&checked, &sink.artifact("dump.rdb").bytes).unwrap();
     if let Ok(output) = Command::new("redis-check-rdb").arg(&checked).output() {
@@ -77,7 +78,7 @@ async fn the_artifact_is_a_dump_that_the_server_itself_starts_from() {
 async fn an_empty_server_is_a_backup_too() {
     let redis = Redis::start(&[]);
     let mut sink = MemorySink::default();
-    save(redis.source(), &RedisSecretFiles::none(), &mut sink).await.unwrap();
+    dump_of(redis.source(), &RedisSecretFiles::none(), &mut sink).await.unwrap();
     assert_eq!(sink.artifact("dump.rdb").entry.items, 0);
 }
 
@@ -88,7 +89,7 @@ async fn a_replica_is_saved_like_a_primary() {
     let replica = Redis::start(&[&format!("replicaof 127.0.0.1 {}", primary.port)]);
     until("the replica's synchronisation", || replica.info("master_link_status") == "up");
     let mut sink = MemorySink::default();
-    save(replica.source(), &RedisSecretFiles::none(), &mut sink).await.unwrap();
+    dump_of(replica.source(), &RedisSecretFiles::none(), &mut sink).await.unwrap();
     assert_eq!(sink.artifact("dump.rdb").entry.properties["role"], "replica");
     assert_eq!(sink.counts("dump.rdb"), BTreeMap::from([("db0".into(), 1)]));
 }
@@ -112,7 +113,7 @@ async fn who_may_not_is_told_so() {
     ];
     for (secret, expected) in table {
         let mut sink = MemorySink::default();
-        let saved = save(redis.source(), &secret, &mut sink).await;
+        let saved = dump_of(redis.source(), &secret, &mut sink).await;
         match expected {
             Ok(()) => assert!(saved.is_ok(), "{saved:?}"),
             Err(words) => {
@@ -126,7 +127,7 @@ async fn who_may_not_is_told_so() {
     }
     // A password that the server does not ask for does no harm.
     let open = Redis::start(&[]);
-    save(open.source(), &RedisSecretFiles::of(None, "any"), &mut MemorySink::default()).await.unwrap();
+    dump_of(open.source(), &RedisSecretFiles::of(None, "any"), &mut MemorySink::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -134,23 +135,23 @@ async fn what_is_no_redis_or_not_there_is_told_so() {
     let redis = Redis::start(&[]);
     let (secret, mut sink) = (RedisSecretFiles::none(), MemorySink::default());
     let nobody = RedisSource { port: 1, ..redis.source() };
-    let failure = save(nobody, &secret, &mut sink).await.unwrap_err();
+    let failure = dump_of(nobody, &secret, &mut sink).await.unwrap_err();
     assert_eq!(failure.reason, Reason::SourceUnreachable);
     assert!(failure.message.contains("127.0.0.1:1"), "{}", failure.message);
     let nowhere = RedisSource { host: "no-such-host.invalid".into(), ..redis.source() };
-    assert_eq!(save(nowhere, &secret, &mut sink).await.unwrap_err().reason, Reason::SourceUnreachable);
+    assert_eq!(dump_of(nowhere, &secret, &mut sink).await.unwrap_err().reason, Reason::SourceUnreachable);
 }
 
 #[tokio::test]
 async fn a_connection_cut_anywhere_makes_no_backup() {
     for diskless in ["no", "yes"] {
-        let redis = Redis::start(&[&format!("repl-diskless-sync {diskless}")]);
+        let redis = Redis::start(&["save \"\"", &format!("repl-diskless-sync {diskless}")]);
         fill(&redis);
         for bytes in [1, 500, 9_000, 400_000] {
             let wire = Wire::cut_after(redis.port, bytes, u64::MAX);
             let mut sink = MemorySink::default();
             let source = RedisSource { port: wire.port.into(), ..redis.source() };
-            let failure = save(source, &RedisSecretFiles::none(), &mut sink).await.unwrap_err();
+            let failure = dump_of(source, &RedisSecretFiles::none(), &mut sink).await.unwrap_err();
             assert!(
                 matches!(failure.reason, Reason::SourceUnreachable | Reason::SourceIncomplete | Reason::DumpFailed),
                 "{failure:?}"
@@ -161,24 +162,30 @@ async fn a_connection_cut_anywhere_makes_no_backup() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_save_is_told_so() {
-    let redis = Redis::start(&["repl-diskless-sync no"]);
-    redis.run(&["SET", "key", "value"]);
-    // It saves into its folder first, where nothing can be written any more.
-    fs::remove_dir_all(redis.data()).unwrap();
-    let failure = save(redis.source(), &RedisSecretFiles::none(), &mut MemorySink::default()).await;
-    if redis.log().contains("with target: replicas") {
-        // It needs no disk.
-        return assert!(failure.is_ok(), "{failure:?}");
+async fn a_server_whose_disk_fails_sends_without_or_is_told_so() {
+    for diskless in ["yes", "no"] {
+        let redis = Redis::start(&[&format!("repl-diskless-sync {diskless}")]);
+        redis.run(&["SET", "key", "value"]);
+        // It saves into its folder first, where nothing can be written any more.
+        fs::remove_dir_all(redis.data()).unwrap();
+        let mut sink = MemorySink::default();
+        let saved = dump_of(redis.source(), &RedisSecretFiles::none(), &mut sink).await;
+        assert!(redis.log().contains("Failed opening"), "{}", redis.log());
+        if redis.log().contains("with target: replicas") {
+            saved.unwrap();
+            assert_eq!(sink.counts("dump.rdb"), BTreeMap::from([("db0".into(), 1)]));
+            continue;
+        }
+        assert_eq!(diskless, "no");
+        let failure = saved.unwrap_err();
+        assert_eq!(failure.reason, Reason::DumpFailed, "{failure:?}");
+        assert!(failure.message.contains("log"), "{}", failure.message);
     }
-    let failure = failure.unwrap_err();
-    assert_eq!(failure.reason, Reason::DumpFailed, "{failure:?}");
-    assert!(failure.message.contains("log"), "{}", failure.message);
 }
 
 #[tokio::test]
 async fn a_dropped_dump_leaves_no_replica_behind() {
-    let redis = Redis::start(&["repl-diskless-sync yes", "repl-diskless-sync-delay 600"]);
+    let redis = Redis::start(&["save \"\"", "repl-diskless-sync yes", "repl-diskless-sync-delay 600"]);
     redis.run(&["SET", "key", "value"]);
     let (source, secret) = (redis.source(), RedisSecretFiles::none());
     let mut sink = MemorySink::default();
@@ -188,7 +195,7 @@ async fn a_dropped_dump_leaves_no_replica_behind() {
         }
     };
     tokio::select! {
-        _ = save(source, &secret, &mut sink) => unreachable!("it waits for ten minutes"),
+        _ = dump_of(source, &secret, &mut sink) => unreachable!("it waits for ten minutes"),
         () = seen => {}
     }
     until("the end of the replica's link", || redis.info("connected_slaves") == "0");
@@ -219,12 +226,12 @@ async fn encryption_is_as_the_policy_says() {
     ];
     for ((source, secret), expected) in table {
         let mode = source.tls.mode;
-        let saved = save(source, &secret, &mut MemorySink::default()).await;
+        let saved = dump_of(source, &secret, &mut MemorySink::default()).await;
         assert_eq!(saved.as_ref().err().map(|failure| failure.reason), expected, "{mode:?}: {saved:?}");
     }
     // A server without encryption: preferred is not required.
     let plain = Redis::start(&[]);
     let tls = |mode| RedisSource { tls: TlsSpec { mode, ca_bundle: None }, ..plain.source() };
     let none = RedisSecretFiles::none();
-    save(tls(TlsMode::Prefer), &none, &mut MemorySink::default()).await.unwrap();
+    dump_of(tls(TlsMode::Prefer), &none, &mut MemorySink::default()).await.unwrap();
 }

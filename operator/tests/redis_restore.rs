@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "it is all tests")]
 
-#[path = "support/postgres.rs"]
-mod postgres;
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "support/redis.rs"]
 mod redis;
 
@@ -14,7 +14,7 @@ use holdfast::engine::{Restored, check_target, dump, restore};
 use holdfast::store::manifest::Manifest;
 use holdfast::task::{Failure, RestoreTarget, Target};
 use holdfast_crds::{OnExisting, Reason, RedisSource, Source, TlsMode};
-use postgres::{MemorySink, MemorySource, Spoil};
+use memory::{MemorySink, MemorySource, Spoil};
 use redis::{Redis, RedisSecretFiles, Wire, fill, until};
 
 /// A backup in memory.

@@ -41,7 +41,11 @@ impl Default for TypeCounts {
 impl TypeCounts {
     /// The types that there were, by the names that MongoDB's `$type` has for them.
     pub fn named(&self) -> BTreeMap<&'static str, u64> {
-        kind::NAMES.iter().map(|(kind, name)| (*name, self.0[usize::from(*kind)])).filter(|(_, count)| *count > 0).collect()
+        kind::NAMES
+            .iter()
+            .map(|(kind, name)| (*name, self.0[usize::from(*kind)]))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_crds::Reason;
+use tracing::warn;
 
 use super::facts::{Facts, Shard};
 use super::link::{Address, Link, Login};
@@ -99,14 +100,17 @@ async fn one(
         properties.insert("modules".to_owned(), modules.into_iter().collect::<Vec<_>>().join(","));
     }
     let login = server.login.clone();
-    server.with(ask).await?;
-    let end = loop {
-        if let Some(end) = server.with(announced).await? {
-            break end;
+    let asked = saves(&mut server).await?;
+    let end = match end_of_transfer(&mut server, asked, sink).await {
+        // Its disk failed it. It may send without.
+        Err((failure, Asked::Saved)) if failure.reason == Reason::DumpFailed => {
+            warn!("{}", failure.message);
+            server = Server::connect(&login).await?;
+            end_of_transfer(&mut server, Asked::Any, sink).await
         }
-        // It saves, and has said so.
-        sink.alive();
+        announced => announced,
     };
+    let end = end.map_err(|(failure, _)| failure)?;
     let link = server.into_link()?;
     let hangup = link.hangup();
     let whole = Arc::new(AtomicBool::new(false));
@@ -124,10 +128,43 @@ async fn one(
     }
 }
 
+/// Which transfer is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// A save to its disk, sent when it is done. It begins at once, and its memory is not held up by our network.
+    Saved,
+    /// As the server is set to: maybe without its disk, after having waited for more replicas.
+    Any,
+}
+
+/// A server that saves to its disk by itself can do so now; one that does not may have no disk to speak of.
+async fn saves(server: &mut Server) -> Result<Asked, Failure> {
+    let save = server.setting("save").await?;
+    Ok(if save.is_some_and(|save| !save.is_empty()) { Asked::Saved } else { Asked::Any })
+}
+
+/// Asks for a transfer and waits until it begins.
+async fn end_of_transfer(
+    server: &mut Server,
+    asked: Asked,
+    sink: &mut impl ArtifactSink,
+) -> Result<End, (Failure, Asked)> {
+    let told = |failure| (failure, asked);
+    server.with(move |link| ask(link, asked)).await.map_err(told)?;
+    loop {
+        if let Some(end) = server.with(announced).await.map_err(told)? {
+            return Ok(end);
+        }
+        // It saves, and has said so.
+        sink.alive();
+    }
+}
+
 /// Asks for a full synchronisation.
-fn ask(link: &mut Link) -> Result<(), Failure> {
+fn ask(link: &mut Link, asked: Asked) -> Result<(), Failure> {
     // Older servers do not know each of these, and do without. `rdb-only` spares the server the buffer for what is written meanwhile.
-    for option in [["capa", "eof"], ["capa", "psync2"], ["rdb-only", "1"]] {
+    let options = [["capa", "eof"], ["capa", "psync2"], ["rdb-only", "1"]];
+    for option in &options[usize::from(asked == Asked::Saved)..] {
         let reply = link.call(&["REPLCONF", option[0], option[1]])?;
         if let Reply::Error(words) = &reply
             && (trouble::is_forbidden(words) || words.starts_with("NOAUTH"))

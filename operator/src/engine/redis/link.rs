@@ -115,9 +115,12 @@ impl Login {
         let stream = match (self.mode, &self.tls) {
             (TlsMode::Disable, _) | (_, None) => Stream::Plain(self.tcp()?),
             (TlsMode::Prefer, Some(config)) => {
-                let plain = self.tcp()?;
                 // Nothing secret is said before it is known what is spoken here.
-                if speaks_plainly(&plain)? { Stream::Plain(plain) } else { self.encrypt(config, self.tcp()?)? }
+                if speaks_plainly(&self.tcp()?)? {
+                    Stream::Plain(self.tcp()?)
+                } else {
+                    self.encrypt(config, self.tcp()?)?
+                }
             }
             (_, Some(config)) => self.encrypt(config, self.tcp()?)?,
         };
@@ -157,13 +160,7 @@ fn speaks_plainly(mut stream: &TcpStream) -> io::Result<bool> {
     stream.write_all(b"PING\r\n")?;
     let mut first = [0; 1];
     match stream.read(&mut first) {
-        Ok(1) if matches!(first[0], b'+' | b'-') => {
-            // The rest of the line.
-            let mut byte = [first[0]];
-            while byte[0] != b'\n' && stream.read(&mut byte)? == 1 {}
-            Ok(true)
-        }
-        Ok(_) => Ok(false),
+        Ok(read) => Ok(read == 1 && matches!(first[0], b'+' | b'-')),
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(false),
         Err(error) => Err(error),
     }
