@@ -88,6 +88,8 @@ pub enum Reason {
     Unreachable,
     /// It can run.
     Ready,
+    /// It has been set.
+    Configured,
     /// Nothing has been set that would do it.
     NotConfigured,
     /// Nothing has run yet.

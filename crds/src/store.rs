@@ -33,13 +33,10 @@ use crate::ConfigMapKey;
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.encryption)").message(
-    "spec.encryption is not supported by this version of Holdfast: remove it (backups are then stored without client-side encryption), or wait for a version that supports it"
-).reason(Reason::FieldValueForbidden))]
 pub struct BackupStoreSpec {
     /// Where in S3-compatible storage the backups live.
     pub s3: S3Spec,
-    /// Client-side encryption. Not supported by this version: a store that sets it is refused.
+    /// Client-side encryption with age. Absent: backups are stored as they are, and the condition Encrypted says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<EncryptionSpec>,
     /// Only restore from this store: nothing in it is ever written or deleted. For disaster recovery.
@@ -106,13 +103,17 @@ impl S3Spec {
 }
 
 /// Client-side encryption of everything that is stored.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EncryptionSpec {
-    /// Public keys (`age1…`) that backups are encrypted to.
-    #[schemars(length(min = 1, max = 16), inner(length(max = 4096)))]
+    /// Public keys of age (`age1…`, as `age-keygen -y` prints them) that backups are encrypted to: each of their owners can decrypt.
+    /// A backup needs nothing else. To rotate, replace the key here and keep the old identity in `identitySecret`.
+    #[schemars(length(min = 1, max = 16), inner(length(max = 128)), extend("x-kubernetes-list-type" = "set"))]
+    #[x_kube(validation = Rule::new("self.all(r, r.matches('^age1[02-9ac-hj-np-z]{58}$'))").message(
+        "every recipient must be a public key of age: age1 and 58 more characters, as age-keygen -y prints it"
+    ))]
     pub recipients: Vec<String>,
-    /// Secret with the private keys; mounted into restore and verify Jobs alone.
+    /// Secret with the private keys (`AGE-SECRET-KEY-1…`, one a line): mounted into the Jobs of restores alone. Backups do not need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_secret: Option<SecretKey>,
 }

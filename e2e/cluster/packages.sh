@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/progress.sh"
 declare -A packages=(
   [cluster]="containerd runc containernetworking-plugins nftables conntrack iproute2 socat openssl util-linux curl ca-certificates buildah"
   [image]="buildah debootstrap ca-certificates patch"
-  [test]="postgresql-15 redis-server python3-venv pkg-config zstd patch"
+  [test]="age postgresql-15 redis-server python3-venv pkg-config zstd patch"
   [lint]="shellcheck python3"
 )
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use holdfast::engine::{ArtifactMetadata, ArtifactSink, Inspect, Inspection};
 use holdfast::process::Progress;
 use holdfast::store::client::Bucket;
+use holdfast::store::encryption::Recipients;
 use holdfast::store::keys::PolicyFolder;
 use holdfast::task::{Failure, Scope, StoreTask};
 use holdfast::worker::pipeline::{Ledger, Uploads};
@@ -29,6 +30,8 @@ async fn main() -> Result<()> {
         read_only: false,
         credentials: Some(next("folder with credentials")?.into()),
         ca: None,
+        recipients: vec![],
+        identity: None,
     };
     let what = next("file or bytes")?;
     let level = next("level").unwrap_or_else(|_| "3".into()).parse()?;
@@ -41,7 +44,15 @@ async fn main() -> Result<()> {
     let folder = PolicyFolder::new(&store.s3, &scope).run("20261121T020000Z-000000").source("db");
     let bucket = Bucket::open(&store).await?;
     let ledger = Ledger::default();
-    let mut uploads = Uploads::new(bucket.clone(), folder, "000000", level, Progress::default(), ledger.clone());
+    let mut uploads = Uploads::new(
+        bucket.clone(),
+        folder,
+        "000000",
+        level,
+        Recipients::default(),
+        Progress::default(),
+        ledger.clone(),
+    );
     let start = Instant::now();
     let stored = uploads.store("stream.bin", stream, Box::new(Nothing), ArtifactMetadata::default()).await;
     let wall = start.elapsed();

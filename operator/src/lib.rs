@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod controller;
 pub mod engine;
+mod hex;
 pub mod plan;
 pub mod process;
 pub mod store;

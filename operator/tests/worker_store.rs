@@ -18,6 +18,7 @@ use bytes::Bytes;
 use holdfast::engine::{ArtifactMetadata, ArtifactSink, ArtifactSource, Inspect, Inspection};
 use holdfast::process::Progress;
 use holdfast::store::client::Bucket;
+use holdfast::store::encryption::{Identities, Recipients};
 use holdfast::store::keys::PolicyFolder;
 use holdfast::store::manifest::ArtifactEntry;
 use holdfast::task::{Failure, Scope};
@@ -76,7 +77,7 @@ fn content(size: usize) -> Vec<u8> {
 
 fn uploads(bucket: &Bucket, store: &S3Spec, level: i32, ledger: &Ledger) -> Uploads {
     let folder = folder(store).run(RUN).source("db");
-    Uploads::new(bucket.clone(), folder, "abc123", level, Progress::default(), ledger.clone())
+    Uploads::new(bucket.clone(), folder, "abc123", level, Recipients::default(), Progress::default(), ledger.clone())
 }
 
 async fn store(
@@ -119,7 +120,7 @@ impl Write for Sink {
 
 async fn fetch(bucket: &Bucket, artifact: &ArtifactEntry) -> (Result<u64, Failure>, Sink) {
     let sink = Sink::default();
-    let mut downloads = Downloads::new(bucket.clone(), Progress::default());
+    let mut downloads = Downloads::new(bucket.clone(), Identities::default(), Progress::default());
     let result = downloads.fetch(artifact, Box::new(sink.clone()), Box::new(Watch::default())).await;
     (result.map(|(bytes, _)| bytes), sink)
 }
@@ -389,7 +390,7 @@ async fn a_target_that_goes_away_is_not_the_stores_failure() {
             Ok(())
         }
     }
-    let mut downloads = Downloads::new(test.open().await, Progress::default());
+    let mut downloads = Downloads::new(test.open().await, Identities::default(), Progress::default());
     let failure = downloads.fetch(&entry, Box::new(Gone), Box::new(Watch::default())).await.unwrap_err();
     assert_eq!(failure.reason, Reason::RestoreFailed, "{failure}");
 }

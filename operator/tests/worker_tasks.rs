@@ -4,6 +4,8 @@
 #![allow(clippy::items_after_statements, reason = "a stream that only one test needs stands in that test")]
 #![allow(clippy::match_bool, clippy::similar_names, reason = "what a proxy does with a request reads best as a table")]
 
+#[path = "support/job.rs"]
+mod job;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/proxy.rs"]
@@ -18,120 +20,13 @@ use holdfast::store::keys::PolicyFolder;
 use holdfast::store::manifest::{ArtifactEntry, FORMAT_VERSION, Manifest};
 use holdfast::task::{
     BackupTask, DeleteTask, KnownRun, Outcome, ProbeTask, Report, RestoreTask, RetainReport, RetainTask, Scope, Select,
-    StoreTask, TASK_ENV, Task,
+    StoreTask, Task,
 };
-use holdfast_crds::{OnExisting, Reason, RetentionSpec, Source};
+use holdfast_crds::{OnExisting, Reason, RetentionSpec};
+use job::{Job, backup, folder, run, run_id, scope};
 use postgres::{Cluster, Secret};
 use proxy::{Fate, Proxy, with_body};
 use s3::{Server, TestBucket};
-
-/// A worker that runs, or has ended.
-struct Job {
-    child: std::process::Child,
-    folder: tempfile::TempDir,
-}
-
-impl Job {
-    fn start(task: &Task) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
-            .args(["worker", task.subcommand(), "--report"])
-            .arg(folder.path().join("report"))
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("TMPDIR", folder.path())
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env(TASK_ENV, serde_json::to_string(task).unwrap())
-            .env("HOLDFAST_POD_NAME", folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        Self { child, folder }
-    }
-
-    /// Asks it to end, as the kubelet does.
-    fn terminate(&self) {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
-    }
-
-    /// Its report, once it has ended with the exit code that goes with it and left nothing behind in its scratch folder.
-    async fn report(mut self) -> Report {
-        let start = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(start.elapsed() < Duration::from_mins(3), "it does not end: {}", self.log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        let log = self.log();
-        let text = std::fs::read_to_string(self.folder.path().join("report")).unwrap_or_else(|e| panic!("{e}: {log}"));
-        let report = Report::from_termination_message(&text).unwrap();
-        assert_eq!(status.code(), report.reason.exit_code().map(i32::from), "{text} {log}");
-        let mut left: Vec<_> = std::fs::read_dir(self.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["log", "report"]);
-        for secret in [s3::SECRET, postgres::PASSWORD] {
-            assert!(!log.contains(secret) && !text.contains(secret), "{log}");
-        }
-        report
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn run(task: &Task) -> Report {
-    Job::start(task).report().await
-}
-
-fn scope() -> Scope {
-    Scope {
-        cluster_uid: "cluster".into(),
-        namespace: "shop".into(),
-        policy: "nightly".into(),
-        policy_uid: "uid".into(),
-    }
-}
-
-fn folder(store: &StoreTask) -> PolicyFolder {
-    PolicyFolder::new(&store.s3, &scope())
-}
-
-fn run_id(day: u32) -> String {
-    format!("202611{day:02}T020000Z-3f9a1c")
-}
-
-fn backup(store: StoreTask, cluster: &Cluster, secret: &Secret, database: &str) -> BackupTask {
-    BackupTask {
-        store,
-        scope: scope(),
-        backup: "nightly-20261121-020000".into(),
-        run_id: run_id(21),
-        slot: "2026-11-21T02:00:00Z".parse().unwrap(),
-        run_sources: vec!["db".into()],
-        source: Source {
-            name: "db".into(),
-            postgres: Some(holdfast_crds::PostgresSource { database: Some(database.into()), ..cluster.source() }),
-            ..Source::default()
-        },
-        mounts: secret.mounts.clone(),
-        level: 3,
-        timeout_seconds: 120,
-        idle_timeout_seconds: 60,
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_tells_why_a_store_is_not_fit() {
@@ -308,7 +203,7 @@ async fn a_manifest_whose_answer_is_lost_counts_and_one_that_cannot_be_written_l
 /// Puts a source of a run into the bucket, as a worker would have.
 async fn put_run(test: &TestBucket, scope: &Scope, run_id: &str, source: &str, run_sources: &[&str]) {
     let folder = PolicyFolder::new(&test.store().s3, scope).run(run_id).source(source);
-    let key = folder.artifact("shop.pgdump", "abc123", 3);
+    let key = folder.artifact("shop.pgdump", "abc123", 3, false);
     test.put(&key, "content").await;
     let slot = holdfast::store::keys::slot_of_run(run_id).unwrap();
     let manifest = Manifest {
@@ -337,6 +232,7 @@ async fn put_run(test: &TestBucket, scope: &Scope, run_id: &str, source: &str, r
         server_version: "15".into(),
         tool_version: "pg_dump 15".into(),
         holdfast_version: "0".into(),
+        seal: None,
         unknown: std::collections::BTreeMap::new(),
     };
     test.put(&folder.manifest(), manifest.to_bytes().unwrap()).await;
@@ -398,7 +294,7 @@ async fn retention_deletes_what_is_due_and_nothing_beside_it() {
     let gone: Vec<String> = (1..=3)
         .flat_map(|day| {
             let source = folder(&task.store).run(&run_id(day)).source("db");
-            [source.manifest(), source.artifact("shop.pgdump", "abc123", 3)]
+            [source.manifest(), source.artifact("shop.pgdump", "abc123", 3, false)]
         })
         .collect();
     let expected: Vec<String> = before.into_iter().filter(|key| !gone.contains(key)).collect();
@@ -430,7 +326,8 @@ async fn in_doubt_nothing_is_deleted() {
     cases.push(("a manifest of a later version", retain(test.store()), test, None));
 
     let test = filled().await;
-    test.put(&folder(&test.store()).run(&run_id(5)).source("db").artifact("shop.pgdump", "abc123", 3), "cut").await;
+    test.put(&folder(&test.store()).run(&run_id(5)).source("db").artifact("shop.pgdump", "abc123", 3, false), "cut")
+        .await;
     cases.push(("the newest one is not whole", retain(test.store()), test, None));
 
     // A listing that leaves out the newest run, which the cluster knows.

@@ -8,7 +8,7 @@ mod template;
 
 use std::path::PathBuf;
 
-use holdfast_crds::{Backup, BackupPolicy, BackupStore, JobTemplate, RestoreRequest, RetentionSpec, Source};
+use holdfast_crds::{Backup, BackupPolicy, BackupStore, JobTemplate, RestoreRequest, RetentionSpec, SecretKey, Source};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -33,6 +33,8 @@ const PROBE_DEADLINE_SECONDS: i64 = 180;
 const HOUSEKEEPING_DEADLINE_SECONDS: i64 = 3600;
 const STORE_CREDENTIALS: &str = "/holdfast/store/credentials";
 const STORE_CA: &str = "/holdfast/store/ca";
+const STORE_IDENTITY: &str = "/holdfast/store/identity";
+const IDENTITY_FILE: &str = "identity";
 const CA_FILE: &str = "ca.crt";
 
 /// What all Jobs of an installation share.
@@ -255,7 +257,21 @@ pub fn store_task(store: &BackupStore) -> StoreTask {
         read_only: store.spec.read_only,
         credentials: s3.credentials_secret.as_ref().map(|_| PathBuf::from(STORE_CREDENTIALS)),
         ca: s3.ca_bundle.as_ref().map(|_| PathBuf::from(format!("{STORE_CA}/{CA_FILE}"))),
+        recipients: store.spec.encryption.as_ref().map(|e| e.recipients.clone()).unwrap_or_default(),
+        identity: None,
     }
+}
+
+/// A store as a restore sees it: the only Job that has private keys.
+pub fn store_task_with_identity(store: &BackupStore) -> StoreTask {
+    StoreTask {
+        identity: identity_secret(store).map(|_| PathBuf::from(format!("{STORE_IDENTITY}/{IDENTITY_FILE}"))),
+        ..store_task(store)
+    }
+}
+
+fn identity_secret(store: &BackupStore) -> Option<&SecretKey> {
+    store.spec.encryption.as_ref()?.identity_secret.as_ref()
 }
 
 fn scope(install: &Install, policy: &BackupPolicy) -> Scope {

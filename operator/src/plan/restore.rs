@@ -179,7 +179,7 @@ fn prepare(
     };
     reachable(&choice.store, store)?;
     let task = RestoreTask {
-        store: job::store_task(store),
+        store: job::store_task_with_identity(store),
         scope: Scope {
             cluster_uid: install.cluster_uid.clone(),
             namespace: request.metadata.namespace.clone().unwrap_or_default(),

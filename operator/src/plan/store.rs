@@ -61,16 +61,32 @@ pub fn plan_store(
             probing(&mut plan.status, store, now, "a probe has been started".to_owned());
         }
     }
+    let (encrypted, reason, message) = encryption(store);
     plan.status.conditions = with_condition(
         &plan.status.conditions,
         ConditionType::Encrypted,
-        Some(false),
-        Reason::NotConfigured,
-        "backups are stored without client-side encryption",
+        Some(encrypted),
+        reason,
+        &message,
         store.metadata.generation,
         now,
     );
     plan
+}
+
+fn encryption(store: &BackupStore) -> (bool, Reason, String) {
+    let Some(encryption) = &store.spec.encryption else {
+        return (false, Reason::NotConfigured, "backups are stored without client-side encryption".to_owned());
+    };
+    let keys = match encryption.recipients.len() {
+        1 => "1 key".to_owned(),
+        several => format!("{several} keys"),
+    };
+    let restores = match &encryption.identity_secret {
+        Some(secret) => format!("restores decrypt with Secret {}", secret.name),
+        None => "restores need spec.encryption.identitySecret, which is not set".to_owned(),
+    };
+    (true, Reason::Configured, format!("backups are encrypted to {keys}; {restores}"))
 }
 
 /// A probe is named after the spec it proves and the result before it: a new one has a name of its own, the same one never two.

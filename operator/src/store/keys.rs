@@ -73,12 +73,13 @@ impl SourceFolder {
         format!("{}{MANIFEST}", self.0)
     }
 
-    /// Key of the artifact `name` (`shop.pgdump`) as this attempt stores it: `shop-3f9a1c.pgdump.zst`. No two names and no two attempts
+    /// Key of the artifact `name` (`shop.pgdump`) as this attempt stores it: `shop-3f9a1c.pgdump.zst`, encrypted `….zst.age`. No two names and no two attempts
     /// share a key.
-    pub fn artifact(&self, name: &str, attempt: &str, level: i32) -> String {
+    pub fn artifact(&self, name: &str, attempt: &str, level: i32, encrypted: bool) -> String {
         let (stem, ending) = name.rsplit_once('.').unwrap_or((name, "bin"));
         let compressed = if level == 0 { "" } else { ".zst" };
-        format!("{}{}-{attempt}.{}{compressed}", self.0, encode(stem), encode(ending))
+        let encrypted = if encrypted { ".age" } else { "" };
+        format!("{}{}-{attempt}.{}{compressed}{encrypted}", self.0, encode(stem), encode(ending))
     }
 }
 
@@ -142,10 +143,10 @@ mod tests {
         let source = folder("prod").run("20261121T020000Z-3f9a1c").source("db");
         assert_eq!(source.manifest(), "prod/shop/daily/20261121T020000Z-3f9a1c/db/manifest.json");
         assert_eq!(
-            source.artifact("shop.pgdump", "4be1c2", 3),
+            source.artifact("shop.pgdump", "4be1c2", 3, true),
             "prod/shop/daily/20261121T020000Z-3f9a1c/db/shop-4be1c2.pgdump.zst"
         );
-        assert!(source.artifact("shop.sql", "4be1c2", 0).ends_with("/shop-4be1c2.sql"));
+        assert!(source.artifact("shop.sql", "4be1c2", 0, false).ends_with("/shop-4be1c2.sql"));
         assert_eq!(folder("").prefix(), "shop/daily/");
     }
 
@@ -182,7 +183,7 @@ mod tests {
         #[test]
         fn any_two_artifacts_have_two_keys_in_the_folder(a in ".{0,63}", b in ".{0,63}", x in "[0-9a-f]{6}", y in "[0-9a-f]{6}") {
             let source = folder("prod").run("20261121T020000Z-3f9a1c").source("db");
-            let (first, second) = (source.artifact(&format!("{a}.pgdump"), &x, 3), source.artifact(&format!("{b}.pgdump"), &y, 3));
+            let (first, second) = (source.artifact(&format!("{a}.pgdump"), &x, 3, false), source.artifact(&format!("{b}.pgdump"), &y, 3, false));
             prop_assert_eq!(first == second, a == b && x == y);
             let rest = first.strip_prefix(source.prefix()).unwrap();
             prop_assert!(!rest.contains('/') && rest != MANIFEST && !rest.is_empty());

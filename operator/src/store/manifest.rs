@@ -58,6 +58,9 @@ pub struct Manifest {
     pub tool_version: String,
     /// Version of Holdfast that wrote it.
     pub holdfast_version: String,
+    /// Of an encrypted backup: the hash of this manifest, encrypted ([`crate::store::encryption`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<String>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -125,9 +128,9 @@ pub struct ArtifactEntry {
     pub source_sha256: Option<String>,
     /// `zstd` or `none`.
     pub compression: String,
-    /// Public keys it is encrypted to.
+    /// IDs of the public keys it is encrypted to: the first eight bytes of their SHA-256, hex. Empty: not encrypted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub encryption_recipients: Vec<String>,
+    pub encryption_key_ids: Vec<String>,
     /// How many tables, collections, keyspaces or files are in it.
     pub items: i64,
     /// How many rows, documents, keys or bytes each of them holds; the first [`MAX_ITEM_COUNTS`].

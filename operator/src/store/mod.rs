@@ -2,5 +2,6 @@
 
 pub mod catalogue;
 pub mod client;
+pub mod encryption;
 pub mod keys;
 pub mod manifest;

@@ -72,6 +72,12 @@ pub struct StoreTask {
     /// File with the certificates (PEM) to trust.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+    /// Public keys that backups are encrypted to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
+    /// File with the private keys. Only a restore has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PathBuf>,
 }
 
 /// Whose backups: `<prefix>/<namespace>/<policy>/` in the bucket, and who owns them.

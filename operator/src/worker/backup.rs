@@ -9,9 +9,11 @@ use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use super::pipeline::Uploads;
-use super::{Attempt, hex, writable};
+use super::{Attempt, writable};
 use crate::engine;
+use crate::hex::hex;
 use crate::store::client::Bucket;
+use crate::store::encryption::Recipients;
 use crate::store::keys::{PolicyFolder, SourceFolder};
 use crate::store::manifest::{FORMAT_VERSION, MAX_MANIFEST_BYTES, Manifest};
 use crate::task::{BackupReport, BackupTask, Failure, Outcome, Report};
@@ -27,18 +29,20 @@ pub(super) async fn run(task: &BackupTask, attempt: &Attempt) -> Result<Report, 
         info!("an attempt before this one stored the source: {}", folder.manifest());
         return Ok(report(&folder, &manifest, &bytes));
     }
+    let recipients = Recipients::parse(&task.store.recipients)?;
     let start_time = Timestamp::now();
     let mut uploads = Uploads::new(
         bucket.clone(),
         folder.clone(),
         &attempt.name,
         task.level,
+        recipients.clone(),
         attempt.progress.clone(),
         attempt.ledger.clone(),
     );
     let dumped = engine::dump(&task.source, &task.mounts, &attempt.scratch, &mut uploads).await?;
     let artifacts = uploads.into_entries();
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format_version: FORMAT_VERSION,
         run_id: task.run_id.clone(),
         cluster_uid: task.scope.cluster_uid.clone(),
@@ -57,8 +61,10 @@ pub(super) async fn run(task: &BackupTask, attempt: &Attempt) -> Result<Report, 
         server_version: dumped.server_version,
         tool_version: dumped.tool_version,
         holdfast_version: env!("CARGO_PKG_VERSION").to_owned(),
+        seal: None,
         unknown: BTreeMap::new(),
     };
+    manifest.seal = recipients.seal(&manifest.to_bytes()?)?;
     let bytes = manifest.to_bytes()?;
     commit(&bucket, &folder, &bytes, attempt).await?;
     Ok(report(&folder, &manifest, &bytes))
@@ -108,7 +114,7 @@ fn report(folder: &SourceFolder, manifest: &Manifest, bytes: &[u8]) -> Report {
         items: manifest.items,
         server_version: manifest.server_version.clone(),
         tool_version: manifest.tool_version.clone(),
-        encrypted: manifest.artifacts.iter().all(|a| !a.encryption_recipients.is_empty()),
+        encrypted: manifest.artifacts.iter().all(|a| !a.encryption_key_ids.is_empty()),
     };
     Report::completed(
         format!("{}: {} items in {} bytes stored", manifest.source, backup.items, backup.stored_bytes),

@@ -19,6 +19,7 @@ use holdfast_crds::Reason;
 use sha2::{Digest, Sha256};
 use tracing::{error, info, warn};
 
+use crate::hex::hex;
 use crate::process::{self, Progress};
 use crate::store::client::Bucket;
 use crate::task::{Failure, Outcome, POD_NAME_ENV, Report, StoreTask, TASK_ENV, TERMINATION_MESSAGE_PATH, Task};
@@ -168,16 +169,6 @@ fn attempt_name() -> String {
     let of_pod = std::env::var(POD_NAME_ENV);
     let unique = of_pod.unwrap_or_else(|_| format!("{}-{}", jiff::Timestamp::now(), std::process::id()));
     hex(&Sha256::digest(unique.as_bytes()))[..6].to_owned()
-}
-
-/// Bytes in lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A folder of this task alone, readable by nobody else, removed when dropped.

@@ -5,10 +5,12 @@ use holdfast_crds::Reason;
 
 use super::Attempt;
 use crate::store::client::Bucket;
+use crate::store::encryption::Recipients;
 use crate::store::keys;
 use crate::task::{Failure, ProbeTask, Report};
 
 pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, Failure> {
+    Recipients::parse(&task.store.recipients)?;
     let bucket = Bucket::open(&task.store).await?;
     let s3 = &task.store.s3;
     // First of all, because some services make a missing bucket for the first object that is written to it.

@@ -1,6 +1,9 @@
 //! Brings one restore point back: everything is found and checked before anything is touched. Talks to the bucket and, through engines,
 //! to the targets.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use holdfast_crds::Reason;
 use tracing::info;
 
@@ -9,8 +12,9 @@ use super::pipeline::Downloads;
 use crate::engine;
 use crate::store::catalogue::{self, Catalogue, CatalogueRun};
 use crate::store::client::Bucket;
+use crate::store::encryption::Identities;
 use crate::store::keys::PolicyFolder;
-use crate::store::manifest::Manifest;
+use crate::store::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::task::{Failure, Outcome, Report, RestoreReport, RestoreTarget, RestoreTask, RestoredSource, Select};
 
 /// At most this many restore points are named to someone whose request fits none.
@@ -21,8 +25,20 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
     let catalogue = catalogue::read(&bucket, &PolicyFolder::new(&task.store.s3, &task.scope)).await?;
     let run = select(task, &catalogue)?;
     let chosen = pair(task, run)?;
+    let identities = match &task.store.identity {
+        Some(file) => Some(identities(file).await?),
+        None => None,
+    };
+    let folder = PolicyFolder::new(&task.store.s3, &task.scope);
     for (_, manifest) in &chosen {
         confirm_artifacts(&bucket, manifest).await?;
+        confirm_seal(
+            &bucket,
+            &folder.run(&run.run_id).source(&manifest.source).manifest(),
+            manifest,
+            identities.as_ref(),
+        )
+        .await?;
     }
     for (target, manifest) in &chosen {
         engine::check_target(target, manifest, task.on_existing, &attempt.scratch)
@@ -33,7 +49,8 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
     let mut report = RestoreReport { run_id: run.run_id.clone(), sources: Vec::new() };
     for (target, manifest) in &chosen {
         info!(source = target.source, run = run.run_id, "restoring");
-        let mut downloads = Downloads::new(bucket.clone(), attempt.progress.clone());
+        let mut downloads =
+            Downloads::new(bucket.clone(), identities.clone().unwrap_or_default(), attempt.progress.clone());
         match engine::restore(target, manifest, task.on_existing, &attempt.scratch, &mut downloads).await {
             Ok(restored) => report.sources.push(RestoredSource {
                 source: target.source.clone(),
@@ -149,6 +166,57 @@ async fn confirm_artifacts(bucket: &Bucket, manifest: &Manifest) -> Result<(), F
         }
     }
     Ok(())
+}
+
+async fn identities(file: &Path) -> Result<Identities, Failure> {
+    let text = tokio::fs::read_to_string(file).await.map_err(|e| {
+        Failure::new(Reason::KeyMissing, format!("the Secret in spec.encryption.identitySecret cannot be read: {e}"))
+    })?;
+    Identities::parse(&text)
+}
+
+/// An encrypted backup must be one that can be decrypted, and its manifest be as it was sealed.
+async fn confirm_seal(
+    bucket: &Bucket,
+    key: &str,
+    manifest: &Manifest,
+    identities: Option<&Identities>,
+) -> Result<(), Failure> {
+    let encrypted = manifest.artifacts.iter().any(|a| !a.encryption_key_ids.is_empty());
+    if !encrypted && manifest.seal.is_none() {
+        return Ok(());
+    }
+    let untouched = |failure: &Failure| {
+        let message = format!("{key}: {}; nothing was touched", failure.message);
+        Failure::new(failure.reason, message)
+    };
+    let ids: BTreeSet<&str> =
+        manifest.artifacts.iter().flat_map(|a| &a.encryption_key_ids).map(String::as_str).collect();
+    let ids = ids.into_iter().collect::<Vec<_>>().join(", ");
+    let Some(identities) = identities else {
+        let message = format!(
+            "this backup is encrypted to the keys {ids}: name a Secret with one of their private keys in spec.encryption.identitySecret of the BackupStore"
+        );
+        return Err(untouched(&Failure::new(Reason::KeyMissing, message)));
+    };
+    let Some(seal) = &manifest.seal else {
+        let message = "the backup is encrypted and its manifest has lost its seal; take another backup";
+        return Err(untouched(&Failure::new(Reason::ChecksumMismatch, message)));
+    };
+    let stored = bucket.get(key, MAX_MANIFEST_BYTES).await?.ok_or_else(|| {
+        Failure::new(Reason::ChecksumMismatch, format!("{key} was there a moment ago and is gone; nothing was touched"))
+    })?;
+    if Manifest::parse(&stored)? != *manifest {
+        let message = "the manifest was changed a moment ago".to_owned();
+        return Err(untouched(&Failure::new(Reason::ChecksumMismatch, message)));
+    }
+    identities.confirm(&stored, seal).map_err(|failure| match failure.reason {
+        Reason::KeyMissing => {
+            let message = format!("{}: it is encrypted to the keys {ids}", failure.message);
+            untouched(&Failure::new(failure.reason, message))
+        }
+        _ => untouched(&failure),
+    })
 }
 
 fn of_source(source: &str, failure: &Failure) -> Failure {

@@ -113,6 +113,7 @@ impl MemorySink {
             server_version: server_version.into(),
             tool_version: tool_version.into(),
             holdfast_version: "test".into(),
+            seal: None,
             unknown: BTreeMap::new(),
         }
     }

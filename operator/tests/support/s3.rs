@@ -191,6 +191,8 @@ impl TestBucket {
             read_only: false,
             credentials: Some(self.credentials.path().to_owned()),
             ca: None,
+            recipients: vec![],
+            identity: None,
         }
     }
 

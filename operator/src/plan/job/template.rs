@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::mount::{SourceMount, ca_volume, keys_of_secret, secret_volume};
-use super::{Install, STORE_CA, STORE_CREDENTIALS};
+use super::{IDENTITY_FILE, Install, STORE_CA, STORE_CREDENTIALS, STORE_IDENTITY, identity_secret};
 use crate::plan::names::{APP_LABEL, MANAGED_BY, MANAGED_BY_LABEL, TASK_LABEL, WORKER_APP, job_name, label_value};
 use crate::task::{POD_NAME_ENV, TASK_ENV, Task};
 
@@ -163,6 +163,10 @@ fn volumes(purpose: &Purpose<'_>) -> Vec<(Volume, VolumeMount)> {
     }
     if let Some(ca) = &s3.ca_bundle {
         volumes.push(ca_volume("store-ca".to_owned(), ca, STORE_CA.to_owned()));
+    }
+    if let (Task::Restore(_), Some(identity)) = (&purpose.task, identity_secret(purpose.store)) {
+        let keys = keys_of_secret(&identity.name, &[(&identity.key, IDENTITY_FILE)], false);
+        volumes.push(secret_volume("store-identity".to_owned(), vec![keys], STORE_IDENTITY.to_owned()));
     }
     for (index, mount) in purpose.mounts.iter().enumerate() {
         volumes.extend(mount.volumes(index));

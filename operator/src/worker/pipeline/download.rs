@@ -1,4 +1,4 @@
-//! From the bucket to a target: download, check, decompress, inspect, write. Talks to the bucket.
+//! From the bucket to a target: download, check, decrypt, decompress, inspect, write. Talks to the bucket.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -12,11 +12,12 @@ use tracing::warn;
 
 use super::CHUNK_BYTES;
 use crate::engine::{ArtifactSource, Inspect, Inspection};
+use crate::hex::hex;
 use crate::process::Progress;
 use crate::store::client::Bucket;
+use crate::store::encryption::Identities;
 use crate::store::manifest::ArtifactEntry;
 use crate::task::Failure;
-use crate::worker::hex;
 
 /// Pieces that are read ahead of the target.
 const READ_AHEAD: usize = 64;
@@ -28,13 +29,14 @@ const WINDOW_LOG_MAX: u32 = 27;
 /// Fetches the artifacts of a backup.
 pub struct Downloads {
     bucket: Bucket,
+    identities: Identities,
     progress: Progress,
 }
 
 impl Downloads {
-    /// From `bucket`.
-    pub fn new(bucket: Bucket, progress: Progress) -> Self {
-        Self { bucket, progress }
+    /// From `bucket`; what is encrypted is decrypted with `identities`.
+    pub fn new(bucket: Bucket, identities: Identities, progress: Progress) -> Self {
+        Self { bucket, identities, progress }
     }
 }
 
@@ -48,9 +50,9 @@ impl ArtifactSource for Downloads {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let expected = artifact.clone();
         let moving = self.progress.moving();
-        let progress = self.progress.clone();
+        let (identities, progress) = (self.identities.clone(), self.progress.clone());
         let pump = spawn_blocking(move || {
-            let result = pump(&expected, Stored::new(receiver), sink, inspect, &progress);
+            let result = pump(&expected, Stored::new(receiver), &identities, sink, inspect, &progress);
             // What the target does with the last bytes is no longer a stream that moves.
             drop(moving);
             result
@@ -169,31 +171,33 @@ impl Read for Stored {
 /// Moves the stream on this thread, which it blocks. `sink` never gets the last bytes of an artifact that is not what was stored.
 fn pump(
     expected: &ArtifactEntry,
-    stored: Stored,
+    mut stored: Stored,
+    identities: &Identities,
     mut sink: Box<dyn Write + Send>,
     mut inspect: Box<dyn Inspect>,
     progress: &Progress,
 ) -> Result<(u64, Inspection), Failure> {
-    let mut decoder = Decoder::new(stored, &expected.compression)?;
     let (mut held, mut next) = (Vec::with_capacity(CHUNK_BYTES), vec![0; CHUNK_BYTES]);
     let mut bytes = 0_u64;
-    let whole = loop {
-        match fill(&mut decoder, &mut next) {
-            Ok(0) => break Ok(()),
-            Ok(read) => {
-                progress.add(read);
-                bytes += read as u64;
-                if let Err(failure) = inspect.feed(&next[..read]) {
-                    break Err(failure);
+    let whole = match decoder(&mut stored, expected, identities) {
+        Err(failure) => Err(failure),
+        Ok(mut decoder) => loop {
+            match fill(&mut decoder, &mut next) {
+                Ok(0) => break Ok(()),
+                Ok(read) => {
+                    progress.add(read);
+                    bytes += read as u64;
+                    if let Err(failure) = inspect.feed(&next[..read]) {
+                        break Err(failure);
+                    }
+                    write(&mut sink, &held)?;
+                    held.clear();
+                    held.extend_from_slice(&next[..read]);
                 }
-                write(&mut sink, &held)?;
-                held.clear();
-                held.extend_from_slice(&next[..read]);
+                Err(e) => break Err(damaged(expected, &format!("it cannot be decompressed: {e}"))),
             }
-            Err(e) => break Err(damaged(expected, &format!("it cannot be decompressed: {e}"))),
-        }
+        },
     };
-    let mut stored = decoder.into_inner();
     stored.drain().map_err(|e| damaged(expected, &e.to_string()))?;
     // A stream that cannot be read and a hash that is wrong have one cause, and the hash names it better.
     stored.confirm(expected)?;
@@ -240,43 +244,29 @@ fn damaged(artifact: &ArtifactEntry, how: &str) -> Failure {
     )
 }
 
-/// Decompresses what it reads, or passes it on.
-enum Decoder {
-    Plain(Stored),
-    Zstd(Box<zstd::stream::read::Decoder<'static, io::BufReader<Stored>>>),
-}
-
-impl Decoder {
-    fn new(stored: Stored, compression: &str) -> Result<Self, Failure> {
-        let unusable = |why: String| Failure::new(Reason::InvalidConfiguration, why);
-        match compression {
-            "none" => Ok(Self::Plain(stored)),
-            "zstd" => {
-                let reader = io::BufReader::with_capacity(CHUNK_BYTES, stored);
-                let mut decoder =
-                    zstd::stream::read::Decoder::with_buffer(reader).map_err(|e| unusable(e.to_string()))?;
-                decoder.window_log_max(WINDOW_LOG_MAX).map_err(|e| unusable(e.to_string()))?;
-                Ok(Self::Zstd(Box::new(decoder)))
-            }
-            other => {
-                Err(unusable(format!("compression {other} is one of a later version of Holdfast: use that version")))
-            }
+/// What was dumped, from what is stored: decrypted and decompressed, as the manifest says it must be.
+fn decoder<'a>(
+    stored: &'a mut Stored,
+    expected: &ArtifactEntry,
+    identities: &Identities,
+) -> Result<Box<dyn Read + 'a>, Failure> {
+    let unusable = |why: String| Failure::new(Reason::InvalidConfiguration, why);
+    let decrypted: Box<dyn Read + 'a> = if expected.encryption_key_ids.is_empty() {
+        Box::new(stored)
+    } else {
+        let reader = identities
+            .decrypt(stored)
+            .map_err(|failure| Failure::new(failure.reason, format!("{}: {}", expected.key, failure.message)))?;
+        Box::new(reader)
+    };
+    match expected.compression.as_str() {
+        "none" => Ok(decrypted),
+        "zstd" => {
+            let reader = io::BufReader::with_capacity(CHUNK_BYTES, decrypted);
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(reader).map_err(|e| unusable(e.to_string()))?;
+            decoder.window_log_max(WINDOW_LOG_MAX).map_err(|e| unusable(e.to_string()))?;
+            Ok(Box::new(decoder))
         }
-    }
-
-    fn into_inner(self) -> Stored {
-        match self {
-            Self::Plain(stored) => stored,
-            Self::Zstd(decoder) => decoder.finish().into_inner(),
-        }
-    }
-}
-
-impl Read for Decoder {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(stored) => stored.read(buffer),
-            Self::Zstd(decoder) => decoder.read(buffer),
-        }
+        other => Err(unusable(format!("compression {other} is one of a later version of Holdfast: use that version"))),
     }
 }

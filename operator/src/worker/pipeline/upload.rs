@@ -1,4 +1,4 @@
-//! From a source into the bucket: read, inspect, hash, compress, upload. Talks to the bucket.
+//! From a source into the bucket: read, inspect, hash, compress, encrypt, upload. Talks to the bucket.
 
 use std::io::{self, Read, Write};
 
@@ -12,12 +12,13 @@ use super::CHUNK_BYTES;
 use super::ledger::{Entry, Ledger};
 use super::parts::{Part, PartWriter, Written};
 use crate::engine::{ArtifactMetadata, ArtifactSink, Inspect, Inspection};
+use crate::hex::hex;
 use crate::process::Progress;
 use crate::store::client::{Bucket, UploadedPart};
+use crate::store::encryption::Recipients;
 use crate::store::keys::SourceFolder;
 use crate::store::manifest::{ArtifactEntry, MAX_ITEM_COUNTS};
 use crate::task::Failure;
-use crate::worker::hex;
 
 /// Threads that compress. Two keep up with pg_dump; each costs some 20 MiB at level 3.
 const MAX_COMPRESSORS: usize = 2;
@@ -28,22 +29,24 @@ pub struct Uploads {
     folder: SourceFolder,
     attempt: String,
     level: i32,
+    recipients: Recipients,
     progress: Progress,
     ledger: Ledger,
     entries: Vec<ArtifactEntry>,
 }
 
 impl Uploads {
-    /// Into `folder`, under names that hold `attempt`, compressed at `level` (0: not at all).
+    /// Into `folder`, under names that hold `attempt`, compressed at `level` (0: not at all), encrypted to `recipients` (none: not).
     pub fn new(
         bucket: Bucket,
         folder: SourceFolder,
         attempt: &str,
         level: i32,
+        recipients: Recipients,
         progress: Progress,
         ledger: Ledger,
     ) -> Self {
-        Self { bucket, folder, attempt: attempt.to_owned(), level, progress, ledger, entries: Vec::new() }
+        Self { bucket, folder, attempt: attempt.to_owned(), level, recipients, progress, ledger, entries: Vec::new() }
     }
 
     /// What has been stored, for the manifest.
@@ -60,12 +63,12 @@ impl ArtifactSink for Uploads {
         inspect: Box<dyn Inspect>,
         metadata: ArtifactMetadata,
     ) -> Result<Inspection, Failure> {
-        let key = self.folder.artifact(name, &self.attempt, self.level);
+        let key = self.folder.artifact(name, &self.attempt, self.level, !self.recipients.is_empty());
         let (sender, receiver) = mpsc::channel(1);
         let writer = PartWriter::new(sender, Handle::current());
-        let (level, progress) = (self.level, self.progress.clone());
+        let (level, recipients, progress) = (self.level, self.recipients.clone(), self.progress.clone());
         let _moving = self.progress.moving();
-        let pump = spawn_blocking(move || pump(stream, inspect, level, &progress, writer));
+        let pump = spawn_blocking(move || pump(stream, inspect, level, &recipients, &progress, writer));
         let uploaded = upload(&self.bucket, &key, receiver, &self.ledger, &self.progress).await;
         // A failed upload is told at once: the pump may still wait for the source, and ends when the engine lets go of its tool.
         if let Err(Ended::Failed(failure)) = uploaded {
@@ -89,9 +92,9 @@ impl ArtifactSink for Uploads {
             stored_bytes: pumped.stored.bytes,
             source_bytes: pumped.source_bytes,
             stored_sha256: hex(&pumped.stored.sha256),
-            source_sha256: Some(hex(&pumped.source_sha256)),
+            source_sha256: pumped.source_sha256.map(|hash| hex(&hash)),
             compression: if self.level == 0 { "none" } else { "zstd" }.to_owned(),
-            encryption_recipients: Vec::new(),
+            encryption_key_ids: self.recipients.ids().to_vec(),
             items: i64::try_from(inspection.items.len()).unwrap_or(i64::MAX),
             item_counts: inspection.items.iter().take(MAX_ITEM_COUNTS).cloned().collect(),
             roles: metadata.roles,
@@ -199,7 +202,8 @@ async fn send(
 struct Pumped {
     stored: Written,
     source_bytes: u64,
-    source_sha256: [u8; 32],
+    /// None of what is encrypted: it would let a reader of the manifest try out what it guesses to be inside.
+    source_sha256: Option<[u8; 32]>,
     inspection: Inspection,
 }
 
@@ -208,12 +212,14 @@ fn pump(
     mut stream: Box<dyn Read + Send>,
     mut inspect: Box<dyn Inspect>,
     level: i32,
+    recipients: &Recipients,
     progress: &Progress,
     parts: PartWriter,
 ) -> Result<Pumped, Failure> {
+    let parts = Cipher::new(parts, recipients).map_err(|e| failed("encryption", &e.to_string()))?;
     let mut encoder = Encoder::new(parts, level).map_err(|e| failed("compression", &e.to_string()))?;
     let mut chunk = vec![0; CHUNK_BYTES];
-    let (mut source_bytes, mut sha256) = (0_u64, Sha256::new());
+    let (mut source_bytes, mut sha256) = (0_u64, recipients.is_empty().then(Sha256::new));
     loop {
         let read = match stream.read(&mut chunk) {
             Ok(0) => break,
@@ -225,22 +231,28 @@ fn pump(
         progress.add(read);
         source_bytes += read as u64;
         inspect.feed(bytes)?;
-        sha256.update(bytes);
+        if let Some(sha256) = &mut sha256 {
+            sha256.update(bytes);
+        }
         encoder.write_all(bytes).map_err(|e| failed("upload", &e.to_string()))?;
     }
     let inspection = inspect.finish()?;
-    let stored = encoder.finish().and_then(PartWriter::finish).map_err(|e| failed("upload", &e.to_string()))?;
-    Ok(Pumped { stored, source_bytes, source_sha256: sha256.finalize().into(), inspection })
+    let stored = encoder
+        .finish()
+        .and_then(Cipher::finish)
+        .and_then(PartWriter::finish)
+        .map_err(|e| failed("upload", &e.to_string()))?;
+    Ok(Pumped { stored, source_bytes, source_sha256: sha256.map(|hash| hash.finalize().into()), inspection })
 }
 
 /// Compresses what is written to it, or passes it on.
 enum Encoder {
-    Plain(PartWriter),
-    Zstd(zstd::stream::write::Encoder<'static, PartWriter>),
+    Plain(Cipher),
+    Zstd(zstd::stream::write::Encoder<'static, Cipher>),
 }
 
 impl Encoder {
-    fn new(parts: PartWriter, level: i32) -> io::Result<Self> {
+    fn new(parts: Cipher, level: i32) -> io::Result<Self> {
         if level == 0 {
             return Ok(Self::Plain(parts));
         }
@@ -258,10 +270,48 @@ impl Encoder {
         }
     }
 
-    fn finish(self) -> io::Result<PartWriter> {
+    fn finish(self) -> io::Result<Cipher> {
         match self {
             Self::Plain(parts) => Ok(parts),
             Self::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+/// Encrypts what is written to it, or passes it on.
+enum Cipher {
+    Plain(PartWriter),
+    Age(Box<age::stream::StreamWriter<PartWriter>>),
+}
+
+impl Cipher {
+    fn new(parts: PartWriter, recipients: &Recipients) -> io::Result<Self> {
+        if recipients.is_empty() {
+            return Ok(Self::Plain(parts));
+        }
+        Ok(Self::Age(Box::new(recipients.encrypt(parts)?)))
+    }
+
+    fn finish(self) -> io::Result<PartWriter> {
+        match self {
+            Self::Plain(parts) => Ok(parts),
+            Self::Age(writer) => writer.finish(),
+        }
+    }
+}
+
+impl Write for Cipher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(parts) => parts.write(bytes),
+            Self::Age(writer) => writer.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(parts) => parts.flush(),
+            Self::Age(writer) => writer.flush(),
         }
     }
 }
