@@ -124,7 +124,8 @@ pub struct BackupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["source"]))]
     pub artifacts: Vec<ArtifactStatus>,
-    /// `Complete`: the backup can be restored. While it is False its reason says why.
+    /// `Complete`: the backup can be restored. While it is False its reason says why. `Consistent`: each source is as it was at one
+    /// instant; while it is False its message names those that are not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -166,6 +167,9 @@ pub struct ArtifactStatus {
     /// Whether the artifact is encrypted by Holdfast.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encrypted: Option<bool>,
+    /// `snapshot`: all of it is of one instant; `fuzzy`: it was read while it may have changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<String>,
     /// Of a failure: one line a person can act on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

@@ -18,6 +18,8 @@ pub enum ConditionType {
     RetentionApplied,
     /// A backup or a restore did all of what it was for.
     Complete,
+    /// Each source of a backup is as it was at one instant.
+    Consistent,
 }
 
 impl ConditionType {
@@ -29,6 +31,7 @@ impl ConditionType {
             Self::LastBackupSucceeded => "LastBackupSucceeded",
             Self::RetentionApplied => "RetentionApplied",
             Self::Complete => "Complete",
+            Self::Consistent => "Consistent",
         }
     }
 }

@@ -94,6 +94,10 @@ pub enum Reason {
     NotConfigured,
     /// Nothing has run yet.
     NoBackupYet,
+    /// All of it is of one instant.
+    Snapshot,
+    /// It was read while it may have changed.
+    Fuzzy,
     /// A listing of the bucket contradicts what is known: nothing was deleted.
     ListIncomplete,
 }

@@ -27,6 +27,10 @@ pub const GRACE_SECONDS: i64 = 60;
 /// A store that is being proved for the first time may take this long.
 pub const PROBING_GRACE_SECONDS: i64 = 110;
 
+/// What an engine says of a source that is all of one instant, and of one that may have changed meanwhile.
+const SNAPSHOT: &str = "snapshot";
+const FUZZY: &str = "fuzzy";
+
 /// What is known around a Backup.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObservedBackup {
@@ -269,6 +273,7 @@ fn complete(artifact: &mut ArtifactStatus, report: Option<Report>) {
         artifact.server_version = text(stored.server_version);
         artifact.tool_version = text(stored.tool_version);
         artifact.encrypted = Some(stored.encrypted);
+        artifact.consistency = text(stored.consistency);
     }
 }
 
@@ -303,6 +308,7 @@ fn end(plan: &mut Plan<BackupStatus>, backup: &Backup, result: Result<(), Failur
             };
             plan.events.push(Event::normal(Reason::Completed, "Backup", message.clone()));
             complete_is(plan, backup, Some(true), Reason::Completed, &message, now);
+            consistent_is(plan, backup, now);
         }
         Err(failure) => {
             plan.status.phase = BackupPhase::Failed;
@@ -324,6 +330,32 @@ fn complete_is(
     plan.status.observed_generation = generation;
     plan.status.conditions =
         with_condition(&plan.status.conditions, ConditionType::Complete, status, reason, message, generation, now);
+}
+
+/// Says whether each source is as it was at one instant. Nothing is said where a source does not tell.
+fn consistent_is(plan: &mut Plan<BackupStatus>, backup: &Backup, now: Timestamp) {
+    let told = |wanted: &str| -> Vec<&str> {
+        let artifacts = plan.status.artifacts.iter();
+        artifacts.filter(|a| a.consistency.as_deref() == Some(wanted)).map(|a| a.source.as_str()).collect()
+    };
+    let (fuzzy, snapshots) = (told(FUZZY), told(SNAPSHOT));
+    let (value, reason, message) = if !fuzzy.is_empty() {
+        (false, Reason::Fuzzy, format!("read while it may have changed: {}", fuzzy.join(", ")))
+    } else if snapshots.len() == plan.status.artifacts.len() {
+        (true, Reason::Snapshot, "each source is as it was at one instant".to_owned())
+    } else {
+        return;
+    };
+    let generation = backup.metadata.generation;
+    plan.status.conditions = with_condition(
+        &plan.status.conditions,
+        ConditionType::Consistent,
+        Some(value),
+        reason,
+        &message,
+        generation,
+        now,
+    );
 }
 
 #[cfg(test)]

@@ -143,9 +143,11 @@ mod tests {
         let source = folder("prod").run("20261121T020000Z-3f9a1c").source("db");
         assert_eq!(source.manifest(), "prod/shop/daily/20261121T020000Z-3f9a1c/db/manifest.json");
         assert_eq!(
-            source.artifact("shop.pgdump", "4be1c2", 3, true),
+            source.artifact("shop.pgdump", "4be1c2", 3, false),
             "prod/shop/daily/20261121T020000Z-3f9a1c/db/shop-4be1c2.pgdump.zst"
         );
+        assert!(source.artifact("shop.pgdump", "4be1c2", 3, true).ends_with("/shop-4be1c2.pgdump.zst.age"));
+        assert!(source.artifact("shop.pgdump", "4be1c2", 3, true).ends_with("/shop-4be1c2.pgdump.zst.age"));
         assert!(source.artifact("shop.sql", "4be1c2", 0, false).ends_with("/shop-4be1c2.sql"));
         assert_eq!(folder("").prefix(), "shop/daily/");
     }

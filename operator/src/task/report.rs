@@ -57,6 +57,9 @@ pub struct BackupReport {
     /// Whether it is encrypted.
     #[serde(default)]
     pub encrypted: bool,
+    /// `snapshot` or `fuzzy`.
+    #[serde(default)]
+    pub consistency: String,
 }
 
 /// What was restored.

@@ -114,6 +114,7 @@ fn report(folder: &SourceFolder, manifest: &Manifest, bytes: &[u8]) -> Report {
         items: manifest.items,
         server_version: manifest.server_version.clone(),
         tool_version: manifest.tool_version.clone(),
+        consistency: manifest.consistency.clone(),
         encrypted: manifest.artifacts.iter().all(|a| !a.encryption_key_ids.is_empty()),
     };
     Report::completed(

@@ -138,6 +138,22 @@ fn what_is_missing_is_waited_for_and_then_it_fails() {
 }
 
 #[test]
+fn a_source_that_was_read_while_it_may_have_changed_is_named() {
+    let consistent = |consistency: &str| {
+        let backup = running(&observed());
+        let stored = STORED.replace("\"items\":3", &format!("\"items\":3,\"consistency\":\"{consistency}\""));
+        let done = of_source(&backup, "db", completed(a_job("j")), vec![ended_pod("p", 0, &stored)]);
+        let plan = plan_backup(&install(), &backup, &ObservedBackup { jobs: vec![done], ..observed() }, at(1200));
+        assert_eq!(plan.status.phase, BackupPhase::Completed);
+        find(&plan.status.conditions, ConditionType::Consistent).map(|c| (c.status.clone(), c.message.clone()))
+    };
+    let fuzzy = consistent("fuzzy").unwrap();
+    assert!(fuzzy.0 == "False" && fuzzy.1.ends_with(": db"), "{fuzzy:?}");
+    assert_eq!(consistent("snapshot").unwrap().0, "True");
+    assert_eq!(consistent(""), None, "an older worker does not tell");
+}
+
+#[test]
 fn what_the_worker_stored_is_written_down() {
     let backup = running(&observed());
     let done = of_source(&backup, "db", completed(a_job("j")), vec![ended_pod("p", 0, STORED)]);
