@@ -17,7 +17,7 @@ pub struct Cluster {
 }
 
 /// The kinds the tests speak of: kind, path of the group and version, plural, whether it lives in a namespace.
-const KINDS: [(&str, &str, &str, bool); 19] = [
+const KINDS: [(&str, &str, &str, bool); 21] = [
     ("BackupStore", "apis/holdfast.dev/v1alpha1", "backupstores", true),
     ("BackupPolicy", "apis/holdfast.dev/v1alpha1", "backuppolicies", true),
     ("Backup", "apis/holdfast.dev/v1alpha1", "backups", true),
@@ -36,6 +36,13 @@ const KINDS: [(&str, &str, &str, bool); 19] = [
     ("NetworkPolicy", "apis/networking.k8s.io/v1", "networkpolicies", true),
     ("Namespace", "api/v1", "namespaces", false),
     ("Node", "api/v1", "nodes", false),
+    ("ValidatingAdmissionPolicy", "apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicies", false),
+    (
+        "ValidatingAdmissionPolicyBinding",
+        "apis/admissionregistration.k8s.io/v1",
+        "validatingadmissionpolicybindings",
+        false,
+    ),
     ("CustomResourceDefinition", "apis/apiextensions.k8s.io/v1", "customresourcedefinitions", false),
 ];
 

@@ -1,4 +1,4 @@
-//! The operator as `make install` put it into the cluster: there for most tests, out of the way for those with controllers of their own.
+//! The operator as `make install` put it into the cluster: there for most tests, kept out where a test has controllers of its own.
 
 use std::fs::File;
 use std::process::ChildStdin;
@@ -8,12 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::cluster::cluster;
-use crate::command::{helm, kubectl};
+use crate::command::{helm, try_kubectl};
+use crate::objects::backup;
 use crate::reaper::kubectl_at_exit;
+use crate::space::{OWN_CONTROLLER, Space};
 use crate::wait::{seconds, wait_for};
 
 /// The namespace of the installed operator.
 pub const NAMESPACE: &str = "holdfast-system";
+
+/// Name of the admission policy of [`keep_out`].
+const KEPT_OUT: &str = "holdfast-e2e-own-controllers";
 
 /// The Deployments of the installed operator.
 pub fn deployments() -> Vec<Value> {
@@ -78,11 +83,11 @@ impl Drop for Installed {
     }
 }
 
-/// Whether this process does without the installed controller, or has it to itself.
+/// Whether this process has the installed controller to itself.
 static ALONE: AtomicBool = AtomicBool::new(false);
 
-/// Makes sure that the installed controller works, unless this process does without. Tests that need it out of the way wait until
-/// this process has ended.
+/// Makes sure that the installed controller works, unless this process has it to itself. Tests that take it away wait until this process
+/// has ended.
 pub fn require() {
     static LOCK: OnceLock<File> = OnceLock::new();
     if ALONE.load(Ordering::SeqCst) {
@@ -96,36 +101,55 @@ pub fn require() {
     });
 }
 
-/// Scales the installed controller down until this process has ended, by whatever means.
-pub fn stand_aside() {
-    static LOCK: OnceLock<(File, ChildStdin)> = OnceLock::new();
-    LOCK.get_or_init(|| {
-        let file = lock_file();
-        file.lock().expect("a lock on the installed operator");
-        ALONE.store(true, Ordering::SeqCst);
-        let deployment = deployment();
-        let name = deployment["metadata"]["name"].as_str().unwrap().to_owned();
-        let up_again = scale_up_at_exit(&name);
-        kubectl(&["-n", NAMESPACE, "scale", "--replicas=0", "deployment", &name]);
-        wait_for("the installed controller has gone", seconds(60), || {
-            let pods = cluster().list_with("Pod", NAMESPACE, "labelSelector=app.kubernetes.io%2Fname%3Dholdfast");
-            if pods.is_empty() { Ok(()) } else { Err(format!("{} Pods are left", pods.len())) }
+/// Sees to it that the installed controller may change nothing in namespaces with the label [`OWN_CONTROLLER`], where tests have
+/// controllers of their own, until this process has ended.
+pub(crate) fn keep_out() {
+    static UNTIL: OnceLock<ChildStdin> = OnceLock::new();
+    UNTIL.get_or_init(|| {
+        require();
+        let account = format!("system:serviceaccount:{NAMESPACE}:");
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": KEPT_OUT},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": ["*"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE", "DELETE"], "resources": ["*/*"],
+                }]},
+                "matchConditions": [{"name": "installed", "expression": format!("request.userInfo.username.startsWith('{account}')")}],
+                "validations": [{"expression": "false", "message": "this namespace has a controller of its own"}],
+            },
         });
-        (file, up_again)
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": KEPT_OUT},
+            "spec": {
+                "policyName": KEPT_OUT,
+                "validationActions": ["Deny"],
+                "matchResources": {"namespaceSelector": {"matchLabels": {OWN_CONTROLLER: "true"}}},
+            },
+        });
+        let undone = kubectl_at_exit(&["delete", "--ignore-not-found"], &format!("apiVersion: v1\nkind: List\nitems:\n- {policy}\n- {binding}\n"));
+        for object in [policy, binding] {
+            cluster().apply(&object, false).unwrap_or_else(|refused| panic!("{}", refused.message));
+        }
+        undone
+    });
+}
+
+/// Waits until the API server has heard of [`keep_out`] and of the namespace: asks, as the installed controller, for a Backup.
+pub(crate) fn wait_until_kept_out_of(space: &Space) {
+    let pod = &deployment()["spec"]["template"]["spec"]["serviceAccountName"];
+    let account = format!("system:serviceaccount:{NAMESPACE}:{}", pod.as_str().unwrap());
+    let asked = backup("kept-out", "nobody").to_string();
+    let arguments = ["-n", space.name(), "--as", &account, "create", "--dry-run=server", "-f", "-"];
+    wait_for("the installed controller is kept out", seconds(30), || {
+        let ended = try_kubectl(&arguments, asked.as_bytes());
+        if ended.stderr.contains(KEPT_OUT) { Ok(()) } else { Err(format!("{ended:?}")) }
     });
 }
 
 /// The image that the installed controller runs and gives to its workers.
 pub fn image() -> String {
     deployment()["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned()
-}
-
-fn scale_up_at_exit(name: &str) -> ChildStdin {
-    let document = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": NAMESPACE, "name": name},
-        "spec": {"selector": {}, "template": {}},
-    });
-    kubectl_at_exit(&["scale", "--replicas=1"], &document.to_string())
 }
 
 fn wait_available() {

@@ -108,7 +108,12 @@ impl Redis {
         let role: Vec<&str> =
             role.lines().filter(|line| line.starts_with("role:") || line.starts_with("connected_slaves:")).collect();
         let patterns = ["config", "get", "*master*", "*repl*", "append*", "save", "min-*", "*slave*", "*primary*"];
-        format!("{}\n{}", role.join("\n"), self.command(&patterns))
+        let answer = self.command(&patterns) + "\n";
+        let lines: Vec<&str> = answer.split('\n').collect();
+        // Names and values in turn, in an order that differs from start to start.
+        let mut settings: Vec<String> = lines.chunks_exact(2).map(|pair| pair.join(" ")).collect();
+        settings.sort();
+        role.into_iter().map(str::to_owned).chain(settings).collect::<Vec<_>>().join("\n")
     }
 
     /// Ends the server at once; its container is started again, with the data on disk.

@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Refused, cluster};
 use crate::wait::wait_for;
-use crate::{failure_dump, reaper};
+use crate::{failure_dump, installation, reaper};
+
+/// Label of namespaces that the installed controller is kept out of.
+pub(crate) const OWN_CONTROLLER: &str = "holdfast-e2e-own-controller";
+const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 
 /// A fresh namespace. Dropped, also by a panic, it is deleted; a panic shows first what was in it.
 pub struct Space {
@@ -21,12 +25,25 @@ impl Space {
         Self::enforcing(purpose, "restricted")
     }
 
+    /// A namespace for controllers of the test's own: the installed one may change nothing in it.
+    pub fn without_the_installed(purpose: &str) -> Self {
+        installation::keep_out();
+        let space = Self::labelled(purpose, &json!({OWN_CONTROLLER: "true", ENFORCE: "restricted"}));
+        installation::wait_until_kept_out_of(&space);
+        space
+    }
+
     /// The same, which enforces another level of Pod Security: `privileged` lets Pods run as root.
     pub fn enforcing(purpose: &str, level: &str) -> Self {
+        Self::labelled(purpose, &json!({ENFORCE: level}))
+    }
+
+    fn labelled(purpose: &str, labels: &Value) -> Self {
         let ending: String = std::iter::repeat_with(fastrand::lowercase).take(6).collect();
         let name = format!("e2e-{purpose}-{ending}");
         reaper::delete_namespace_at_exit(&name);
-        let labels = json!({"holdfast-e2e": "true", "pod-security.kubernetes.io/enforce": level});
+        let mut labels = labels.clone();
+        labels["holdfast-e2e"] = json!("true");
         apply_cluster_wide(
             &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}),
         );

@@ -5,6 +5,7 @@ mod admission;
 mod conditions;
 mod deletion;
 mod no_false_success;
+mod own_controllers;
 mod retention;
 mod roundtrip;
 mod secrets;

@@ -10,7 +10,6 @@ use std::time::Duration;
 use holdfast_e2e::bucket::S3;
 use holdfast_e2e::controller::{Controller, Settings};
 use holdfast_e2e::history::History;
-use holdfast_e2e::installation;
 use holdfast_e2e::objects::{backup, condition, has_ended, name, phase, restore};
 use holdfast_e2e::postgres::Postgres;
 use holdfast_e2e::proxy::{Fault, Proxy};
@@ -72,11 +71,12 @@ struct End {
 type Story = dyn Fn(&Scene<'_>) -> Value + Sync;
 
 fn at_every_write(story: &Story) {
-    installation::stand_aside();
     let Ran { end: expected, writes, .. } = run(story, Fault::None);
     assert!(writes.len() > 5, "{writes:#?}");
+    // Who comes next finds the same after a kill before the reply to a write as after one before the next is sent: what the killed one
+    // knew is gone either way. So these are all the states there are.
     let faults: Vec<Fault> =
-        (1..=writes.len()).flat_map(|n| [Fault::BeforeSending(n), Fault::BeforeTheReply(n)]).collect();
+        std::iter::once(Fault::BeforeSending(1)).chain((1..=writes.len()).map(Fault::BeforeTheReply)).collect();
     let next = AtomicUsize::new(0);
     let struck = AtomicUsize::new(0);
     let wrong = Mutex::new(Vec::new());
@@ -115,7 +115,7 @@ struct Ran {
 
 /// Plays a story under a controller of its own, which is killed once and started again.
 fn run(story: &Story, fault: Fault) -> Ran {
-    let space = Space::new("crash");
+    let space = Space::without_the_installed("crash");
     let jobs = History::of("Job", &space);
     let pods = History::of("Pod", &space);
     let proxy = Proxy::start(fault);
@@ -220,8 +220,7 @@ fn keys(scene: &Scene<'_>) -> BTreeSet<String> {
 
 #[test]
 fn an_image_that_cannot_be_pulled_fails_with_image_pull_failed() {
-    installation::stand_aside();
-    let space = Space::new("no-image");
+    let space = Space::without_the_installed("no-image");
     let settings =
         Settings { image: Some("localhost/no-such-image:1".to_owned()), ..Settings::for_namespace(space.name()) };
     let working = Controller::start(&Settings::for_namespace(space.name()));

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use holdfast_e2e::bucket::S3;
 use holdfast_e2e::controller::{Controller, Settings};
 use holdfast_e2e::history::History;
-use holdfast_e2e::installation;
 use holdfast_e2e::objects::{backup, has_ended, name, phase, restore};
 use holdfast_e2e::postgres::Postgres;
 use holdfast_e2e::scene::Scene;
@@ -17,8 +16,7 @@ const LITTLE: &str = "create table t as select i from generate_series(1, 10) i";
 
 #[test]
 fn a_leader_that_was_frozen_past_its_lease_is_replaced_and_does_nothing_twice_when_it_wakes_up() {
-    installation::stand_aside();
-    let space = Space::new("leader");
+    let space = Space::without_the_installed("leader");
     let jobs = History::of("Job", &space);
     let pods = History::of("Pod", &space);
     let settings = |identity: &str| Settings { identity: identity.to_owned(), ..Settings::for_namespace(space.name()) };
