@@ -26,9 +26,9 @@ pub use restore::{
 };
 pub use retention::{KeepWithin, RetentionSpec};
 pub use source::{
-    ClaimTemplate, ConfigInto, ConfigSource, Engine, MongodbFormat, MongodbInto, MongodbSource, OnUnreadable,
-    PasswordSecret, PostgresDatabases, PostgresFormat, PostgresInto, PostgresSource, RedisInto, RedisSecret,
-    RedisSource, RunAs, Source, TlsMode, TlsSpec, VolumeInto, VolumeSource,
+    AccessMode, ClaimTemplate, ConfigInto, ConfigSource, Engine, MongodbFormat, MongodbInto, MongodbSource,
+    OnUnreadable, PasswordSecret, PostgresDatabases, PostgresFormat, PostgresInto, PostgresSource, RedisInto,
+    RedisSecret, RedisSource, RunAs, Source, TlsMode, TlsSpec, VolumeInto, VolumeSource,
 };
 pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus, EncryptionSpec, S3Spec, SecretKey};
 

@@ -133,9 +133,6 @@ pub struct RestoreFromStore {
 #[x_kube(validation = Rule::new(
     "(has(self.postgres) ? 1 : 0) + (has(self.mongodb) ? 1 : 0) + (has(self.redis) ? 1 : 0) + (has(self.volume) ? 1 : 0) + (has(self.config) ? 1 : 0) == 1"
 ).message("needs exactly one engine, that of the source: write for example postgres: {database: …}"))]
-#[x_kube(validation = Rule::new(
-    "!has(self.volume) && !has(self.config)"
-).message("this version of Holdfast does not know this engine"))]
 pub struct RestoreInto {
     /// Name of the source.
     #[schemars(length(min = 1, max = 40))]

@@ -31,4 +31,7 @@ pub struct ConfigInto {
     /// Name of the PersistentVolumeClaim, in this namespace.
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,
+    /// The user and group to write as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as: Option<super::RunAs>,
 }

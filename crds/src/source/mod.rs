@@ -15,7 +15,7 @@ pub use config::{ConfigInto, ConfigSource};
 pub use mongodb::{MongodbFormat, MongodbInto, MongodbSource};
 pub use postgres::{PostgresDatabases, PostgresFormat, PostgresInto, PostgresSource};
 pub use redis::{RedisInto, RedisSecret, RedisSource};
-pub use volume::{ClaimTemplate, OnUnreadable, RunAs, VolumeInto, VolumeSource};
+pub use volume::{AccessMode, ClaimTemplate, OnUnreadable, RunAs, VolumeInto, VolumeSource};
 
 /// One thing to save. It has a name, unique in its policy, and exactly one engine.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +25,6 @@ pub use volume::{ClaimTemplate, OnUnreadable, RunAs, VolumeInto, VolumeSource};
 ).message(
     "a source needs exactly one engine, one of postgres, mongodb, redis, volume and config: write for example postgres: {host: …, database: …, credentialsSecret: {name: …}}"
 ))]
-#[x_kube(validation = Rule::new(
-    "!has(self.volume) && !has(self.config)"
-).message("this version of Holdfast does not know this engine"))]
 pub struct Source {
     /// Name of the source: a folder in the bucket, and what `sources` and `into` of other objects refer to. It should never change.
     #[schemars(length(min = 1, max = 40))]

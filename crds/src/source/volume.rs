@@ -11,7 +11,8 @@ pub struct VolumeSource {
     /// Name of the PersistentVolumeClaim, in this namespace.
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,
-    /// Globs of what to save, relative to the volume's root. Empty: everything.
+    /// Globs of what to save, relative to the volume's root, such as `photos` or `**/*.jpg`. What matches takes along all that is below it.
+    /// Empty: everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
     pub include: Vec<String>,
@@ -25,7 +26,8 @@ pub struct VolumeSource {
     /// Save a volume without a single file too, instead of failing.
     #[serde(default)]
     pub allow_empty: bool,
-    /// The user and group to read as: the owner of the files, where a policy on the namespace forbids root.
+    /// The user and group to read as, such as the owner of the files. Absent: root where the namespace's Pod Security label allows it, else
+    /// a user that owns nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_as: Option<RunAs>,
 }
@@ -38,14 +40,19 @@ pub struct VolumeInto {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: Option<String>,
-    /// Create the claim if it is missing.
+    /// Create the claim if it is missing. It belongs to nobody and stays when the request goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create: Option<ClaimTemplate>,
-    /// Only these paths, relative to the volume's root. Empty: everything.
+    /// Only these paths: globs or names, relative to the volume's root. With `onExisting: Replace` they are replaced and all else in the
+    /// volume stays. Empty: everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
     pub paths: Vec<String>,
-    /// The user and group to write as.
+    /// Bring back setuid, setgid and file capabilities too, which give rights to whoever runs a file. They are left out otherwise.
+    #[serde(default)]
+    pub keep_privileges: bool,
+    /// The user and group to write as. Absent: the source's, or root where the namespace's Pod Security label allows it: only root can give
+    /// files back to their owners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_as: Option<RunAs>,
 }
@@ -64,8 +71,33 @@ pub struct ClaimTemplate {
     pub storage_class_name: Option<String>,
     /// Access modes. Empty: ReadWriteOnce.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 4), inner(length(min = 1, max = 32)))]
-    pub access_modes: Vec<String>,
+    #[schemars(length(max = 4))]
+    pub access_modes: Vec<AccessMode>,
+}
+
+/// Who can have a claim at a time, in Kubernetes' terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AccessMode {
+    /// The Pods of one node.
+    ReadWriteOnce,
+    /// Pods of many nodes, each for reading only.
+    ReadOnlyMany,
+    /// Pods of many nodes.
+    ReadWriteMany,
+    /// One Pod.
+    ReadWriteOncePod,
+}
+
+impl AccessMode {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadWriteOnce => "ReadWriteOnce",
+            Self::ReadOnlyMany => "ReadOnlyMany",
+            Self::ReadWriteMany => "ReadWriteMany",
+            Self::ReadWriteOncePod => "ReadWriteOncePod",
+        }
+    }
 }
 
 /// A user and a group.

@@ -188,7 +188,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The bytes that [`printable`] made this text of.
-fn unescape(text: &str) -> Result<Vec<u8>, String> {
+///
+/// # Errors
+/// Where it made no such text.
+pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let wrong = || format!("{text:?} is no escaped name");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes().iter();

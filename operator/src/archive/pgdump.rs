@@ -521,7 +521,7 @@ impl Inspect for PgDumpReader {
         let items = items.collect();
         let mut properties = std::mem::take(&mut self.properties);
         properties.insert("largeObjects".to_owned(), self.large_objects.to_string());
-        Ok(Inspection { items, properties })
+        Ok(Inspection { items, properties, ..Inspection::default() })
     }
 }
 

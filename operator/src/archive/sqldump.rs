@@ -445,7 +445,8 @@ impl Inspect for SqlDumpReader {
         }
         // pg_dump does so for large objects: such a text cannot be put into one transaction from outside.
         let properties = self.own_transactions.then(|| ("ownTransactions".to_owned(), "true".to_owned()));
-        Ok(Inspection { items: std::mem::take(&mut self.items), properties: BTreeMap::from_iter(properties) })
+        let items = std::mem::take(&mut self.items);
+        Ok(Inspection { items, properties: BTreeMap::from_iter(properties), ..Inspection::default() })
     }
 }
 

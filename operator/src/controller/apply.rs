@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdfast_crds::Backup;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder};
@@ -93,6 +93,7 @@ impl Writer {
             match action {
                 Action::CreateBackup(backup) => self.create_backup(backup).await?,
                 Action::CreateJob(job) => self.create_job(job).await?,
+                Action::CreateClaim(claim) => self.create_claim(claim).await?,
                 Action::DeleteJob(target) => self.delete::<Job>(target, "Job").await?,
                 Action::DeleteBackup(target) => self.delete::<Backup>(target, "Backup").await?,
                 Action::SetFinalizers(target, finalizers) => self.set_finalizers(target, finalizers).await?,
@@ -177,6 +178,17 @@ impl Writer {
                 if owners(&there) == owners(job) { Ok(()) } else { Err(Error::NameTaken { step }) }
             }
             Err(error) => Err(error),
+        }
+    }
+
+    async fn create_claim(&self, claim: &PersistentVolumeClaim) -> Result<(), Error> {
+        let namespace = claim.namespace().unwrap_or_default();
+        let step = format!("create PersistentVolumeClaim {namespace}/{}", claim.name_any());
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match self.send(&step, api.create(&params, claim)).await {
+            Err(error) if !is_already_exists(&error) => Err(error),
+            _ => Ok(()),
         }
     }
 

@@ -1,18 +1,19 @@
 //! What is known around an object. Reads only: the cache, and the API server where the cache may lag and the answer decides.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, Reason, RestoreRequest};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Event as CoreEvent, Pod};
+use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, PersistentVolumeClaim, Pod};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 
 use super::apply::{Error, within};
 use super::cache::{World, in_namespace, of_owner, of_policy, of_store};
 use crate::plan::backup::{Holds, ObservedBackup};
-use crate::plan::job;
+use crate::plan::job::{self, ENFORCE_LABEL, Ground};
 use crate::plan::names::{FINALIZER, SCHEDULED_LABEL, label_value};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod, Words};
 use crate::plan::policy::ObservedPolicy;
@@ -78,8 +79,12 @@ impl Observer {
         } else {
             Vec::new()
         };
+        let ground = match policy.as_deref().filter(|_| status.phase == BackupPhase::Pending) {
+            Some(policy) => self.ground(&namespace, &crate::plan::backup::claims(backup, policy)).await?,
+            None => Ground::default(),
+        };
         let jobs = self.attempts(&namespace, backup.metadata.uid.as_deref(), &needed, now).await?;
-        let mut observed = ObservedBackup { policy, store, jobs, ..ObservedBackup::default() };
+        let mut observed = ObservedBackup { policy, store, jobs, ground, ..ObservedBackup::default() };
         let deleting = backup.metadata.deletion_timestamp.is_some();
         if deleting && backup.finalizers().iter().any(|f| f == FINALIZER) {
             observed.namespace_terminating = self.is_terminating(&namespace).await?;
@@ -135,6 +140,8 @@ impl Observer {
             observed.policy = self.world.policies.get(&namespace, &choice.policy);
             observed.store = self.world.stores.get(&namespace, &choice.store);
         }
+        let claims = crate::plan::restore::claims(request, observed.policy.as_deref());
+        observed.ground = self.ground(&namespace, &claims).await?;
         Ok(observed)
     }
 
@@ -166,6 +173,27 @@ impl Observer {
             }
         }
         Ok(attempts)
+    }
+
+    /// What is known around claims, as the API server has it at this moment: nothing of it is watched, and it is looked up only for a Job
+    /// that mounts claims and is about to be made.
+    async fn ground(&self, namespace: &str, names: &BTreeSet<String>) -> Result<Ground, Error> {
+        if names.is_empty() {
+            return Ok(Ground::default());
+        }
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let found = within(&format!("look up namespace {namespace}"), namespaces.get(namespace)).await?;
+        let label = found.labels().get(ENFORCE_LABEL).cloned();
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let mut claims = Vec::new();
+        for name in names {
+            let step = format!("look up PersistentVolumeClaim {namespace}/{name}");
+            claims.extend(within(&step, api.get_opt(name)).await?);
+        }
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let running = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+        let pods = within(&format!("list the Pods of namespace {namespace}"), api.list(&running)).await?;
+        Ok(Ground::of(label.as_deref(), &claims, &pods.items))
     }
 
     /// A policy, as the API server has it at this moment.

@@ -182,6 +182,9 @@ where
 fn told(action: &Action) -> (&'static str, &str) {
     match action {
         Action::CreateBackup(backup) => ("create Backup", backup.metadata.name.as_deref().unwrap_or_default()),
+        Action::CreateClaim(claim) => {
+            ("create PersistentVolumeClaim", claim.metadata.name.as_deref().unwrap_or_default())
+        }
         Action::CreateJob(job) => ("create Job", job.metadata.name.as_deref().unwrap_or_default()),
         Action::DeleteJob(target) => ("delete Job", &target.name),
         Action::DeleteBackup(target) => ("delete Backup", &target.name),

@@ -2,9 +2,11 @@
 //!
 //! An engine is cancelled by dropping its future: its tools are killed with their handles (`process`). It knows neither S3 nor Kubernetes.
 
+pub mod config;
 pub mod mongodb;
 pub mod postgres;
 pub mod redis;
+pub mod volume;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -35,6 +37,8 @@ pub trait Inspect: Send {
 pub struct Inspection {
     /// Tables, collections, keyspaces or files with the count of their rows, documents, keys or bytes. Complete, in stream order.
     pub items: Vec<ItemCount>,
+    /// How many items there are, where they are too many to be named one by one. Absent: as many as `items`.
+    pub total: Option<i64>,
     /// What else the stream tells of itself. The sink adds it to the `properties` of the manifest's entry.
     pub properties: BTreeMap<String, String>,
 }
@@ -54,6 +58,28 @@ pub trait ArtifactSink: Send {
 
     /// The source is at work and has just said so, though no byte of it has come yet: to the idle watch this is a byte.
     fn alive(&mut self) {}
+}
+
+/// A sink that takes two streams at once, for an engine whose second artifact grows with the first.
+pub trait PairSink: ArtifactSink {
+    /// Stores two streams side by side, each as [`ArtifactSink::store`] does. A stream may wait for the other one to be read.
+    fn store_pair(
+        &mut self,
+        first: NewArtifact,
+        second: NewArtifact,
+    ) -> impl Future<Output = Result<(Inspection, Inspection), Failure>> + Send;
+}
+
+/// A stream to store, with what [`ArtifactSink::store`] takes.
+pub struct NewArtifact {
+    /// Its name, without the attempt and the endings.
+    pub name: String,
+    /// Its bytes.
+    pub stream: Box<dyn Read + Send>,
+    /// What looks at them.
+    pub inspect: Box<dyn Inspect>,
+    /// What goes into the manifest.
+    pub metadata: ArtifactMetadata,
 }
 
 /// What an engine says of an artifact, for the manifest.
@@ -115,13 +141,15 @@ pub async fn dump(
     source: &Source,
     mounts: &Mounts,
     scratch: &Path,
-    sink: &mut impl ArtifactSink,
+    sink: &mut impl PairSink,
 ) -> Result<Dumped, Failure> {
     match source.engine() {
         Some(Engine::Postgres(postgres)) => postgres::dump(postgres, mounts, scratch, sink).await,
         Some(Engine::Mongodb(mongodb)) => mongodb::dump(mongodb, mounts, sink).await,
         Some(Engine::Redis(redis)) => redis::dump(redis, mounts, sink).await,
-        Some(Engine::Volume(_) | Engine::Config(_)) | None => Err(unknown(&source.name)),
+        Some(Engine::Volume(volume)) => volume::dump(volume, mounts, sink).await,
+        Some(Engine::Config(config)) => config::dump(config, mounts, sink).await,
+        None => Err(unknown(&source.name)),
     }
 }
 
@@ -141,7 +169,8 @@ pub async fn check_target(
         }
         Target::Mongodb(server) => mongodb::check_target(server, &target.mounts, manifest, on_existing).await,
         Target::Redis(server) => redis::check_target(server, &target.mounts, manifest, on_existing).await,
-        Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
+        Target::Volume(claim) => volume::check_target(claim, &target.mounts, manifest, on_existing).await,
+        Target::Config(claim) => config::check_target(claim, &target.mounts, manifest, on_existing).await,
     }
 }
 
@@ -162,7 +191,8 @@ pub async fn restore(
         }
         Target::Mongodb(server) => mongodb::restore(server, &target.mounts, manifest, on_existing, source).await,
         Target::Redis(server) => redis::restore(server, &target.mounts, manifest, on_existing, source).await,
-        Target::Volume(_) | Target::Config(_) => Err(unknown(&target.source)),
+        Target::Volume(claim) => volume::restore(claim, &target.mounts, manifest, on_existing, source).await,
+        Target::Config(claim) => config::restore(claim, &target.mounts, manifest, on_existing, source).await,
     }
 }
 

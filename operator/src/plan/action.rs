@@ -3,6 +3,7 @@
 use holdfast_crds::Backup;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// What is to be done about one object. Carried out in this order: the actions, the status, the events.
@@ -37,6 +38,8 @@ pub enum Action {
     CreateBackup(Box<Backup>),
     /// Create this Job. One of the same name with the same owner is as good.
     CreateJob(Box<Job>),
+    /// Create this claim. One of the same name is left as it is.
+    CreateClaim(Box<PersistentVolumeClaim>),
     /// Delete this very Job and its Pods.
     DeleteJob(Target),
     /// Delete this very version of a Backup.

@@ -3,6 +3,7 @@
 mod deletion;
 mod ended;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use holdfast_crds::{
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::{Action, Event, Plan, Target};
-use super::job::{self, Install, Run};
+use super::job::{self, Ground, Install, Run};
 use super::names::{FINALIZER, SLOT_ANNOTATION, run_id};
 use super::observed::{Attempt, ObservedJob, created};
 use super::status::{after, duration_text, find, with_condition};
@@ -46,6 +47,8 @@ pub struct ObservedBackup {
     pub holds: Holds,
     /// Whether another run's retain Job of the policy is not over, or its result not recorded. Only needed as above.
     pub retaining: bool,
+    /// What is known around the claims that its Jobs mount. Only needed while it is Pending.
+    pub ground: Ground,
     /// Whether the namespace is going away: nothing can be created in it any more.
     pub namespace_terminating: bool,
 }
@@ -147,7 +150,8 @@ fn start(plan: &mut Plan<BackupStatus>, install: &Install, backup: &Backup, obse
     let run_id = run_id(slot, uid);
     let names: Vec<String> = sources.iter().map(|s| s.name.clone()).collect();
     let run = Run { backup, policy, store, run_id: &run_id, slot, sources: &names };
-    plan.actions.extend(sources.iter().map(|source| Action::CreateJob(Box::new(job::backup(install, run, source)))));
+    let jobs = sources.iter().map(|source| job::backup(install, run, source, &observed.ground));
+    plan.actions.extend(jobs.map(|job| Action::CreateJob(Box::new(job))));
     plan.events.push(Event::normal("Started", "Backup", format!("run {run_id} of {} started", names.join(", "))));
     plan.status.phase = BackupPhase::Running;
     plan.status.store.clone_from(&store.metadata.name);
@@ -181,7 +185,35 @@ fn resolve<'a>(backup: &Backup, observed: &'a ObservedBackup) -> Result<Resolved
         return Err(Failure::new(Reason::InvalidConfiguration, message));
     }
     let store = usable(&policy.spec.store_ref.name, observed.store.as_deref())?;
+    sources.iter().try_for_each(|source| kept_secret(source, store))?;
     Ok((policy, store, sources))
+}
+
+/// Whether what a source holds may go to a store: Secrets only where they are encrypted, or where the policy says that it knows.
+///
+/// # Errors
+/// [`Reason::InvalidConfiguration`], with what to write.
+pub fn kept_secret(source: &Source, store: &BackupStore) -> Result<(), Failure> {
+    let Some(config) = source.config.as_ref().filter(|c| !c.secrets.is_empty() && !c.allow_unencrypted) else {
+        return Ok(());
+    };
+    if store.spec.encryption.is_some() {
+        return Ok(());
+    }
+    let message = format!(
+        "source {}: BackupStore {} does not encrypt, so whoever reads the bucket could read the Secrets {}: leave them out, or set config.allowUnencrypted: true",
+        source.name,
+        store.metadata.name.as_deref().unwrap_or_default(),
+        config.secrets.join(", ")
+    );
+    Err(Failure::new(Reason::InvalidConfiguration, message))
+}
+
+/// The names of the claims that a Backup reads, to be looked up.
+pub fn claims(backup: &Backup, policy: &BackupPolicy) -> BTreeSet<String> {
+    let wanted = |source: &&Source| backup.spec.sources.as_ref().is_none_or(|names| names.contains(&source.name));
+    let volumes = policy.spec.sources.iter().filter(wanted).filter_map(|source| source.volume.as_ref());
+    volumes.map(|volume| volume.claim_name.clone()).collect()
 }
 
 fn wait(plan: &mut Plan<BackupStatus>, backup: &Backup, failure: &Failure, now: Timestamp) {

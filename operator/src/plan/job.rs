@@ -4,11 +4,14 @@
 //! certificates are files that the kubelet mounts; the task names the folders, never what is in them.
 
 mod mount;
+mod seat;
 mod template;
 
 use std::path::PathBuf;
 
-use holdfast_crds::{Backup, BackupPolicy, BackupStore, JobTemplate, RestoreRequest, RetentionSpec, SecretKey, Source};
+use holdfast_crds::{
+    Backup, BackupPolicy, BackupStore, JobTemplate, RestoreRequest, RetentionSpec, RunAs, SecretKey, Source,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -17,6 +20,7 @@ use kube::Resource;
 use super::names::{BACKUP_LABEL, POLICY_LABEL, RESTORE_LABEL, SOURCE_LABEL, STORE_LABEL, job_name};
 use crate::task::{BackupTask, DeleteTask, KnownRun, ProbeTask, RestoreTask, RetainTask, Scope, StoreTask, Task};
 pub use mount::{Credentials, Data, SourceMount};
+pub use seat::{ENFORCE_LABEL, Enforced, Ground, Holder, ObservedClaim, Seat, Use, seat};
 pub use template::never_run;
 use template::{Purpose, build};
 
@@ -62,6 +66,7 @@ pub fn probe(install: &Install, store: &BackupStore, what: &str) -> Job {
             task: Task::Probe(ProbeTask { store: store_task(store) }),
             store,
             mounts: vec![],
+            seat: None,
             template: None,
             retries: 0,
             deadline: PROBE_DEADLINE_SECONDS,
@@ -92,8 +97,11 @@ pub fn backup_name(backup: &Backup, source: &str) -> String {
 }
 
 /// The Job that saves one source of a run.
-pub fn backup(install: &Install, run: Run<'_>, source: &Source) -> Job {
+pub fn backup(install: &Install, run: Run<'_>, source: &Source, ground: &Ground) -> Job {
     let mount = SourceMount::of(source);
+    let user: Vec<RunAs> = source.volume.iter().filter_map(|v| v.run_as).collect();
+    // A single source cannot want two users.
+    let seat = seat(std::slice::from_ref(&mount), &user, Use::Read, ground).ok().flatten();
     let spec = &run.policy.spec;
     let task = BackupTask {
         store: store_task(run.store),
@@ -122,6 +130,7 @@ pub fn backup(install: &Install, run: Run<'_>, source: &Source) -> Job {
             task: Task::Backup(Box::new(task)),
             store: run.store,
             mounts: vec![mount],
+            seat,
             template: spec.job_template.as_ref(),
             retries: 2,
             deadline: spec.timeout_seconds.saturating_add(DEADLINE_MARGIN_SECONDS),
@@ -170,6 +179,7 @@ pub fn retain(
             task: Task::Retain(task),
             store,
             mounts: vec![],
+            seat: None,
             template: policy.spec.job_template.as_ref(),
             retries: 2,
             deadline: HOUSEKEEPING_DEADLINE_SECONDS,
@@ -210,6 +220,7 @@ pub fn delete(
             task: Task::Delete(task),
             store,
             mounts: vec![],
+            seat: None,
             template: policy.and_then(|p| p.spec.job_template.as_ref()),
             retries: 2,
             deadline: HOUSEKEEPING_DEADLINE_SECONDS,
@@ -230,6 +241,7 @@ pub fn restore(
     template: Option<&JobTemplate>,
     task: RestoreTask,
     mounts: Vec<SourceMount>,
+    seat: Option<Seat>,
 ) -> Job {
     build(
         install,
@@ -241,6 +253,7 @@ pub fn restore(
             task: Task::Restore(Box::new(task)),
             store,
             mounts,
+            seat,
             template,
             retries: 0,
             deadline: request.spec.timeout_seconds.saturating_add(DEADLINE_MARGIN_SECONDS),

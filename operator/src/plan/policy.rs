@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::action::{Action, Event, Plan, Target};
-use super::backup::{slot_of, usable};
+use super::backup::{kept_secret, slot_of, usable};
 use super::names::{
     MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value, scheduled_backup_name,
 };
@@ -54,7 +54,11 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
     }
     summary(&mut plan, policy, &backups, now);
     retention(&mut plan, policy, observed, now);
-    let obstacle = schedule.err().or_else(|| store.err()).or_else(|| backups.trouble());
+    let secrets = store
+        .as_ref()
+        .ok()
+        .and_then(|store| policy.spec.sources.iter().find_map(|source| kept_secret(source, store).err()));
+    let obstacle = schedule.err().or_else(|| store.err()).or(secrets).or_else(|| backups.trouble());
     ready(&mut plan, policy, obstacle.as_ref(), now);
     plan.actions.extend(backups.old_failures());
     plan.status.observed_generation = policy.metadata.generation;

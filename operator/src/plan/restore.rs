@@ -4,6 +4,7 @@
 //! status takes down its UID. A Job that is named but not there is created only while no UID was taken down.
 
 mod choice;
+mod claims;
 mod target;
 
 use std::sync::Arc;
@@ -13,23 +14,28 @@ use holdfast_crds::{
     RestoreSourceStatus,
 };
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::{Action, Event, Plan, Target};
 use super::backup::reachable;
-use super::job::{self, Install};
+use super::job::{self, Ground, Install};
 use super::observed::{Attempt, created};
 use super::status::{after, duration_text, with_condition};
 use super::verdict::{Patience, Verdict, judge};
 use crate::task::{Failure, Outcome, Report, RestoreTask, Scope, Select};
 
 pub use choice::{Choice, choose};
+pub use claims::claims;
 use target::targets;
 
 /// What a restore needs may be this many seconds late: it waits as Pending, then it fails.
 pub const GRACE_SECONDS: i64 = 60;
 /// A Backup that is not there is waited for this many seconds.
 pub const BACKUP_GRACE_SECONDS: i64 = 15;
+
+/// A claim that cannot be created is given up after this many seconds.
+pub const CLAIM_SECONDS: i64 = 90;
 
 const IDLE_TIMEOUT_SECONDS: i64 = 300;
 
@@ -42,6 +48,8 @@ pub struct ObservedRestore {
     pub policy: Option<Arc<BackupPolicy>>,
     /// The store that the restore point is in.
     pub store: Option<Arc<BackupStore>>,
+    /// What is known around the claims that it writes into. Only needed while it has no Job.
+    pub ground: Ground,
     /// Its Job, as the API server has it where it is missing from the cache.
     pub job: Option<Attempt>,
 }
@@ -89,7 +97,7 @@ fn start(
         Err(failure) => return wait(plan, request, failure, now),
     };
     let prepared = match prepare(install, request, observed, &choice) {
-        Ok((task, _)) => task,
+        Ok(prepared) => prepared.task,
         Err(failure) => return wait(plan, request, failure, now),
     };
     let names = prepared.sources.clone().unwrap_or_default();
@@ -124,9 +132,19 @@ fn create(
     }
     let prepared = choose(request, &observed.backups).and_then(|choice| prepare(install, request, observed, &choice));
     match (prepared, observed.store.as_deref()) {
-        (Ok((task, mounts)), Some(store)) => {
+        (Ok(Prepared { task, mounts, seat, make }), Some(store)) => {
+            let since = plan.status.start_time.as_ref().map_or(now, |t| t.0);
+            if let Some(claim) = make.first().filter(|_| now >= after(since, CLAIM_SECONDS)) {
+                let name = claim.metadata.name.as_deref().unwrap_or_default();
+                let message = format!(
+                    "claim {name} could not be created within {CLAIM_SECONDS} s: look at the namespace's quota and the controller's log"
+                );
+                let failure = Failure::new(Reason::ClaimNotFound, message);
+                return end(plan, request, Err((failure, None)), now, now);
+            }
             let template = observed.policy.as_deref().and_then(|p| p.spec.job_template.as_ref());
-            let job = job::restore(install, request, store, template, task, mounts);
+            plan.actions.extend(make.into_iter().map(|claim| Action::CreateClaim(Box::new(claim))));
+            let job = job::restore(install, request, store, template, task, mounts, seat);
             plan.actions.push(Action::CreateJob(Box::new(job)));
         }
         (Err(failure), _) => end(plan, request, Err((failure, None)), now, now),
@@ -163,7 +181,14 @@ fn follow(
     }
 }
 
-type Prepared = (RestoreTask, Vec<job::SourceMount>);
+/// A restore that can begin.
+struct Prepared {
+    task: RestoreTask,
+    mounts: Vec<job::SourceMount>,
+    seat: Option<job::Seat>,
+    /// Claims to make before.
+    make: Vec<PersistentVolumeClaim>,
+}
 
 fn prepare(
     install: &Install,
@@ -178,6 +203,9 @@ fn prepare(
         return Err(Failure::new(Reason::StoreNotFound, message));
     };
     reachable(&choice.store, store)?;
+    let users = claims::users(request, policy, &targets);
+    let seat = job::seat(&mounts, &users, claims::purpose(&targets), &observed.ground)?;
+    let make = claims::to_make(request, &targets, &observed.ground);
     let task = RestoreTask {
         store: job::store_task_with_identity(store),
         scope: Scope {
@@ -195,7 +223,7 @@ fn prepare(
         timeout_seconds: request.spec.timeout_seconds,
         idle_timeout_seconds: policy.map_or(IDLE_TIMEOUT_SECONDS, |p| p.spec.idle_timeout_seconds),
     };
-    Ok((task, mounts))
+    Ok(Prepared { task, mounts, seat, make })
 }
 
 fn wait(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, failure: Failure, now: Timestamp) {

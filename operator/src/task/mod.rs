@@ -333,6 +333,9 @@ pub struct VolumeTarget {
     /// Only these paths; empty: everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
+    /// Whether setuid, setgid and capabilities of files come back too.
+    #[serde(default)]
+    pub keep_privileges: bool,
 }
 
 /// A claim to write configuration into.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use holdfast::engine::{ArtifactMetadata, ArtifactSink, ArtifactSource, Inspect, Inspection};
+use holdfast::engine::{ArtifactMetadata, ArtifactSink, ArtifactSource, Inspect, Inspection, NewArtifact, PairSink};
 use holdfast::store::manifest::{ArtifactEntry, FORMAT_VERSION, Manifest};
 use holdfast::task::Failure;
 use holdfast_crds::Reason;
@@ -77,6 +77,18 @@ impl ArtifactSink for MemorySink {
             bytes,
         });
         Ok(inspection)
+    }
+}
+
+impl PairSink for MemorySink {
+    async fn store_pair(
+        &mut self,
+        first: NewArtifact,
+        second: NewArtifact,
+    ) -> Result<(Inspection, Inspection), Failure> {
+        // No engine that is tested with this stores two streams at once, so that one after the other will do.
+        let one = self.store(&first.name, first.stream, first.inspect, first.metadata).await?;
+        Ok((one, self.store(&second.name, second.stream, second.inspect, second.metadata).await?))
     }
 }
 

@@ -35,6 +35,6 @@ impl Inspect for ArchiveInspector {
             properties.insert("archiveServerVersion".to_owned(), header.server_version.clone());
             properties.insert("archiveToolVersion".to_owned(), header.tool_version.clone());
         }
-        Ok(Inspection { items: items.collect(), properties })
+        Ok(Inspection { items: items.collect(), properties, ..Inspection::default() })
     }
 }

@@ -559,7 +559,7 @@ impl<V: Visit> Inspect for RdbReader<V> {
             let types: Vec<&str> = self.module_types.keys().map(String::as_str).collect();
             properties.insert("moduleTypes".to_owned(), types.join(","));
         }
-        Ok(Inspection { items, properties })
+        Ok(Inspection { items, properties, ..Inspection::default() })
     }
 }
 

@@ -64,6 +64,67 @@ fn of_source(backup: &Backup, source: &str, job: ObservedJob, pods: Vec<Observed
     attempt(ObservedJob { uid: format!("uid-{source}"), name, source: source.into(), ..job }, pods)
 }
 
+fn config(secrets: &[&str], allow_unencrypted: bool) -> Source {
+    let config = holdfast_crds::ConfigSource {
+        config_maps: vec!["shop-env".into()],
+        secrets: secrets.iter().map(|s| (*s).to_owned()).collect(),
+        allow_unencrypted,
+    };
+    Source { name: "config".into(), config: Some(config), ..Source::default() }
+}
+
+#[test]
+fn secrets_go_to_a_store_that_does_not_encrypt_only_where_the_policy_says_that_it_knows() {
+    for (source, runs) in [(config(&[], false), true), (config(&["key"], true), true), (config(&["key"], false), false)]
+    {
+        let mut policy = policy();
+        policy.spec.sources = vec![source];
+        let observed = ObservedBackup { policy: Some(Arc::new(policy.clone())), ..observed() };
+        let plan = plan_backup(&install(), &backup("b", 1000), &observed, at(1000 + GRACE_SECONDS));
+        assert_eq!(created(&plan).len(), usize::from(runs));
+        let of_policy = crate::plan::policy::ObservedPolicy {
+            store: Some(Arc::new(ready_store())),
+            ..crate::plan::policy::ObservedPolicy::default()
+        };
+        let status = crate::plan::policy::plan_policy(&policy, &of_policy, at(1000)).status;
+        let ready = find(&status.conditions, ConditionType::Ready).unwrap();
+        if runs {
+            assert_eq!(ready.status, "True");
+        } else {
+            assert_eq!(plan.status.phase, BackupPhase::Failed);
+            assert_eq!(complete_of(&plan.status).0, "InvalidConfiguration");
+            assert!(complete_of(&plan.status).1.contains("allowUnencrypted"));
+            assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "InvalidConfiguration"));
+        }
+    }
+}
+
+#[test]
+fn a_volume_is_read_by_a_pod_on_the_node_that_has_it() {
+    let volume = holdfast_crds::VolumeSource { claim_name: "uploads".into(), ..holdfast_crds::VolumeSource::default() };
+    let mut policy = policy();
+    policy.spec.sources = vec![Source { name: "files".into(), volume: Some(volume), ..Source::default() }];
+    let holder = Some(job::Holder { node: "n2".into(), tolerations: vec![] });
+    let ground = Ground {
+        enforced: job::Enforced::Restricted,
+        claims: [("uploads".to_owned(), job::ObservedClaim { holder })].into(),
+    };
+    assert_eq!(claims(&backup("b", 1000), &policy).into_iter().collect::<Vec<_>>(), ["uploads"]);
+    let observed = ObservedBackup { policy: Some(Arc::new(policy)), ground, ..observed() };
+    let plan = plan_backup(&install(), &backup("b", 1000), &observed, at(1001));
+    let [Action::CreateJob(job)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+    let pod = job.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+    let affinity = serde_json::to_string(&pod.affinity).unwrap();
+    assert!(
+        affinity.contains(r#""matchFields":[{"key":"metadata.name","operator":"In","values":["n2"]}]"#),
+        "{affinity}"
+    );
+    let context = pod.security_context.as_ref().unwrap();
+    assert_eq!((context.run_as_user, context.run_as_non_root, context.fs_group), (Some(65532), Some(true), None));
+    let mounts = pod.containers[0].volume_mounts.as_ref().unwrap();
+    assert!(mounts.iter().any(|m| m.mount_path == "/holdfast/sources/files/data" && m.read_only == Some(true)));
+}
+
 #[test]
 fn a_backup_becomes_one_job_a_source() {
     let plan = plan_backup(&install(), &backup("b", 1000), &two_sources(), at(1001));

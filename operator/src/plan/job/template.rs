@@ -16,12 +16,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::mount::{SourceMount, ca_volume, keys_of_secret, secret_volume};
+use super::seat::{Seat, USER};
 use super::{IDENTITY_FILE, Install, STORE_CA, STORE_CREDENTIALS, STORE_IDENTITY, identity_secret};
 use crate::plan::names::{APP_LABEL, MANAGED_BY, MANAGED_BY_LABEL, TASK_LABEL, WORKER_APP, job_name, label_value};
 use crate::task::{POD_NAME_ENV, TASK_ENV, Task};
 
 const CONTAINER: &str = "worker";
-const USER: i64 = 65532;
 const SCRATCH: &str = "/tmp";
 
 /// What a Job is for.
@@ -33,6 +33,8 @@ pub(super) struct Purpose<'a> {
     pub(super) task: Task,
     pub(super) store: &'a BackupStore,
     pub(super) mounts: Vec<SourceMount>,
+    /// As whom and where it runs, where that is not as all do.
+    pub(super) seat: Option<Seat>,
     pub(super) template: Option<&'a JobTemplate>,
     pub(super) retries: i32,
     pub(super) deadline: i64,
@@ -78,9 +80,29 @@ pub(super) fn build(install: &Install, purpose: &Purpose<'_>) -> Job {
 }
 
 fn pod(install: &Install, purpose: &Purpose<'_>, template: JobTemplate) -> PodSpec {
-    let (volumes, mounts) = volumes(purpose).into_iter().unzip();
+    let (mut volumes, mounts): (Vec<Volume>, Vec<VolumeMount>) = volumes(purpose).into_iter().unzip();
+    if purpose.seat.is_some() {
+        // There is no group here that the kubelet could give the Secrets to.
+        for projected in volumes.iter_mut().filter_map(|v| v.projected.as_mut()) {
+            projected.default_mode = Some(0o444);
+        }
+    }
+    let seat = purpose.seat.as_ref();
+    let context = SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        read_only_root_filesystem: Some(true),
+        ..SecurityContext::default()
+    };
+    let tolerations = match seat {
+        Some(seat) => seat.tolerations(template.tolerations),
+        None => template.tolerations,
+    };
     PodSpec {
-        affinity: template.affinity,
+        affinity: match seat {
+            Some(seat) => seat.affinity(template.affinity),
+            None => template.affinity,
+        },
         automount_service_account_token: Some(false),
         containers: vec![Container {
             name: CONTAINER.to_owned(),
@@ -89,11 +111,9 @@ fn pod(install: &Install, purpose: &Purpose<'_>, template: JobTemplate) -> PodSp
             args: Some(vec!["worker".to_owned(), purpose.task.subcommand().to_owned()]),
             env: Some(environment(&purpose.task)),
             resources: Some(template.resources.unwrap_or_else(default_resources)),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-                read_only_root_filesystem: Some(true),
-                ..SecurityContext::default()
+            security_context: Some(match seat {
+                Some(seat) => seat.of_container(context),
+                None => context,
             }),
             termination_message_policy: Some("File".to_owned()),
             volume_mounts: Some(mounts),
@@ -106,20 +126,25 @@ fn pod(install: &Install, purpose: &Purpose<'_>, template: JobTemplate) -> PodSp
         node_selector: (!template.node_selector.is_empty()).then_some(template.node_selector),
         priority_class_name: template.priority_class_name,
         restart_policy: Some("Never".to_owned()),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            fs_group: Some(USER),
-            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(seat.map_or_else(usual_context, Seat::of_pod)),
         service_account_name: purpose.store.spec.s3.service_account_name.clone(),
         termination_grace_period_seconds: Some(30),
-        tolerations: (!template.tolerations.is_empty()).then_some(template.tolerations),
+        tolerations: (!tolerations.is_empty()).then_some(tolerations),
         volumes: Some(volumes),
         ..PodSpec::default()
+    }
+}
+
+/// As whom workers run: a user that owns nothing, with a group that the kubelet gives the mounted Secrets to.
+fn usual_context() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        fs_group: Some(USER),
+        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
     }
 }
 

@@ -52,7 +52,7 @@ fn of_backup(policy: &BackupPolicy, store: &BackupStore) -> Job {
     let id = run_id(at(1000), "uid-of-shop-19700101-001640");
     let names = ["db".to_owned()];
     let run = Run { backup: &backup, policy, store, run_id: &id, slot: at(1000), sources: &names };
-    super::backup(&install(), run, &policy.spec.sources[0])
+    super::backup(&install(), run, &policy.spec.sources[0], &Ground::default())
 }
 
 fn of_restore() -> Job {
@@ -82,7 +82,7 @@ fn of_restore() -> Job {
         timeout_seconds: 600,
         idle_timeout_seconds: 300,
     };
-    restore(&install(), &request, &ready_store(), None, task, vec![mount])
+    restore(&install(), &request, &ready_store(), None, task, vec![mount], None)
 }
 
 /// One of each.

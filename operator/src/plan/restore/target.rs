@@ -101,9 +101,11 @@ fn overlay(
             let claim = into.and_then(|i| i.volume.as_ref()?.claim_name.clone());
             let claim_name = claim.or_else(|| Some(from?.volume.as_ref()?.claim_name.clone()));
             let claim_name = claim_name.ok_or_else(|| missing("volume: {claimName: …}"))?;
-            let paths = into.and_then(|i| i.volume.as_ref()).map(|v| v.paths.clone()).unwrap_or_default();
+            let volume = into.and_then(|i| i.volume.as_ref());
+            let paths = volume.map(|v| v.paths.clone()).unwrap_or_default();
+            let keep_privileges = volume.is_some_and(|v| v.keep_privileges);
             let mount = SourceMount { data: Some(Data::Claim { name: claim_name.clone(), read_only: false }), ..mount };
-            Ok((Target::Volume(VolumeTarget { claim_name, paths }), mount))
+            Ok((Target::Volume(VolumeTarget { claim_name, paths, keep_privileges }), mount))
         }
         "config" => {
             // Where it came from is no place to write to: Holdfast has no right to write ConfigMaps and Secrets.

@@ -56,11 +56,76 @@ fn saved(name: &str, created: i64, phase: BackupPhase) -> Arc<Backup> {
 
 fn observed() -> ObservedRestore {
     ObservedRestore {
+        ground: Ground::default(),
         backups: vec![saved("one", 1000, BackupPhase::Completed), saved("two", 2000, BackupPhase::Completed)],
         policy: Some(Arc::new(policy())),
         store: Some(Arc::new(ready_store())),
         job: None,
     }
+}
+
+/// What is known where the policy saves a volume, too.
+fn with_volume(claims: &[&str]) -> ObservedRestore {
+    let mut policy = policy();
+    let volume = holdfast_crds::VolumeSource { claim_name: "uploads".into(), ..holdfast_crds::VolumeSource::default() };
+    policy.spec.sources =
+        vec![holdfast_crds::Source { name: "db".into(), volume: Some(volume), ..holdfast_crds::Source::default() }];
+    let there = claims.iter().map(|name| ((*name).to_owned(), job::ObservedClaim::default())).collect();
+    let ground = Ground { enforced: job::Enforced::Privileged, claims: there };
+    ObservedRestore { policy: Some(Arc::new(policy)), ground, ..observed() }
+}
+
+fn into_claim(create: bool) -> Vec<RestoreInto> {
+    let template = holdfast_crds::ClaimTemplate { size: "1Gi".into(), ..holdfast_crds::ClaimTemplate::default() };
+    let volume = holdfast_crds::VolumeInto {
+        claim_name: Some("copy".into()),
+        create: create.then_some(template),
+        ..holdfast_crds::VolumeInto::default()
+    };
+    vec![RestoreInto { source: "db".into(), volume: Some(volume), ..RestoreInto::default() }]
+}
+
+fn running_into_claim(create: bool) -> RestoreRequest {
+    let mut request = request(from_backup("two"));
+    request.spec.into = into_claim(create);
+    let plan = plan_restore(&install(), &request, &with_volume(&[]), at(5001));
+    assert_eq!((plan.status.phase, plan.actions.len()), (BackupPhase::Running, 0));
+    request.status = Some(plan.status);
+    request
+}
+
+#[test]
+fn a_claim_is_made_before_the_job_that_writes_into_it_unless_it_is_there() {
+    let request = running_into_claim(true);
+    let plan = plan_restore(&install(), &request, &with_volume(&[]), at(5002));
+    let [Action::CreateClaim(claim), Action::CreateJob(job)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+    assert_eq!(claim.metadata.name.as_deref(), Some("copy"));
+    assert_eq!(claim.metadata.owner_references, None);
+    let spec = claim.spec.clone().unwrap();
+    assert_eq!(spec.access_modes.unwrap(), ["ReadWriteOnce"]);
+    assert_eq!(spec.resources.unwrap().requests.unwrap()["storage"].0, "1Gi");
+    let pod = job.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+    let context = pod.security_context.as_ref().unwrap();
+    assert_eq!((context.run_as_user, context.fs_group), (Some(0), None));
+    let add = pod.containers[0].security_context.as_ref().unwrap().capabilities.as_ref().unwrap().add.clone().unwrap();
+    assert_eq!(add, ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"]);
+    // Without a group of the kubelet's, everyone in the Pod must be able to read what is mounted.
+    let modes = pod.volumes.iter().flatten().filter_map(|v| v.projected.as_ref()?.default_mode);
+    assert_eq!(modes.collect::<Vec<_>>(), [0o444]);
+
+    for (create, there) in [(true, &["copy"][..]), (false, &[])] {
+        let plan = plan_restore(&install(), &running_into_claim(create), &with_volume(there), at(5002));
+        assert!(matches!(&plan.actions[..], [Action::CreateJob(_)]), "{:?}", plan.actions);
+    }
+}
+
+#[test]
+fn a_claim_that_cannot_be_made_ends_the_request() {
+    let request = running_into_claim(true);
+    let plan = plan_restore(&install(), &request, &with_volume(&[]), at(5001 + CLAIM_SECONDS));
+    assert!(plan.actions.is_empty());
+    assert_eq!(plan.status.phase, BackupPhase::Failed);
+    assert_eq!(complete_of(&plan).0, "ClaimNotFound");
 }
 
 fn into(host: Option<&str>, secret: Option<&str>, database: Option<&str>) -> Vec<RestoreInto> {

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 /// of an object need no more memory than [`BUFFER_BYTES`].
 const FIRST_PART_BYTES: usize = 8 << 20;
 /// Memory for part buffers: those in flight and the one that is being filled.
-const BUFFER_BYTES: usize = 32 << 20;
+pub(super) const BUFFER_BYTES: usize = 32 << 20;
 const PARTS_OF_A_SIZE: i32 = 1000;
 const MAX_PARTS: i32 = 10_000;
 
@@ -39,6 +39,7 @@ pub(super) struct Written {
 pub(super) struct PartWriter {
     parts: mpsc::Sender<Part>,
     budget: Arc<Semaphore>,
+    buffer_bytes: usize,
     runtime: Handle,
     buffer: Vec<u8>,
     memory: Option<OwnedSemaphorePermit>,
@@ -53,10 +54,12 @@ fn part_bytes(number: i32) -> usize {
 }
 
 impl PartWriter {
-    pub(super) fn new(parts: mpsc::Sender<Part>, runtime: Handle) -> Self {
+    /// With this much memory for part buffers: at least two of the first size.
+    pub(super) fn new(parts: mpsc::Sender<Part>, runtime: Handle, buffer_bytes: usize) -> Self {
         Self {
             parts,
-            budget: Arc::new(Semaphore::new(BUFFER_BYTES)),
+            budget: Arc::new(Semaphore::new(buffer_bytes)),
+            buffer_bytes,
             runtime,
             buffer: Vec::new(),
             memory: None,
@@ -81,7 +84,7 @@ impl PartWriter {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than the 5 TiB that an S3 object can hold"));
         }
         let size = part_bytes(self.number);
-        let share = u32::try_from(size.min(BUFFER_BYTES / 2)).unwrap_or(u32::MAX);
+        let share = u32::try_from(size.min(self.buffer_bytes / 2)).unwrap_or(u32::MAX);
         let permit = self.runtime.block_on(self.budget.clone().acquire_many_owned(share)).map_err(io::Error::other)?;
         self.memory = Some(permit);
         self.buffer.reserve_exact(size);
@@ -150,7 +153,7 @@ mod tests {
         let runtime = Handle::current();
         let size = 5 * FIRST_PART_BYTES + 17;
         let writer = tokio::task::spawn_blocking(move || {
-            let mut writer = PartWriter::new(sender, runtime);
+            let mut writer = PartWriter::new(sender, runtime, BUFFER_BYTES);
             let budget = writer.budget.clone();
             let mut left = size;
             while left > 0 {
@@ -178,7 +181,7 @@ mod tests {
         drop(receiver);
         let runtime = Handle::current();
         let result = tokio::task::spawn_blocking(move || {
-            PartWriter::new(sender, runtime).write_all(&vec![0; 2 * FIRST_PART_BYTES])
+            PartWriter::new(sender, runtime, BUFFER_BYTES).write_all(&vec![0; 2 * FIRST_PART_BYTES])
         });
         assert_eq!(result.await.unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }

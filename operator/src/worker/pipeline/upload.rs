@@ -10,8 +10,8 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use super::CHUNK_BYTES;
 use super::ledger::{Entry, Ledger};
-use super::parts::{Part, PartWriter, Written};
-use crate::engine::{ArtifactMetadata, ArtifactSink, Inspect, Inspection};
+use super::parts::{BUFFER_BYTES, Part, PartWriter, Written};
+use crate::engine::{ArtifactMetadata, ArtifactSink, Inspect, Inspection, NewArtifact, PairSink};
 use crate::hex::hex;
 use crate::process::Progress;
 use crate::store::client::{Bucket, UploadedPart};
@@ -22,6 +22,8 @@ use crate::task::Failure;
 
 /// Threads that compress. Two keep up with pg_dump; each costs some 20 MiB at level 3.
 const MAX_COMPRESSORS: usize = 2;
+/// Memory for the parts of a stream that is stored beside another one.
+const BESIDE_BUFFER_BYTES: usize = 16 << 20;
 
 /// Stores the artifacts of one source of a run.
 pub struct Uploads {
@@ -63,45 +65,9 @@ impl ArtifactSink for Uploads {
         inspect: Box<dyn Inspect>,
         metadata: ArtifactMetadata,
     ) -> Result<Inspection, Failure> {
-        let key = self.folder.artifact(name, &self.attempt, self.level, !self.recipients.is_empty());
-        let (sender, receiver) = mpsc::channel(1);
-        let writer = PartWriter::new(sender, Handle::current());
-        let (level, recipients, progress) = (self.level, self.recipients.clone(), self.progress.clone());
-        let _moving = self.progress.moving();
-        let pump = spawn_blocking(move || pump(stream, inspect, level, &recipients, &progress, writer));
-        let uploaded = upload(&self.bucket, &key, receiver, &self.ledger, &self.progress).await;
-        // A failed upload is told at once: the pump may still wait for the source, and ends when the engine lets go of its tool.
-        if let Err(Ended::Failed(failure)) = uploaded {
-            return Err(failure);
-        }
-        // Where the upload ended without its last part, the pump knows why there was none.
-        let pumped = pump.await.map_err(|e| failed(name, &e.to_string()))??;
-        if uploaded.is_err() {
-            return Err(failed(name, "its last part is missing"));
-        }
-        self.confirm(&key, pumped.stored.bytes).await?;
-
-        let inspection = pumped.inspection;
-        let mut properties = metadata.properties;
-        properties.extend(inspection.properties.clone());
-        self.entries.push(ArtifactEntry {
-            key,
-            name: name.to_owned(),
-            format: metadata.format,
-            database: metadata.database,
-            stored_bytes: pumped.stored.bytes,
-            source_bytes: pumped.source_bytes,
-            stored_sha256: hex(&pumped.stored.sha256),
-            source_sha256: pumped.source_sha256.map(|hash| hex(&hash)),
-            compression: if self.level == 0 { "none" } else { "zstd" }.to_owned(),
-            encryption_key_ids: self.recipients.ids().to_vec(),
-            items: i64::try_from(inspection.items.len()).unwrap_or(i64::MAX),
-            item_counts: inspection.items.iter().take(MAX_ITEM_COUNTS).cloned().collect(),
-            roles: metadata.roles,
-            extensions: metadata.extensions,
-            properties,
-            unknown: std::collections::BTreeMap::new(),
-        });
+        let new = NewArtifact { name: name.to_owned(), stream, inspect, metadata };
+        let (entry, inspection) = self.upload(new, MAX_COMPRESSORS, BUFFER_BYTES).await?;
+        self.entries.push(entry);
         Ok(inspection)
     }
 
@@ -110,7 +76,74 @@ impl ArtifactSink for Uploads {
     }
 }
 
+impl PairSink for Uploads {
+    async fn store_pair(
+        &mut self,
+        first: NewArtifact,
+        second: NewArtifact,
+    ) -> Result<(Inspection, Inspection), Failure> {
+        let stored = tokio::try_join!(
+            self.upload(first, MAX_COMPRESSORS, BUFFER_BYTES),
+            // It trickles beside the first: a thread and the least of memory are enough.
+            self.upload(second, 1, BESIDE_BUFFER_BYTES),
+        )?;
+        let ((first, of_first), (second, of_second)) = stored;
+        self.entries.extend([first, second]);
+        Ok((of_first, of_second))
+    }
+}
+
 impl Uploads {
+    /// Stores one stream, compressed by as many threads, with this much memory for its parts.
+    async fn upload(
+        &self,
+        new: NewArtifact,
+        compressors: usize,
+        buffer_bytes: usize,
+    ) -> Result<(ArtifactEntry, Inspection), Failure> {
+        let NewArtifact { name, stream, inspect, metadata } = new;
+        let key = self.folder.artifact(&name, &self.attempt, self.level, !self.recipients.is_empty());
+        let (sender, receiver) = mpsc::channel(1);
+        let writer = PartWriter::new(sender, Handle::current(), buffer_bytes);
+        let (level, recipients, progress) = (self.level, self.recipients.clone(), self.progress.clone());
+        let _moving = self.progress.moving();
+        let pump = spawn_blocking(move || pump(stream, inspect, level, compressors, &recipients, &progress, writer));
+        let uploaded = upload(&self.bucket, &key, receiver, &self.ledger, &self.progress).await;
+        // A failed upload is told at once: the pump may still wait for the source, and ends when the engine lets go of its tool.
+        if let Err(Ended::Failed(failure)) = uploaded {
+            return Err(failure);
+        }
+        // Where the upload ended without its last part, the pump knows why there was none.
+        let pumped = pump.await.map_err(|e| failed(&name, &e.to_string()))??;
+        if uploaded.is_err() {
+            return Err(failed(&name, "its last part is missing"));
+        }
+        self.confirm(&key, pumped.stored.bytes).await?;
+
+        let inspection = pumped.inspection;
+        let mut properties = metadata.properties;
+        properties.extend(inspection.properties.clone());
+        let entry = ArtifactEntry {
+            key,
+            name,
+            format: metadata.format,
+            database: metadata.database,
+            stored_bytes: pumped.stored.bytes,
+            source_bytes: pumped.source_bytes,
+            stored_sha256: hex(&pumped.stored.sha256),
+            source_sha256: pumped.source_sha256.map(|hash| hex(&hash)),
+            compression: if self.level == 0 { "none" } else { "zstd" }.to_owned(),
+            encryption_key_ids: self.recipients.ids().to_vec(),
+            items: inspection.total.unwrap_or_else(|| i64::try_from(inspection.items.len()).unwrap_or(i64::MAX)),
+            item_counts: inspection.items.iter().take(MAX_ITEM_COUNTS).cloned().collect(),
+            roles: metadata.roles,
+            extensions: metadata.extensions,
+            properties,
+            unknown: std::collections::BTreeMap::new(),
+        };
+        Ok((entry, inspection))
+    }
+
     /// What the store says it has must be what was sent: an acknowledged upload is not yet a stored one.
     async fn confirm(&self, key: &str, sent: u64) -> Result<(), Failure> {
         match self.bucket.head(key).await? {
@@ -212,12 +245,13 @@ fn pump(
     mut stream: Box<dyn Read + Send>,
     mut inspect: Box<dyn Inspect>,
     level: i32,
+    compressors: usize,
     recipients: &Recipients,
     progress: &Progress,
     parts: PartWriter,
 ) -> Result<Pumped, Failure> {
     let parts = Cipher::new(parts, recipients).map_err(|e| failed("encryption", &e.to_string()))?;
-    let mut encoder = Encoder::new(parts, level).map_err(|e| failed("compression", &e.to_string()))?;
+    let mut encoder = Encoder::new(parts, level, compressors).map_err(|e| failed("compression", &e.to_string()))?;
     let mut chunk = vec![0; CHUNK_BYTES];
     let (mut source_bytes, mut sha256) = (0_u64, recipients.is_empty().then(Sha256::new));
     loop {
@@ -252,14 +286,16 @@ enum Encoder {
 }
 
 impl Encoder {
-    fn new(parts: Cipher, level: i32) -> io::Result<Self> {
+    fn new(parts: Cipher, level: i32, compressors: usize) -> io::Result<Self> {
         if level == 0 {
             return Ok(Self::Plain(parts));
         }
         let mut encoder = zstd::stream::write::Encoder::new(parts, level)?;
         encoder.include_checksum(true)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        encoder.multithread(u32::try_from(cores.min(MAX_COMPRESSORS)).unwrap_or(1))?;
+        if compressors > 1 {
+            encoder.multithread(u32::try_from(cores.min(compressors)).unwrap_or(1))?;
+        }
         Ok(Self::Zstd(encoder))
     }
 
