@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import statistics
 import subprocess
@@ -45,6 +46,8 @@ def main():
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--gigabytes", type=float, default=1.3, help="size of the database")
     options.add_argument("--redis-megabytes", type=int, default=300, help="size of the Redis dump")
+    options.add_argument("--volume-files", type=int, default=20_000, help="small files of the volume, of 1 to 100 KB each")
+    options.add_argument("--volume-large", type=int, default=10, help="large files of the volume, of 150 MB each")
     options.add_argument("--only", default="", help="comma-separated names of measurements")
     options = options.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
@@ -62,7 +65,7 @@ def main():
 class Bench:
     def __init__(self, options, folder, port, endpoint, rclone_env, redis_port):
         self.options, self.folder, self.port, self.endpoint, self.redis_port = options, folder, port, endpoint, redis_port
-        self.size = self.redis_size = 0
+        self.size = self.redis_size = self.volume_size = 0
         self.env = {**rclone_env, "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "postgres", "PGPASSWORD": PASSWORD}
         self.rounds = {}
         for name, files in {
@@ -106,6 +109,29 @@ class Bench:
         self.redis_size = (self.folder / "redis" / "dump.rdb").stat().st_size
         print(f"Redis: a dump of {self.redis_size / 1e6:.0f} MB, seeded in {time.monotonic() - began:.0f} s", file=sys.stderr)
 
+    def seed_volume(self):
+        began = time.monotonic()
+        dice = random.Random(7)
+        noise, words = dice.randbytes(1 << 20), b"the quick brown fox jumps over the lazy dog %d\n" * 8
+        for i in range(self.options.volume_files):
+            folder = self.folder / "volume" / f"{i // 1000}" / f"{i // 50 % 20}"
+            folder.mkdir(parents=True, exist_ok=True)
+            size = dice.randint(1_000, 100_000)
+            # Every other file is like a picture, which does not get smaller; the others are like text.
+            if i % 2:
+                at = dice.randrange(len(noise) - size)
+                content = noise[at:at + size]
+            else:
+                content = (words % tuple(dice.randrange(10**9) for _ in range(8)) * (size // 300 + 1))[:size]
+            (folder / f"file-{i}").write_bytes(content)
+            self.volume_size += size
+        for i in range(self.options.volume_large):
+            with open(self.folder / "volume" / f"large-{i}", "wb") as file:
+                for _ in range(150):
+                    file.write(dice.randbytes(500_000) + b"a line of a log that says little\n" * 15_151)
+                self.volume_size += file.tell()
+        print(f"volume: {self.volume_size / 1e9:.2f} GB, seeded in {time.monotonic() - began:.0f} s", file=sys.stderr)
+
     def run(self):
         pg_dump = [POSTGRES_BIN / "pg_dump", "-d", DATABASE]
         custom = [*pg_dump, "-Fc", "-Z0"]
@@ -123,9 +149,17 @@ class Bench:
             "redis-cli --rdb - | zstd -3 | rclone rcat": lambda n: self.pipe(
                 [["redis-cli", "-p", str(self.redis_port), "--rdb", "-"], ["zstd", "-q", "-3"], [*rcat, f"s3:bench/redis/{n}.zst"]],
                 f"redis/{n}.zst"),
+            "holdfast backup of a volume": self.holdfast_volume,
+            "tar | zstd -3 -T0 | rclone rcat of a volume": lambda n: self.pipe(
+                [["tar", "-C", self.folder / "volume", "-cf", "-", "."], ["zstd", "-q", "-3", "-T0"], [*rcat, f"s3:bench/tar/{n}.zst"]],
+                f"tar/{n}.zst"),
+            "holdfast restore of a volume": self.holdfast_volume_restore,
+            "rclone cat | zstd -d | tar x of a volume": self.tar_restore,
         }
         chosen = [m for m in measurements if not self.options.only or any(o in m for o in self.options.only.split(","))]
-        if any("edis" not in name for name in chosen):
+        if any("volume" in name for name in chosen):
+            self.seed_volume()
+        if any("edis" not in name and "volume" not in name for name in chosen):
             self.seed()
         if any("edis" in name for name in chosen):
             self.seed_redis()
@@ -211,6 +245,41 @@ class Bench:
         figures["stored MiB"] = report["outcome"]["backup"]["storedBytes"] / 2**20
         return figures
 
+    def holdfast_volume(self, n):
+        source = {"name": "files", "volume": {"claimName": "files"}}
+        report, figures = self.holdfast({
+            "kind": "Backup", "store": self.store(), "scope": {**self.scope(), "policy": "volume"}, "backup": f"volume-{n}",
+            "runId": self.run_id(n), "slot": f"2026-11-21T02:{n:02d}:00Z", "runSources": ["files"], "source": source,
+            "mounts": {"data": str(self.folder / "volume")}, "level": 3, "timeoutSeconds": 3600, "idleTimeoutSeconds": 300,
+        })
+        figures["stored MiB"] = report["outcome"]["backup"]["storedBytes"] / 2**20
+        return figures
+
+    def holdfast_volume_restore(self, n):
+        target = self.folder / f"restored-{n}"
+        target.mkdir()
+        _, figures = self.holdfast({
+            "kind": "Restore", "store": self.store(), "scope": {**self.scope(), "policy": "volume"}, "request": f"volume-{n}",
+            "requestUid": f"volume-{n}", "select": {"runId": self.run_id(n)}, "onExisting": "Fail", "timeoutSeconds": 3600,
+            "idleTimeoutSeconds": 300,
+            "targets": [{"source": "files", "mounts": {"data": str(target)}, "server": {"volume": {"claimName": "files"}}}],
+        })
+        shutil.rmtree(target)
+        return figures
+
+    def tar_restore(self, n):
+        target = self.folder / f"unpacked-{n}"
+        target.mkdir()
+        began = time.monotonic()
+        figures = self.pipe([
+            [self.options.rclone, "cat", f"s3:bench/tar/{n}.zst"], ["zstd", "-q", "-d"], ["tar", "-C", target, "-xpf", "-"],
+        ])
+        # The worker has everything on the disk before it says that it is done.
+        subprocess.run(["sync", "-f", target], check=True)
+        figures["wall s"] = time.monotonic() - began
+        shutil.rmtree(target)
+        return figures
+
     def holdfast_restore(self, n):
         name = f"worker_{n}"
         _, figures = self.holdfast({
@@ -250,6 +319,7 @@ class Bench:
     def print_table(self):
         sizes = [f"Database of {self.size / 1e9:.2f} GB"] if self.size else []
         sizes += [f"Redis dump of {self.redis_size / 1e6:.0f} MB"] if self.redis_size else []
+        sizes += [f"volume of {self.volume_size / 1e9:.2f} GB"] if self.volume_size else []
         print(f"{', '.join(sizes)}, {self.options.rounds} rounds: median (minimum to maximum).\n")
         columns = ["wall s", "client CPU s", "peak MiB", "stored MiB"]
         print("| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))

@@ -46,7 +46,7 @@ pub async fn dump(source: &ConfigSource, mounts: &Mounts, sink: &mut impl PairSi
         inspect,
         metadata: ArtifactMetadata { format: format.to_owned(), ..ArtifactMetadata::default() },
     };
-    let entries = index.iter().filter(|b| **b == b'\n').count() as u64;
+    let entries = memchr::memchr_iter(b'\n', &index).count() as u64;
     let whole = Whole { reader: Reader::new(), entries: 0, expected: entries, items };
     sink.store_pair(
         new(TAR_NAME, TAR_FORMAT, tar, Box::new(whole)),
