@@ -122,5 +122,34 @@ def redis(folder):
         yield port
 
 
+@contextlib.contextmanager
+def mongodb(folder):
+    """FerretDB on PostgreSQL with DocumentDB, as e2e/images/mongodb.sh puts it into the cache (see operator/tests/support/mongodb.rs); it
+    takes root. Yields its connection string."""
+    cache = pathlib.Path(os.environ.get("HOLDFAST_CACHE") or pathlib.Path.home() / ".cache" / "holdfast")
+    root = (cache / "mongodb").resolve()
+    if not root.is_dir():
+        raise SystemExit("the MongoDB server is missing: run e2e/images/mongodb.sh")
+    folder.mkdir(parents=True)
+    user = 999
+    os.chown(folder, user, user)
+    (folder / "password").write_text(PASSWORD)
+    port = free_port()
+    environment = {
+        "PATH": "/usr/local/postgresql:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "MONGODB_USER": "root", "MONGODB_PASSWORD_FILE": "/srv/password", "MONGODB_DATA": "/srv/data",
+        "MONGODB_LISTEN": f"127.0.0.1:{port}", "PGPORT": str(free_port()),
+    }
+    inside = (
+        'mount --rbind /dev "$0/dev" && mount --bind "$1" "$0/srv" && mount -t proc proc "$0/proc" && exec chroot "$0" '
+        f"setpriv --reuid={user} --regid={user} --clear-groups --pdeathsig=KILL start-mongodb")
+    command = [
+        "setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private", "--pid", "--ipc", "--fork", "--kill-child", "--",
+        "sh", "-c", inside, root, folder]
+    with process(command, folder / "log", env=environment, cwd="/"):
+        wait_for("MongoDB", lambda: answers(port))
+        yield f"mongodb://root:{PASSWORD}@127.0.0.1:{port}/"
+
+
 def remove(folder):
     shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ worker: its own, with the largest of its tools beside it) and stored bytes. Prin
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -48,6 +49,8 @@ def main():
     options.add_argument("--redis-megabytes", type=int, default=300, help="size of the Redis dump")
     options.add_argument("--volume-files", type=int, default=20_000, help="small files of the volume, of 1 to 100 KB each")
     options.add_argument("--volume-large", type=int, default=10, help="large files of the volume, of 150 MB each")
+    options.add_argument("--mongodb-floor", type=pathlib.Path, help="the release binary of the example mongodb_floor; without it MongoDB is left out")
+    options.add_argument("--mongodb-documents", type=int, default=1_000_000, help="documents of MongoDB, in 5 collections")
     options.add_argument("--only", default="", help="comma-separated names of measurements")
     options = options.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
@@ -55,22 +58,25 @@ def main():
     try:
         with servers.postgres(folder / "postgres") as port, \
                 servers.redis(folder / "redis") as redis_port, \
+                servers.mongodb(folder / "mongodb") if options.mongodb_floor else contextlib.nullcontext() as mongodb, \
                 servers.s3(folder / "s3", options.weed, options.rclone) as (endpoint, rclone_env):
-            bench = Bench(options, folder, port, endpoint, rclone_env, redis_port)
+            bench = Bench(options, folder, port, endpoint, rclone_env, redis_port, mongodb)
             bench.run()
     finally:
         servers.remove(folder)
 
 
 class Bench:
-    def __init__(self, options, folder, port, endpoint, rclone_env, redis_port):
+    def __init__(self, options, folder, port, endpoint, rclone_env, redis_port, mongodb):
         self.options, self.folder, self.port, self.endpoint, self.redis_port = options, folder, port, endpoint, redis_port
-        self.size = self.redis_size = self.volume_size = 0
+        self.size = self.redis_size = self.mongodb_size = self.volume_size = 0
+        self.mongodb = mongodb
         self.env = {**rclone_env, "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "postgres", "PGPASSWORD": PASSWORD}
         self.rounds = {}
         for name, files in {
             "store": {"AWS_ACCESS_KEY_ID": servers.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": servers.SECRET_KEY},
             "source": {"username": "postgres", "password": PASSWORD},
+            "mongodb-source": {"uri": mongodb or ""},
         }.items():
             (folder / name).mkdir()
             for key, value in files.items():
@@ -132,6 +138,14 @@ class Bench:
                 self.volume_size += file.tell()
         print(f"volume: {self.volume_size / 1e9:.2f} GB, seeded in {time.monotonic() - began:.0f} s", file=sys.stderr)
 
+    def seed_mongodb(self):
+        began = time.monotonic()
+        seeded = subprocess.run(
+            [self.options.mongodb_floor, self.mongodb, "seed", str(self.options.mongodb_documents)],
+            check=True, stdout=subprocess.PIPE, text=True)
+        self.mongodb_size = float(seeded.stdout)
+        print(f"MongoDB: {self.mongodb_size / 1e6:.0f} MB, seeded in {time.monotonic() - began:.0f} s", file=sys.stderr)
+
     def run(self):
         pg_dump = [POSTGRES_BIN / "pg_dump", "-d", DATABASE]
         custom = [*pg_dump, "-Fc", "-Z0"]
@@ -156,11 +170,19 @@ class Bench:
             "holdfast restore of a volume": self.holdfast_volume_restore,
             "rclone cat | zstd -d | tar x of a volume": self.tar_restore,
         }
+        if self.mongodb:
+            measurements |= {
+                "floor: one cursor over all of MongoDB": lambda n: self.pipe([[self.options.mongodb_floor, self.mongodb, "read"]]),
+                "holdfast backup of MongoDB": self.holdfast_mongodb,
+                "holdfast restore of MongoDB": self.holdfast_mongodb_restore,
+            }
         chosen = [m for m in measurements if not self.options.only or any(o in m for o in self.options.only.split(","))]
         if any("volume" in name for name in chosen):
             self.seed_volume()
-        if any("edis" not in name and "volume" not in name for name in chosen):
+        if any("edis" not in name and "volume" not in name and "MongoDB" not in name for name in chosen):
             self.seed()
+        if any("MongoDB" in name for name in chosen):
+            self.seed_mongodb()
         if any("edis" in name for name in chosen):
             self.seed_redis()
         for n in range(self.options.rounds):
@@ -255,6 +277,17 @@ class Bench:
         figures["stored MiB"] = report["outcome"]["backup"]["storedBytes"] / 2**20
         return figures
 
+    def holdfast_mongodb(self, n):
+        source = {"name": "chat", "mongodb": {"uriSecret": {"name": "bench", "key": "uri"}, "database": DATABASE}}
+        report, figures = self.holdfast({
+            "kind": "Backup", "store": self.store(), "scope": {**self.scope(), "policy": "mongodb"}, "backup": f"mongodb-{n}",
+            "runId": self.run_id(n), "slot": f"2026-11-21T02:{n:02d}:00Z", "runSources": ["chat"], "source": source,
+            "mounts": {"uri": str(self.folder / "mongodb-source" / "uri")},
+            "level": 3, "timeoutSeconds": 3600, "idleTimeoutSeconds": 300,
+        })
+        figures["stored MiB"] = report["outcome"]["backup"]["storedBytes"] / 2**20
+        return figures
+
     def holdfast_volume_restore(self, n):
         target = self.folder / f"restored-{n}"
         target.mkdir()
@@ -278,6 +311,18 @@ class Bench:
         subprocess.run(["sync", "-f", target], check=True)
         figures["wall s"] = time.monotonic() - began
         shutil.rmtree(target)
+        return figures
+
+    def holdfast_mongodb_restore(self, n):
+        _, figures = self.holdfast({
+            "kind": "Restore", "store": self.store(), "scope": {**self.scope(), "policy": "mongodb"}, "request": f"mongodb-{n}",
+            "requestUid": f"mongodb-{n}", "select": {"runId": self.run_id(n)}, "onExisting": "Replace", "timeoutSeconds": 3600,
+            "idleTimeoutSeconds": 300,
+            "targets": [{
+                "source": "chat", "mounts": {"uri": str(self.folder / "mongodb-source" / "uri")},
+                "server": {"mongodb": {"database": "restored"}},
+            }],
+        })
         return figures
 
     def holdfast_restore(self, n):
@@ -318,6 +363,7 @@ class Bench:
 
     def print_table(self):
         sizes = [f"Database of {self.size / 1e9:.2f} GB"] if self.size else []
+        sizes += [f"MongoDB of {self.mongodb_size / 1e6:.0f} MB"] if self.mongodb_size else []
         sizes += [f"Redis dump of {self.redis_size / 1e6:.0f} MB"] if self.redis_size else []
         sizes += [f"volume of {self.volume_size / 1e9:.2f} GB"] if self.volume_size else []
         print(f"{', '.join(sizes)}, {self.options.rounds} rounds: median (minimum to maximum).\n")

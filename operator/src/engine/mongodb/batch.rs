@@ -11,7 +11,7 @@ use crate::archive::mongodump::Namespace;
 use crate::task::Failure;
 
 /// About how many bytes are inserted at a time.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 512 << 10;
 /// Most documents that are inserted at a time.
 const BATCH_DOCUMENTS: u64 = 5000;
 /// No command may be larger; one with the largest document still fits.

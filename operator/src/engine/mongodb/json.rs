@@ -26,7 +26,7 @@ const SUMMARY_NAME: &str = "summary.json";
 /// Property of a collection's artifact: its name, without the database's.
 pub(super) const COLLECTION: &str = "collection";
 /// About how many bytes are made ready at a time.
-const AHEAD: usize = 512 << 10;
+const AHEAD: usize = 256 << 10;
 /// Batches that wait to be stored.
 const WAITING: usize = 4;
 /// A summary larger than this is none.

@@ -19,7 +19,7 @@ use crate::task::Failure;
 /// Collections that are read at once.
 pub(super) const AT_ONCE: usize = 4;
 /// About how many bytes of documents are asked for at a time.
-const BATCH_BYTES: u64 = 1 << 20;
+const BATCH_BYTES: u64 = 256 << 10;
 /// How many documents are asked for where their size is not known.
 const BATCH_DOCUMENTS: u64 = 1000;
 /// Most documents that are asked for.

@@ -9,7 +9,7 @@ use super::read::{Documents, Piece};
 use crate::archive::mongodump::{ArchiveWriter, Header, Namespace};
 
 /// About how many bytes are made ready at a time.
-const AHEAD: usize = 512 << 10;
+const AHEAD: usize = 256 << 10;
 
 /// Turns the documents that come in by a channel into something to read. To be read on a blocking thread.
 pub(super) struct PieceStream<F> {
