@@ -62,10 +62,11 @@ async fn the_artifact_is_a_dump_that_the_server_itself_starts_from() {
     dump_of(redis.source(), &RedisSecretFiles::none(), &mut sink).await.unwrap();
     let checked = redis.data().join("checked.rdb");
     fs::write(&checked, &sink.artifact("dump.rdb").bytes).unwrap();
-    if let Ok(output) = Command::new("redis-check-rdb").arg(&checked).output() {
+    // The stock tool knows the versions up to its own server's.
+    if std::env::var_os("HOLDFAST_TEST_REDIS_SERVER").is_none() {
+        let output = Command::new("redis-check-rdb").arg(&checked).output().unwrap();
         let words = String::from_utf8_lossy(&output.stdout).into_owned();
-        // The stock tool of this machine knows the versions up to its own.
-        assert!(words.contains("RDB looks OK") || words.contains("Can't handle RDB format"), "{words}");
+        assert!(words.contains("RDB looks OK"), "{words}");
     }
     redis.run(&["FLUSHALL"]);
     redis.kill();

@@ -140,9 +140,13 @@ pub(super) fn slot(key: &[u8]) -> u16 {
     crc % SLOTS
 }
 
-/// The newest version of RDB that a server of this version of Redis reads, where it cannot be asked.
-pub(super) fn rdb_version(redis: (u32, u32)) -> u32 {
-    match redis {
+/// The newest version of RDB that a server reads, where it cannot be asked.
+pub(super) fn rdb_version(facts: &Facts) -> u32 {
+    if facts.is_valkey() {
+        let major = facts.text("valkey_version").split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+        return if major >= 9_u32 { 80 } else { 11 };
+    }
+    match facts.version() {
         (0..=3, _) => 6,
         (4, _) => 8,
         (5 | 6, _) => 9,
@@ -209,7 +213,12 @@ mod tests {
     fn versions_of_rdb_are_read_upwards_and_not_across() {
         assert!(reads(10, 9) && reads(10, 10) && !reads(10, 11));
         assert!(reads(80, 11) && reads(80, 80) && !reads(80, 12) && !reads(12, 80));
-        assert_eq!(rdb_version((7, 0)), 10);
-        assert_eq!(rdb_version((7, 4)), 12);
+        let of = |info: &str| rdb_version(&Facts::parse(info));
+        assert_eq!(of("redis_version:6.2.1"), 9);
+        assert_eq!(of("redis_version:7.0.15"), 10);
+        assert_eq!(of("redis_version:7.4.0"), 12);
+        // Valkey says which Redis it is like, which tells nothing of its own format.
+        assert_eq!(of("redis_version:7.2.4\nserver_name:valkey\nvalkey_version:8.1.1"), 11);
+        assert_eq!(of("redis_version:7.2.4\nserver_name:valkey\nvalkey_version:9.1.2"), 80);
     }
 }
