@@ -164,6 +164,20 @@ async fn an_edited_manifest_and_a_swapped_artifact_are_found_before_anything_is_
         assert_eq!(report.reason, Reason::ChecksumMismatch, "{}", report.message);
         assert!(!cluster.has_database("never_swapped"), "{}", report.message);
     }
+    // An unencrypted backup in the place of the encrypted one: whoever can write to the bucket can make that.
+    let mut forged = honest.clone();
+    forged.seal = None;
+    forged.artifacts[0].encryption_key_ids.clear();
+    test.put(&manifest_key, forged.to_bytes().unwrap()).await;
+    let encrypting = StoreTask { recipients: vec![key.public.clone()], ..store.clone() };
+    let report = run(&restore(encrypting, &cluster, &secret, &task.run_id, "never_swapped")).await;
+    assert_eq!(report.reason, Reason::InvalidConfiguration, "{}", report.message);
+    assert!(
+        report.message.contains("is not encrypted") && !cluster.has_database("never_swapped"),
+        "{}",
+        report.message
+    );
+
     test.put(&manifest_key, stored).await;
     let mut flipped = test.get(&artifact).await.to_vec();
     let middle = flipped.len() / 2;

@@ -125,6 +125,41 @@ async fn fetch(bucket: &Bucket, artifact: &ArtifactEntry) -> (Result<u64, Failur
     (result.map(|(bytes, _)| bytes), sink)
 }
 
+/// A stream that gives so many bytes and then breaks off.
+struct BreaksOff(usize);
+
+impl Read for BreaksOff {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.0 == 0 {
+            return Err(io::Error::other("broke off"));
+        }
+        let size = buffer.len().min(self.0);
+        fastrand::fill(&mut buffer[..size]);
+        self.0 -= size;
+        Ok(size)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_begins_again_leaves_one_artifact_and_no_open_upload() {
+    let test = Server::shared().await.bucket().await;
+    let (bucket, ledger) = (test.open().await, Ledger::default());
+    let mut uploads = uploads(&bucket, &test.store().s3, 0, &ledger);
+    let mut store = async |name: &str, stream: Box<dyn Read + Send>| {
+        uploads.store(name, stream, Box::new(Watch::default()), ArtifactMetadata::default()).await
+    };
+    store("a.json", Box::new(io::Cursor::new(content(1000)))).await.unwrap();
+    // Large enough for several parts, so that an upload is open when it ends.
+    store("b.json", Box::new(BreaksOff(40 << 20))).await.unwrap_err();
+    for name in ["a.json", "b.json"] {
+        store(name, Box::new(io::Cursor::new(content(2000)))).await.unwrap();
+    }
+    let entries = uploads.into_entries();
+    let sizes: Vec<(&str, u64)> = entries.iter().map(|entry| (entry.name.as_str(), entry.stored_bytes)).collect();
+    assert_eq!(sizes, [("a.json", 2000), ("b.json", 2000)]);
+    assert_eq!((test.open_uploads().await, test.keys().await.len()), (vec![], 2));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_goes_in_comes_out_and_stock_tools_can_read_it() {
     let server = Server::shared().await;

@@ -381,8 +381,16 @@ async fn one_run_is_deleted_by_its_exact_keys_and_never_a_strangers() {
         let rest: Vec<String> = before.iter().filter(|k| !k.contains(&run_id(1))).cloned().collect();
         assert_eq!(test.keys().await, rest);
     }
+    // Its policy is gone, or another one has its name by now.
+    put_run(&test, &scope(), &run_id(4), "db", &["db"]).await;
+    let orphan = Scope { policy_uid: String::new(), ..scope() };
+    let task = DeleteTask { store: test.store(), scope: orphan, run_id: run_id(4) };
+    assert_eq!(run(&Task::Delete(task)).await.reason, Reason::Completed);
+    assert!(!test.keys().await.iter().any(|key| key.contains(&run_id(4))));
+
     let rest = test.keys().await;
-    run(&delete(3)).await;
+    let report = run(&delete(3)).await;
+    assert!(report.message.contains("left alone"), "{}", report.message);
     assert_eq!(test.keys().await, rest, "another cluster's");
     let mut read_only = test.store();
     read_only.read_only = true;

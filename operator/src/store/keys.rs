@@ -147,7 +147,6 @@ mod tests {
             "prod/shop/daily/20261121T020000Z-3f9a1c/db/shop-4be1c2.pgdump.zst"
         );
         assert!(source.artifact("shop.pgdump", "4be1c2", 3, true).ends_with("/shop-4be1c2.pgdump.zst.age"));
-        assert!(source.artifact("shop.pgdump", "4be1c2", 3, true).ends_with("/shop-4be1c2.pgdump.zst.age"));
         assert!(source.artifact("shop.sql", "4be1c2", 0, false).ends_with("/shop-4be1c2.sql"));
         assert_eq!(folder("").prefix(), "shop/daily/");
     }

@@ -15,8 +15,10 @@ pub(super) async fn run(task: &DeleteTask) -> Result<Report, Failure> {
     let Some(run) = catalogue.runs.iter().find(|r| r.run_id == task.run_id) else {
         return Ok(report(task, "nothing of it is in the bucket"));
     };
-    if let Some(owner) = foreign(run, &task.scope) {
-        return Ok(report(task, &format!("left alone: it belongs to {owner}")));
+    // The policy may be gone by now, or be another of the same name: the run's own ID, which stems from the UID of its Backup, says
+    // that it is ours, if only it is of this cluster.
+    if let Some(stranger) = run.manifests.values().find(|manifest| manifest.cluster_uid != task.scope.cluster_uid) {
+        return Ok(report(task, &format!("left alone: it belongs to cluster {}", stranger.cluster_uid)));
     }
     delete_run(&bucket, &folder, run).await?;
     Ok(report(task, "its data is deleted"))

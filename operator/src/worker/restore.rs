@@ -15,7 +15,9 @@ use crate::store::client::Bucket;
 use crate::store::encryption::Identities;
 use crate::store::keys::PolicyFolder;
 use crate::store::manifest::{MAX_MANIFEST_BYTES, Manifest};
-use crate::task::{Failure, Outcome, Report, RestoreReport, RestoreTarget, RestoreTask, RestoredSource, Select};
+use crate::task::{
+    Failure, Outcome, Report, RestoreReport, RestoreTarget, RestoreTask, RestoredSource, Select, StoreTask,
+};
 
 /// At most this many restore points are named to someone whose request fits none.
 const CANDIDATES: usize = 10;
@@ -37,6 +39,7 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
             &folder.run(&run.run_id).source(&manifest.source).manifest(),
             manifest,
             identities.as_ref(),
+            &task.store,
         )
         .await?;
     }
@@ -181,10 +184,18 @@ async fn confirm_seal(
     key: &str,
     manifest: &Manifest,
     identities: Option<&Identities>,
+    store: &StoreTask,
 ) -> Result<(), Failure> {
     let encrypted = manifest.artifacts.iter().any(|a| !a.encryption_key_ids.is_empty());
-    if !encrypted && manifest.seal.is_none() {
+    if !encrypted && manifest.seal.is_none() && store.recipients.is_empty() {
         return Ok(());
+    }
+    if !encrypted && manifest.seal.is_none() {
+        let message = format!(
+            "{key}: BackupStore {} encrypts and this backup is not encrypted: it is from before that was turned on, or somebody has put it there. If you know it, restore it from a BackupStore of the same bucket without spec.encryption (with readOnly: true); nothing was touched",
+            store.name
+        );
+        return Err(Failure::new(Reason::InvalidConfiguration, message));
     }
     let untouched = |failure: &Failure| {
         let message = format!("{key}: {}; nothing was touched", failure.message);

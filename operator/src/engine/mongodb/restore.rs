@@ -385,14 +385,11 @@ fn told<T>(fetched: Result<T, Failure>, taken: Result<(), Failure>) -> Result<T,
     }
 }
 
-/// Makes the indexes of a filled collection and counts it.
+/// Counts a filled collection and makes its indexes.
 async fn complete(deployment: &Deployment, wanted: Option<&Wanted>, inserted: u64) -> Result<u64, Failure> {
     let Some(wanted) = wanted.filter(|wanted| wanted.namespace.kind != VIEW) else { return Ok(0) };
     let (database, collection) = (wanted.database.as_str(), wanted.collection.as_str());
-    // Indexes of a time-series collection are its own, not of what it is stored in.
-    let indexed = if wanted.beside { &wanted.into } else { &wanted.collection };
-    swap::index(deployment, database, collection, indexed, &wanted.metadata).await?;
-    // A capped collection may have let go of its oldest documents, as it should.
+    // Counted before there are indexes: one that lets documents expire may take some at once. A capped collection may have let go of its oldest documents, as it should.
     if !wanted.metadata.capped() {
         let counted = swap::count(deployment, database, &wanted.into).await?;
         if counted != inserted {
@@ -405,6 +402,9 @@ async fn complete(deployment: &Deployment, wanted: Option<&Wanted>, inserted: u6
             ));
         }
     }
+    // Indexes of a time-series collection are its own, not of what it is stored in.
+    let indexed = if wanted.beside { &wanted.into } else { &wanted.collection };
+    swap::index(deployment, database, collection, indexed, &wanted.metadata).await?;
     Ok(inserted)
 }
 

@@ -66,8 +66,10 @@ pub(super) fn delete(
         return;
     };
     match judge(attempt, Reason::StoreUnreachable, Patience::RUN, now) {
-        Verdict::Completed(_) => {
-            plan.events.push(Event::normal("DataDeleted", "Delete", format!("the data of run {run_id} is deleted")));
+        Verdict::Completed(report) => {
+            let told = report.map(|report| report.message).filter(|message| !message.is_empty());
+            let note = told.unwrap_or_else(|| format!("the data of run {run_id} is deleted"));
+            plan.events.push(Event::normal("DataDeleted", "Delete", note));
             plan.actions.push(release());
         }
         Verdict::Running => {}

@@ -30,6 +30,24 @@ impl Ledger {
         self.lock().retain(|entry| !matches!(entry, Entry::Upload { key: of, .. } if of == key));
     }
 
+    /// Aborts the uploads of a key that an earlier try of this attempt left open, and forgets what it had put there: it is written anew.
+    pub(super) async fn begin_again(&self, bucket: &Bucket, key: &str) -> Result<(), Failure> {
+        let before: Vec<Entry> = {
+            let mut entries = self.lock();
+            let (of_key, others) = std::mem::take(&mut *entries).into_iter().partition(|entry| match entry {
+                Entry::Upload { key: of, .. } | Entry::Object { key: of } => of == key,
+            });
+            *entries = others;
+            of_key
+        };
+        for entry in before {
+            if let Entry::Upload { id, .. } = entry {
+                bucket.abort_upload(key, &id).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether there is nothing to undo.
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()

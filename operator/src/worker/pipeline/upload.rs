@@ -67,6 +67,8 @@ impl ArtifactSink for Uploads {
     ) -> Result<Inspection, Failure> {
         let new = NewArtifact { name: name.to_owned(), stream, inspect, metadata };
         let (entry, inspection) = self.upload(new, MAX_COMPRESSORS, BUFFER_BYTES).await?;
+        // An engine that begins again stores the same names anew.
+        self.entries.retain(|before| before.key != entry.key);
         self.entries.push(entry);
         Ok(inspection)
     }
@@ -103,6 +105,7 @@ impl Uploads {
     ) -> Result<(ArtifactEntry, Inspection), Failure> {
         let NewArtifact { name, stream, inspect, metadata } = new;
         let key = self.folder.artifact(&name, &self.attempt, self.level, !self.recipients.is_empty());
+        self.ledger.begin_again(&self.bucket, &key).await?;
         let (sender, receiver) = mpsc::channel(1);
         let writer = PartWriter::new(sender, Handle::current(), buffer_bytes);
         let (level, recipients, progress) = (self.level, self.recipients.clone(), self.progress.clone());
