@@ -1,12 +1,14 @@
 //! What only mongod can do: capped, clustered and time-series collections, collations, snapshots. The tests need one, named by
 //! `HOLDFAST_TEST_MONGODB_URI` (a replica set for snapshots), and say so where there is none. They use databases `holdfast_test_*`.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "it is all tests")]
+#![allow(clippy::unwrap_used, reason = "it is all tests")]
 
 #[path = "support/forum.rs"]
 mod forum;
 #[path = "support/memory.rs"]
 mod memory;
+
+use std::io::Write;
 
 use bson::{DateTime, Document, doc};
 use forum::{Secret, assert_same, client, contents, fill, nowhere};
@@ -20,9 +22,14 @@ use memory::{MemorySink, MemorySource};
 fn mongod(test: &str) -> Option<String> {
     let uri = std::env::var("HOLDFAST_TEST_MONGODB_URI").ok();
     if uri.is_none() {
-        eprintln!("SKIPPED: {test}: it needs mongod, and HOLDFAST_TEST_MONGODB_URI names none");
+        skipped(&format!("{test}: it needs mongod, and HOLDFAST_TEST_MONGODB_URI names none"));
     }
     uri
+}
+
+/// Past what the test runner keeps to itself of tests that pass.
+fn skipped(what: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {what}").unwrap();
 }
 
 async fn save(uri: &str, database: &str, format: MongodbFormat) -> (Dumped, Manifest, MemorySource) {
@@ -92,7 +99,7 @@ async fn a_replica_set_is_saved_at_one_instant() {
     let client = client(&uri).await;
     let hello = client.database("admin").run_command(doc! {"hello": 1}).await.unwrap();
     if !hello.contains_key("setName") {
-        eprintln!("SKIPPED: snapshots: the server of HOLDFAST_TEST_MONGODB_URI is no replica set");
+        skipped("snapshots: the server of HOLDFAST_TEST_MONGODB_URI is no replica set");
         return;
     }
     let database = "holdfast_test_snapshot";
