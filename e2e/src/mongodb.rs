@@ -35,7 +35,8 @@ for info in sorted(db.list_collections(), key=lambda c: c["name"]):
         for document in bson.decode_all(batch, bson.CodecOptions(document_class=bson.raw_bson.RawBSONDocument)):
             documents.update(document.raw)
             count += 1
-    indexes = [] if info["type"] == "view" else sorted((dict(i) for i in db[name].list_indexes()), key=lambda i: i["name"])
+    # `storageEngine` is how the server keeps an index, not what it is.
+    indexes = [] if info["type"] == "view" else sorted(({k: v for k, v in i.items() if k != "storageEngine"} for i in db[name].list_indexes()), key=lambda i: i["name"])
     print(json.dumps([name, info["type"], info["options"], indexes, count, documents.hexdigest()], default=repr))
 "#;
 

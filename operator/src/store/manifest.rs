@@ -131,9 +131,9 @@ pub struct ArtifactEntry {
     /// IDs of the public keys it is encrypted to: the first eight bytes of their SHA-256, hex. Empty: not encrypted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub encryption_key_ids: Vec<String>,
-    /// How many tables, collections, keyspaces or files are in it.
+    /// How many tables, documents, keys or files are in it.
     pub items: i64,
-    /// How many rows, documents, keys or bytes each of them holds; the first [`MAX_ITEM_COUNTS`].
+    /// How many rows, documents or keys each table, collection or keyspace holds; the first [`MAX_ITEM_COUNTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub item_counts: Vec<ItemCount>,
     /// Roles that own something in it or were granted something on it.

@@ -30,11 +30,13 @@ impl Inspect for ArchiveInspector {
             name: namespace.full_name(),
             count: i64::try_from(count).unwrap_or(i64::MAX),
         });
+        let items: Vec<ItemCount> = items.collect();
+        let total = Some(items.iter().map(|item| item.count).sum());
         let mut properties = BTreeMap::new();
         if let Some(header) = self.reader.header() {
             properties.insert("archiveServerVersion".to_owned(), header.server_version.clone());
             properties.insert("archiveToolVersion".to_owned(), header.tool_version.clone());
         }
-        Ok(Inspection { items: items.collect(), properties, ..Inspection::default() })
+        Ok(Inspection { items, total, properties })
     }
 }

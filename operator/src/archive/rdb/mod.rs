@@ -537,7 +537,8 @@ impl<V: Visit> Inspect for RdbReader<V> {
             name: format!("db{number}"),
             count: i64::try_from(keyspace.keys).unwrap_or(i64::MAX),
         });
-        let items = items.collect();
+        let items: Vec<ItemCount> = items.collect();
+        let total = Some(items.iter().map(|item| item.count).sum());
         let mut properties = BTreeMap::from([
             ("rdbVersion".to_owned(), self.version.to_string()),
             ("checksum".to_owned(), if checksum { "crc64" } else { "off" }.to_owned()),
@@ -559,7 +560,7 @@ impl<V: Visit> Inspect for RdbReader<V> {
             let types: Vec<&str> = self.module_types.keys().map(String::as_str).collect();
             properties.insert("moduleTypes".to_owned(), types.join(","));
         }
-        Ok(Inspection { items, properties, ..Inspection::default() })
+        Ok(Inspection { items, total, properties })
     }
 }
 

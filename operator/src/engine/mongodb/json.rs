@@ -215,7 +215,7 @@ impl Inspect for LinesInspector {
             return Err(Failure::new(Reason::SourceIncomplete, format!("{}: its last line is cut off", self.what)));
         }
         let items = vec![ItemCount { name: self.name.clone(), count: self.lines }];
-        Ok(Inspection { items, ..Inspection::default() })
+        Ok(Inspection { items, total: Some(self.lines), ..Inspection::default() })
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn restore(
     match finished {
         Ok(documents) => {
             let kinds = run.wanted.iter().flatten().map(|wanted| wanted.namespace.kind.as_str());
-            restored.items = i64::try_from(run.wanted.iter().flatten().count()).unwrap_or(i64::MAX);
+            restored.items = i64::try_from(documents).unwrap_or(i64::MAX);
             let databases: BTreeSet<&str> =
                 run.wanted.iter().flatten().map(|wanted| wanted.database.as_str()).collect();
             restored.message = format!(
