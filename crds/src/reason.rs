@@ -34,6 +34,8 @@ pub enum Reason {
     TargetNotEmpty,
     /// No complete backup fits the request; the candidates are listed.
     NoMatchingBackup,
+    /// The RestoreRequest was carried out before, as the bucket says: it never runs twice.
+    AlreadyRun,
     /// No byte moved for `idleTimeoutSeconds`.
     Stalled,
     /// It took longer than `timeoutSeconds`.
@@ -113,7 +115,7 @@ pub enum Retry {
 
 impl Reason {
     /// All reasons that a worker can end with.
-    pub const OF_WORKERS: [Self; 22] = [
+    pub const OF_WORKERS: [Self; 23] = [
         Self::Completed,
         Self::InvalidConfiguration,
         Self::SourceUnreachable,
@@ -128,6 +130,7 @@ impl Reason {
         Self::KeyMissing,
         Self::TargetNotEmpty,
         Self::NoMatchingBackup,
+        Self::AlreadyRun,
         Self::Stalled,
         Self::DeadlineExceeded,
         Self::ListIncomplete,
@@ -155,6 +158,7 @@ impl Reason {
             Self::TargetNotEmpty => 20,
             Self::NoMatchingBackup => 21,
             Self::Stalled | Self::DeadlineExceeded => 22,
+            Self::AlreadyRun => 23,
             // What a shell says of a process that SIGTERM ended: the Pod was told to go.
             Self::PodLost => 143,
             _ => return None,
@@ -162,7 +166,7 @@ impl Reason {
     }
 
     /// The exit codes that end a Job at once, because the same would happen again.
-    pub const FINAL_EXIT_CODES: [i32; 7] = [10, 12, 16, 18, 19, 20, 21];
+    pub const FINAL_EXIT_CODES: [i32; 8] = [10, 12, 16, 18, 19, 20, 21, 23];
 
     /// Whether a worker that ended with this reason is tried again.
     pub fn retry(self) -> Retry {

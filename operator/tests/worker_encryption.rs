@@ -48,7 +48,7 @@ fn restore(store: StoreTask, cluster: &Cluster, secret: &Secret, run_id: &str, d
         store,
         scope: scope(),
         request: "undo".into(),
-        request_uid: "uid".into(),
+        request_uid: job::request_uid(),
         select: Select::RunId(run_id.into()),
         sources: None,
         targets: vec![cluster.target(&secret.mounts, Some(database))],

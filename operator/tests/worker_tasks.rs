@@ -78,7 +78,7 @@ async fn a_database_is_saved_and_comes_back_under_another_name() {
             store: test.store(),
             scope: scope(),
             request: "undo".into(),
-            request_uid: "uid".into(),
+            request_uid: job::request_uid(),
             select,
             sources: None,
             targets: vec![cluster.target(&secret.mounts, Some(database))],

@@ -93,6 +93,11 @@ pub fn canary(s3: &S3Spec, attempt: &str) -> String {
     format!("{}canary-{attempt}", canary_folder(s3))
 }
 
+/// Key of what says that a RestoreRequest was carried out. No policy's name begins with a dot, so the folder is none of a policy's.
+pub fn restore_marker(s3: &S3Spec, namespace: &str, request_uid: &str) -> String {
+    below(s3, &format!("{namespace}/.restores/{}.json", encode(request_uid)))
+}
+
 /// The instant that a run ID (`20261121T020000Z-3f9a1c`) stands for; none where it is not one.
 pub fn slot_of_run(run_id: &str) -> Option<Timestamp> {
     let (time, hash) = run_id.split_once('-')?;
@@ -149,6 +154,9 @@ mod tests {
         assert!(source.artifact("shop.pgdump", "4be1c2", 3, true).ends_with("/shop-4be1c2.pgdump.zst.age"));
         assert!(source.artifact("shop.sql", "4be1c2", 0, false).ends_with("/shop-4be1c2.sql"));
         assert_eq!(folder("").prefix(), "shop/daily/");
+        let s3 = S3Spec { prefix: Some("prod".into()), ..S3Spec::default() };
+        assert_eq!(restore_marker(&s3, "shop", "7f1f-1a0c"), "prod/shop/.restores/7f1f-1a0c.json");
+        assert_eq!(restore_marker(&s3, "shop", "../x"), "prod/shop/.restores/..%2Fx.json");
     }
 
     #[test]
@@ -193,6 +201,8 @@ mod tests {
 
         #[test]
         fn no_text_makes_the_reader_of_keys_panic(key in ".*") {
+            let s3 = S3Spec { prefix: Some("prod".into()), ..S3Spec::default() };
+            prop_assert_eq!(folder("prod").manifest_of(&restore_marker(&s3, "shop", &key)), None);
             let _ = (folder("prod").manifest_of(&key), slot_of_run(&key));
         }
     }

@@ -1,6 +1,8 @@
 //! Brings one restore point back: everything is found and checked before anything is touched. Talks to the bucket and, through engines,
 //! to the targets.
 
+mod once;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -24,6 +26,7 @@ const CANDIDATES: usize = 10;
 
 pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report, Failure> {
     let bucket = Bucket::open(&task.store).await?;
+    once::confirm_first(&bucket, task).await?;
     let catalogue = catalogue::read(&bucket, &PolicyFolder::new(&task.store.s3, &task.scope)).await?;
     let run = select(task, &catalogue)?;
     let chosen = pair(task, run)?;
@@ -48,6 +51,7 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
             .await
             .map_err(|failure| of_source(&target.source, &failure))?;
     }
+    once::take_down(&bucket, task, &run.run_id, attempt).await?;
 
     let mut report = RestoreReport { run_id: run.run_id.clone(), sources: Vec::new() };
     for (target, manifest) in &chosen {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast::store::keys::PolicyFolder;
@@ -98,6 +99,17 @@ pub fn folder(store: &StoreTask) -> PolicyFolder {
 
 pub fn run_id(day: u32) -> String {
     format!("202611{day:02}T020000Z-3f9a1c")
+}
+
+/// A RestoreRequest's UID that no other has.
+pub fn request_uid() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Where the bucket says that a RestoreRequest was carried out.
+pub fn marker(request_uid: &str) -> String {
+    format!("prod/shop/.restores/{request_uid}.json")
 }
 
 pub fn backup(store: StoreTask, cluster: &Cluster, secret: &Secret, database: &str) -> BackupTask {

@@ -162,9 +162,29 @@ impl Bucket {
     /// # Errors
     /// Why the store fails.
     pub async fn put(&self, key: &str, content: Bytes) -> Result<(), Failure> {
-        let what = format!("write {key}");
-        let crc32c = crc32c(&content);
-        let result = self.retrying(&what, || async {
+        self.send(key, &content, None).await.map_err(|t| self.failure(&format!("write {key}"), &t))
+    }
+
+    /// Writes an object unless there is one. It tells nothing of who wrote what is there afterwards: a try whose answer was lost finds
+    /// its own object, and a store that knows no conditions (`If-None-Match`) writes in any case. What is read back decides.
+    ///
+    /// # Errors
+    /// Why the store fails.
+    pub async fn put_if_absent(&self, key: &str, content: Bytes) -> Result<(), Failure> {
+        match self.send(key, &content, Some("*")).await {
+            Ok(()) => Ok(()),
+            Err(trouble) if trouble.kind == Kind::Exists => Ok(()),
+            Err(trouble) if trouble.kind == Kind::Refused => {
+                warn!("{key} cannot be written on a condition: {}; writing it without", trouble.why);
+                self.put(key, content).await
+            }
+            Err(trouble) => Err(self.failure(&format!("write {key}"), &trouble)),
+        }
+    }
+
+    async fn send(&self, key: &str, content: &Bytes, unless: Option<&str>) -> Result<(), Trouble> {
+        let crc32c = crc32c(content);
+        let attempt = || async {
             let clock = Clock::start();
             let request = self
                 .client
@@ -173,10 +193,11 @@ impl Bucket {
                 .key(key)
                 .checksum_crc32_c(&crc32c)
                 .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
+                .set_if_none_match(unless.map(str::to_owned))
                 .body(ByteStream::new(clock.watch(content.clone())));
             moving(&clock, Box::pin(request.send())).await.map(drop)
-        });
-        result.await.map_err(|t| self.failure(&what, &t))
+        };
+        self.retrying(&format!("write {key}"), attempt).await
     }
 
     /// Deletes an object; it is a success if there is none.

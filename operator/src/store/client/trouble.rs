@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Full,
     /// The object is not what it should be.
     Damaged,
+    /// There is such an object, and the request asks for none.
+    Exists,
     /// Anything else that the same request would meet again.
     Refused,
 }
@@ -52,7 +54,7 @@ impl Kind {
             Self::Forbidden => "check the keys in the store's credentialsSecret and what they may do with the bucket",
             Self::Full => "the store is full",
             Self::Damaged => "take another backup",
-            Self::NotFound | Self::Refused => {
+            Self::NotFound | Self::Exists | Self::Refused => {
                 "the store does not accept the request: check endpoint, region and bucket"
             }
         }
@@ -65,7 +67,7 @@ impl Kind {
             Self::BadCredentials | Self::Forbidden => Reason::CredentialsRejected,
             Self::Full => Reason::NoSpace,
             Self::Damaged => Reason::ChecksumMismatch,
-            Self::NotFound | Self::Refused => Reason::StoreRefused,
+            Self::NotFound | Self::Exists | Self::Refused => Reason::StoreRefused,
         }
     }
 }
@@ -123,6 +125,9 @@ impl Trouble {
                 | "AuthorizationHeaderMalformed"
                 | "InvalidClientTokenId",
             ) => Kind::BadCredentials,
+            (412, _) | (_, "PreconditionFailed") => Kind::Exists,
+            // No waiting makes a store do what it cannot.
+            (501, _) | (_, "NotImplemented") => Kind::Refused,
             (507, _)
             | (_, "XMinioStorageFull" | "InsufficientStorage" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") => {
                 Kind::Full
@@ -139,6 +144,7 @@ impl Trouble {
                 | "InternalError"
                 | "ServiceUnavailable"
                 | "OperationAborted"
+                | "ConditionalRequestConflict"
                 // By its checksum the request's body was damaged on its way.
                 | "BadDigest"
                 | "InvalidDigest"
@@ -219,6 +225,9 @@ mod tests {
             (507, "", "", Reason::NoSpace, true),
             (500, "InternalError", "No writable volumes", Reason::NoSpace, true),
             (416, "InvalidRange", "", Reason::ChecksumMismatch, false),
+            (501, "NotImplemented", "", Reason::StoreRefused, false),
+            (412, "PreconditionFailed", "", Reason::StoreRefused, false),
+            (409, "ConditionalRequestConflict", "", Reason::StoreUnreachable, true),
         ] {
             let trouble = Trouble::from_answer(status, code, message);
             assert_eq!((trouble.kind.reason(), trouble.kind.may_pass()), (reason, again), "{status} {code} {message}");

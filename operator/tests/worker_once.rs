@@ -1,0 +1,196 @@
+//! A RestoreRequest is carried out once, as the bucket says, whatever the cluster remembers: against a real S3 server and a real PostgreSQL.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is all tests")]
+
+#[path = "support/job.rs"]
+mod job;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/s3.rs"]
+mod s3;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use holdfast::task::{BackupTask, DeleteTask, RestoreTask, RetainTask, Select, StoreTask, Task};
+use holdfast_crds::{OnExisting, Reason, RetentionSpec};
+use job::{backup, marker, run, scope};
+use postgres::{Cluster, Secret};
+use proxy::{Fate, Proxy};
+use s3::{Server, TestBucket};
+
+/// A database that is saved, and the request that replaces it by what was saved.
+struct Scene {
+    cluster: Arc<Cluster>,
+    secret: Secret,
+    test: TestBucket,
+    saved: BackupTask,
+    database: &'static str,
+}
+
+impl Scene {
+    async fn new(database: &'static str) -> Self {
+        let (cluster, secret) = (Cluster::shared(), Secret::superuser());
+        let test = Server::shared().await.bucket().await;
+        cluster.create_database(database);
+        cluster.sql(database, "create table t (id int primary key); insert into t select generate_series(1, 10)");
+        let saved = backup(test.store(), &cluster, &secret, database);
+        let report = run(&Task::Backup(Box::new(saved.clone()))).await;
+        assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+        Self { cluster, secret, test, saved, database }
+    }
+
+    fn request(&self, store: StoreTask, uid: &str) -> Task {
+        Task::Restore(Box::new(RestoreTask {
+            store,
+            scope: scope(),
+            request: "undo".into(),
+            request_uid: uid.into(),
+            select: Select::At(None),
+            sources: None,
+            targets: vec![self.cluster.target(&self.secret.mounts, Some(self.database))],
+            on_existing: OnExisting::Replace,
+            timeout_seconds: 120,
+            idle_timeout_seconds: 60,
+        }))
+    }
+
+    fn rows(&self) -> String {
+        self.cluster.sql(self.database, "select count(*) from t").trim().to_owned()
+    }
+
+    /// What people write after a restore.
+    fn write(&self) {
+        self.cluster.sql(self.database, "insert into t select generate_series(11, 15)");
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.cluster.sql("postgres", &format!("drop database {} with (force)", self.database));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_the_cluster_has_forgotten_does_not_run_again() {
+    let scene = Scene::new("forgotten").await;
+    let uid = job::request_uid();
+    let request = scene.request(scene.test.store(), &uid);
+    assert_eq!(run(&request).await.reason, Reason::Completed);
+    let told: serde_json::Value = serde_json::from_slice(&scene.test.get(&marker(&uid)).await).unwrap();
+    for (field, value) in [("request", "undo"), ("requestUid", &uid), ("runId", &scene.saved.run_id)] {
+        assert_eq!(told[field], value, "{told}");
+    }
+
+    scene.write();
+    let reader = StoreTask { read_only: true, ..scene.test.store() };
+    for store in [scene.test.store(), reader.clone()] {
+        let again = run(&scene.request(store, &uid)).await;
+        assert_eq!(again.reason, Reason::AlreadyRun, "{}", again.message);
+        assert!(again.message.contains(&marker(&uid)) && again.message.contains("nothing was touched"));
+        assert_eq!(scene.rows(), "15", "what was written since is there");
+    }
+
+    // It goes with no run: not by retention, not by a deletion.
+    let retain = RetainTask {
+        store: scene.test.store(),
+        scope: scope(),
+        retention: RetentionSpec { keep_last: Some(1), ..RetentionSpec::default() },
+        time_zone: "UTC".into(),
+        known: vec![],
+        protected: vec![],
+        limit: 100,
+        grace_seconds: 0,
+    };
+    assert_eq!(run(&Task::Retain(retain)).await.reason, Reason::Completed);
+    let before = scene.test.keys().await;
+    assert!(before.contains(&marker(&uid)));
+
+    // Another request is another execution. A read-only store takes nothing down.
+    assert_eq!(run(&scene.request(reader, &job::request_uid())).await.reason, Reason::Completed);
+    assert_eq!((scene.rows().as_str(), scene.test.keys().await), ("10", before));
+
+    let delete = DeleteTask { store: scene.test.store(), scope: scope(), run_id: scene.saved.run_id.clone() };
+    assert_eq!(run(&Task::Delete(delete)).await.reason, Reason::Completed);
+    assert_eq!(scene.test.keys().await, [marker(&uid)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_is_refused_before_it_touches_anything_was_not_carried_out() {
+    let scene = Scene::new("refused").await;
+    let uid = job::request_uid();
+    let Task::Restore(mut request) = scene.request(scene.test.store(), &uid) else { unreachable!() };
+    request.on_existing = OnExisting::Fail;
+    assert_eq!(run(&Task::Restore(request)).await.reason, Reason::TargetNotEmpty);
+    assert!(!scene.test.keys().await.contains(&marker(&uid)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_marker_whose_answer_is_lost_is_ones_own() {
+    let scene = Scene::new("lost_answer").await;
+    let uid = job::request_uid();
+    let puts = Arc::new(AtomicUsize::new(0));
+    let counted = puts.clone();
+    let losing = Proxy::start(scene.test.server.port(), move |line, _| {
+        if line.starts_with("PUT") && line.contains("/.restores/") && counted.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Fate::CutAfter(0);
+        }
+        Fate::Pass
+    });
+    scene.write();
+    let report = run(&scene.request(scene.test.store_at(losing.endpoint()), &uid)).await;
+    assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+    assert_eq!((scene.rows().as_str(), puts.load(Ordering::SeqCst)), ("10", 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_second_does_not_write_over_the_first() {
+    let scene = Scene::new("second").await;
+    let uid = job::request_uid();
+    assert_eq!(run(&scene.request(scene.test.store(), &uid)).await.reason, Reason::Completed);
+    let first = scene.test.get(&marker(&uid)).await;
+    scene.write();
+    // It looked before the first one had written: only the condition of its own write stops it.
+    let looks = AtomicUsize::new(0);
+    let early = Proxy::start(scene.test.server.port(), move |line, _| {
+        if line.starts_with("GET") && line.contains("/.restores/") && looks.fetch_add(1, Ordering::SeqCst) < 2 {
+            return Fate::Answer("404 Not Found", "<Error><Code>NoSuchKey</Code></Error>".into());
+        }
+        Fate::Pass
+    });
+    let report = run(&scene.request(scene.test.store_at(early.endpoint()), &uid)).await;
+    assert_eq!(report.reason, Reason::AlreadyRun, "{}", report.message);
+    assert_eq!((scene.rows().as_str(), scene.test.get(&marker(&uid)).await), ("15", first));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_conditions_takes_it_down_and_one_that_refuses_stops_the_restore() {
+    let scene = Scene::new("conditions").await;
+    scene.write();
+    let is_marker = |line: &str| line.starts_with("PUT") && line.contains("/.restores/");
+
+    let refusing = Proxy::start(scene.test.server.port(), move |line, _| {
+        if is_marker(line) {
+            return Fate::Answer("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>".into());
+        }
+        Fate::Pass
+    });
+    let report = run(&scene.request(scene.test.store_at(refusing.endpoint()), &job::request_uid())).await;
+    assert_eq!(report.reason, Reason::StoreRefused, "{}", report.message);
+    assert!(report.message.contains("nothing was touched"), "{}", report.message);
+    assert_eq!(scene.rows(), "15");
+
+    let puts = AtomicUsize::new(0);
+    let old = Proxy::start(scene.test.server.port(), move |line, _| {
+        if is_marker(line) && puts.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Fate::Answer("501 Not Implemented", "<Error><Code>NotImplemented</Code></Error>".into());
+        }
+        Fate::Pass
+    });
+    let uid = job::request_uid();
+    let report = run(&scene.request(scene.test.store_at(old.endpoint()), &uid)).await;
+    assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+    assert!(scene.rows() == "10" && scene.test.keys().await.contains(&marker(&uid)));
+}
