@@ -24,6 +24,7 @@ use crate::{BackupPhase, ConfigInto, MongodbInto, PostgresInto, Reason, RedisInt
     printcolumn(name = "Items", type_ = "integer", json_path = ".status.items"),
     printcolumn(name = "Duration", type_ = "string", json_path = ".status.duration"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Dry-Run", type_ = "boolean", json_path = ".spec.dryRun", priority = 1),
     printcolumn(
         name = "Message",
         type_ = "string",
@@ -58,6 +59,10 @@ pub struct RestoreRequestSpec {
     /// What to do with a target that holds data already.
     #[serde(default)]
     pub on_existing: OnExisting,
+    /// Only look: a Job checks what a restore checks before it touches anything, and `status.sources` says what would be restored into what,
+    /// or what stands in the way. Neither the target nor the bucket is written to, and no claim is made.
+    #[serde(default)]
+    pub dry_run: bool,
     /// A restore that takes longer than this many seconds fails.
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = 2_592_000))]

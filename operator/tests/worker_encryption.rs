@@ -53,6 +53,8 @@ fn restore(store: StoreTask, cluster: &Cluster, secret: &Secret, run_id: &str, d
         sources: None,
         targets: vec![cluster.target(&secret.mounts, Some(database))],
         on_existing: OnExisting::Fail,
+        dry_run: false,
+        claims_to_make: vec![],
         timeout_seconds: 120,
         idle_timeout_seconds: 60,
     }))

@@ -52,6 +52,8 @@ impl Scene {
             sources: None,
             targets: vec![self.cluster.target(&self.secret.mounts, Some(self.database))],
             on_existing: OnExisting::Replace,
+            dry_run: false,
+            claims_to_make: vec![],
             timeout_seconds: 120,
             idle_timeout_seconds: 60,
         }))

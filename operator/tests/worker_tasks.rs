@@ -83,6 +83,8 @@ async fn a_database_is_saved_and_comes_back_under_another_name() {
             sources: None,
             targets: vec![cluster.target(&secret.mounts, Some(database))],
             on_existing,
+            dry_run: false,
+            claims_to_make: vec![],
             timeout_seconds: 120,
             idle_timeout_seconds: 60,
         }))

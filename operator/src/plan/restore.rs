@@ -37,6 +37,9 @@ pub const BACKUP_GRACE_SECONDS: i64 = 15;
 /// A claim that cannot be created is given up after this many seconds.
 pub const CLAIM_SECONDS: i64 = 90;
 
+/// What the messages of a dry run begin with.
+const DRY_RUN: &str = "dry run";
+
 const IDLE_TIMEOUT_SECONDS: i64 = 300;
 
 /// What is known around a RestoreRequest.
@@ -91,7 +94,8 @@ fn start(
     observed: &ObservedRestore,
     now: Timestamp,
 ) {
-    plan.status.from = Some(choice::in_one_line(&request.spec.from));
+    let dry_run = if request.spec.dry_run { " (dry run)" } else { "" };
+    plan.status.from = Some(format!("{}{dry_run}", choice::in_one_line(&request.spec.from)));
     let choice = match choose(request, &observed.backups) {
         Ok(choice) => choice,
         Err(failure) => return wait(plan, request, failure, now),
@@ -115,7 +119,7 @@ fn start(
         .collect();
     let from = plan.status.from.clone().unwrap_or_default();
     plan.events.push(Event::normal("Started", "Restore", format!("restore from {from} started")));
-    complete_is(plan, request, None, Reason::InProgress, "it is running", now);
+    complete_is(plan, request, None, Reason::InProgress, under_way(request), now);
 }
 
 /// The status says Running, and no Job has been seen.
@@ -169,7 +173,7 @@ fn follow(
     };
     let at = attempt.job.end.as_ref().map_or(now, |e| e.at);
     match judge(attempt, Reason::RestoreFailed, Patience::RUN, now) {
-        Verdict::Running => complete_is(plan, request, None, Reason::InProgress, "it is running", now),
+        Verdict::Running => complete_is(plan, request, None, Reason::InProgress, under_way(request), now),
         Verdict::Waiting { why, check_at } => {
             plan.check_at(check_at);
             if let Some(why) = why {
@@ -197,15 +201,20 @@ fn prepare(
     choice: &Choice,
 ) -> Result<Prepared, Failure> {
     let policy = observed.policy.as_deref();
-    let (sources, targets, mounts) = targets(request, choice, policy)?;
+    let (sources, mut targets, mut mounts) = targets(request, choice, policy)?;
     let Some(store) = observed.store.as_deref() else {
         let message = format!("BackupStore {} is not there: create it in this namespace", choice.store);
         return Err(Failure::new(Reason::StoreNotFound, message));
     };
     reachable(&choice.store, store)?;
+    let mut make = claims::to_make(request, &targets, &observed.ground);
+    let mut claims_to_make = Vec::new();
+    if request.spec.dry_run {
+        claims_to_make.extend(std::mem::take(&mut make).into_iter().filter_map(|claim| claim.metadata.name));
+        claims::unmount(&mut targets, &mut mounts, &claims_to_make);
+    }
     let users = claims::users(request, policy, &targets);
     let seat = job::seat(&mounts, &users, claims::purpose(&targets), &observed.ground)?;
-    let make = claims::to_make(request, &targets, &observed.ground);
     let task = RestoreTask {
         store: job::store_task_with_identity(store),
         scope: Scope {
@@ -220,6 +229,8 @@ fn prepare(
         sources,
         targets,
         on_existing: request.spec.on_existing,
+        dry_run: request.spec.dry_run,
+        claims_to_make,
         timeout_seconds: request.spec.timeout_seconds,
         idle_timeout_seconds: policy.map_or(IDLE_TIMEOUT_SECONDS, |p| p.spec.idle_timeout_seconds),
     };
@@ -258,6 +269,9 @@ fn end(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, result: 
     };
     let message = report.as_ref().map(|r| r.message.clone()).filter(|m| !m.is_empty());
     record(&mut plan.status, report, failure.as_ref());
+    if request.spec.dry_run {
+        forget_counts(&mut plan.status);
+    }
     let status = &mut plan.status;
     let start = status.start_time.as_ref().map_or(at, |t| t.0);
     let at = at.max(start);
@@ -267,17 +281,38 @@ fn end(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, result: 
     plan.next_check = None;
     if let Some(failure) = failure {
         plan.status.phase = BackupPhase::Failed;
+        let failure = if request.spec.dry_run && !failure.message.starts_with(DRY_RUN) {
+            Failure::new(failure.reason, format!("{DRY_RUN}: {}", failure.message))
+        } else {
+            failure
+        };
         plan.events.push(Event::warning(failure.reason, "Restore", failure.message.clone()));
         complete_is(plan, request, Some(false), failure.reason, &failure.message, now);
     } else {
         plan.status.phase = BackupPhase::Completed;
         let message = message.unwrap_or_else(|| match plan.status.items {
+            _ if request.spec.dry_run => {
+                format!("{DRY_RUN}: nothing was changed and nothing stands in the way; its Pod is gone, and with it what it found")
+            }
             Some(items) => format!("{items} items restored in {took}"),
             None => format!("everything is restored, in {took}"),
         });
         plan.events.push(Event::normal(Reason::Completed, "Restore", message.clone()));
         complete_is(plan, request, Some(true), Reason::Completed, &message, now);
     }
+}
+
+/// A dry run restored nothing: no figure may look as if it had.
+fn forget_counts(status: &mut RestoreRequestStatus) {
+    status.items = None;
+    for source in &mut status.sources {
+        source.items = None;
+        source.restored_bytes = None;
+    }
+}
+
+fn under_way(request: &RestoreRequest) -> &'static str {
+    if request.spec.dry_run { "a dry run is under way: nothing is changed" } else { "it is running" }
 }
 
 /// Takes down what the worker says of each source.

@@ -231,6 +231,12 @@ pub struct RestoreTask {
     pub targets: Vec<RestoreTarget>,
     /// What to do with a target that holds data.
     pub on_existing: OnExisting,
+    /// Only look, and report what would be done or what stands in the way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// Of a dry run: claims that are not there and that the restore would make. Their targets have nothing mounted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims_to_make: Vec<String>,
     /// Seconds after which the worker gives up (DeadlineExceeded).
     pub timeout_seconds: i64,
     /// Seconds without a moved byte after which the worker gives up (Stalled).

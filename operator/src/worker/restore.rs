@@ -1,6 +1,7 @@
 //! Brings one restore point back: everything is found and checked before anything is touched. Talks to the bucket and, through engines,
 //! to the targets.
 
+mod dry_run;
 mod once;
 
 use std::collections::BTreeSet;
@@ -26,10 +27,15 @@ const CANDIDATES: usize = 10;
 
 pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report, Failure> {
     let bucket = Bucket::open(&task.store).await?;
-    once::confirm_first(&bucket, task).await?;
+    if !task.dry_run {
+        once::confirm_first(&bucket, task).await?;
+    }
     let catalogue = catalogue::read(&bucket, &PolicyFolder::new(&task.store.s3, &task.scope)).await?;
     let run = select(task, &catalogue)?;
-    let chosen = pair(task, run)?;
+    if task.dry_run {
+        return Ok(dry_run::run(task, &bucket, run, attempt).await);
+    }
+    let chosen = names(task, run).map(|name| pair(task, run, name)).collect::<Result<Vec<_>, _>>()?;
     let identities = match &task.store.identity {
         Some(file) => Some(identities(file).await?),
         None => None,
@@ -131,30 +137,32 @@ fn holds(run: &CatalogueRun, task: &RestoreTask) -> bool {
     }
 }
 
-/// Each source that is restored: where it goes, and what it is.
-fn pair<'a>(task: &'a RestoreTask, run: &'a CatalogueRun) -> Result<Vec<(&'a RestoreTarget, &'a Manifest)>, Failure> {
-    let names: Vec<&String> = match &task.sources {
-        Some(sources) => sources.iter().collect(),
-        None => run.run_sources.iter().collect(),
-    };
-    names
-        .into_iter()
-        .map(|name| {
-            let target = task.targets.iter().find(|t| t.source == *name).ok_or_else(|| {
-                Failure::new(
-                    Reason::InvalidConfiguration,
-                    format!(
-                        "source {name} of run {} has no target: add it to spec.into with its server, or name the sources you want in spec.sources",
-                        run.run_id
-                    ),
-                )
-            })?;
-            let manifest = run.manifests.get(name).ok_or_else(|| {
-                Failure::new(Reason::NoMatchingBackup, format!("run {} has no source {name}", run.run_id))
-            })?;
-            Ok((target, manifest))
-        })
-        .collect()
+/// The sources that are restored.
+fn names<'a>(task: &'a RestoreTask, run: &'a CatalogueRun) -> impl Iterator<Item = &'a String> {
+    let of_run = task.sources.is_none().then_some(&run.run_sources);
+    task.sources.iter().flatten().chain(of_run.into_iter().flatten())
+}
+
+/// A source that is restored: where it goes, and what it is.
+fn pair<'a>(
+    task: &'a RestoreTask,
+    run: &'a CatalogueRun,
+    name: &str,
+) -> Result<(&'a RestoreTarget, &'a Manifest), Failure> {
+    let target = task.targets.iter().find(|t| t.source == name).ok_or_else(|| {
+        Failure::new(
+            Reason::InvalidConfiguration,
+            format!(
+                "source {name} of run {} has no target: add it to spec.into with its server, or name the sources you want in spec.sources",
+                run.run_id
+            ),
+        )
+    })?;
+    let manifest = run
+        .manifests
+        .get(name)
+        .ok_or_else(|| Failure::new(Reason::NoMatchingBackup, format!("run {} has no source {name}", run.run_id)))?;
+    Ok((target, manifest))
 }
 
 /// Every object of a backup must be there in its full size.

@@ -63,6 +63,7 @@ fn of_restore() -> Job {
             sources: None,
             into: vec![],
             on_existing: OnExisting::Replace,
+            dry_run: false,
             timeout_seconds: 600,
             scale_down: vec![],
         },
@@ -79,6 +80,8 @@ fn of_restore() -> Job {
         sources: Some(vec!["db".into()]),
         targets: vec![RestoreTarget { source: "db".into(), mounts: mount.paths(), server: Target::Postgres(server) }],
         on_existing: OnExisting::Replace,
+        dry_run: false,
+        claims_to_make: vec![],
         timeout_seconds: 600,
         idle_timeout_seconds: 300,
     };

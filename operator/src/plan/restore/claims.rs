@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpe
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::plan::job::{Ground, Use};
+use crate::plan::job::{Data, Ground, SourceMount, Use};
 use crate::plan::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::task::{RestoreTarget, Target};
 
@@ -60,6 +60,17 @@ pub(super) fn to_make(
         }
     }
     made.into_values().collect()
+}
+
+/// Leaves out what mounts these claims: a Pod that mounts a claim which is not there never starts.
+pub(super) fn unmount(targets: &mut [RestoreTarget], mounts: &mut [SourceMount], absent: &[String]) {
+    for mount in mounts {
+        let is_absent = matches!(&mount.data, Some(Data::Claim { name, .. }) if absent.contains(name));
+        if is_absent {
+            mount.data = None;
+            targets.iter_mut().filter(|t| t.source == mount.source).for_each(|t| t.mounts.data = None);
+        }
+    }
 }
 
 /// A claim belongs to nobody: what was restored into it outlives the request.

@@ -22,6 +22,7 @@ fn request(from: RestoreFrom) -> RestoreRequest {
             sources: None,
             into: vec![],
             on_existing: OnExisting::Fail,
+            dry_run: false,
             timeout_seconds: 600,
             scale_down: vec![],
         },
@@ -378,4 +379,70 @@ fn a_pod_that_never_started_never_starts_later() {
     assert!(matches!(&plan.actions[..], [Action::DeleteJob(_)]));
     let ended = ObservedRestore { job: Some(its(&request, failed(a_job("j")), vec![])), ..ObservedRestore::default() };
     assert!(plan_restore(&install(), &request, &ended, at(9999)).actions.is_empty(), "a Job that ended stays");
+}
+
+/// A request as its first look left it, only to look.
+fn dry_run(into: Vec<RestoreInto>, observed: &ObservedRestore) -> RestoreRequest {
+    let mut request = request(from_backup("two"));
+    request.spec.dry_run = true;
+    request.spec.into = into;
+    request.status = Some(plan_restore(&install(), &request, observed, at(5001)).status);
+    request
+}
+
+#[test]
+fn a_dry_run_makes_no_claim_and_mounts_none_that_is_not_there() {
+    for there in [&["copy"][..], &[]] {
+        let observed = with_volume(there);
+        let request = dry_run(into_claim(true), &observed);
+        assert_eq!(request.status.as_ref().unwrap().from.as_deref(), Some("backup/two (dry run)"));
+        let plan = plan_restore(&install(), &request, &observed, at(5002));
+        let [Action::CreateJob(job)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+        let task = created(&plan).unwrap();
+        let pod = job.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+        let claims: Vec<&str> = pod
+            .volumes
+            .iter()
+            .flatten()
+            .filter_map(|v| v.persistent_volume_claim.as_ref())
+            .map(|c| c.claim_name.as_str())
+            .collect();
+        assert!(task.dry_run);
+        assert_eq!(claims, there);
+        assert_eq!(task.claims_to_make.is_empty(), !there.is_empty());
+        assert_eq!(task.targets[0].mounts.data.is_some(), !there.is_empty());
+    }
+}
+
+#[test]
+fn a_dry_run_is_never_taken_for_a_restore() {
+    let mut request = dry_run(vec![], &observed());
+    request.status.as_mut().unwrap().job_uid = Some("job-uid".into());
+    let report = Report {
+        reason: Reason::Completed,
+        message: "dry run: nothing was changed and nothing stands in the way; db: would restore 2 items".into(),
+        outcome: Some(Outcome::Restore(RestoreReport {
+            run_id: "run-of-two".into(),
+            sources: vec![RestoredSource {
+                source: "db".into(),
+                reason: Reason::Completed,
+                items: 0,
+                restored_bytes: 0,
+                message: "would restore 2 items".into(),
+            }],
+        })),
+    };
+    for pods in [vec![ended_pod("p", 0, &report.to_termination_message())], vec![]] {
+        let job = its(&request, completed(a_job("j")), pods);
+        let done = ObservedRestore { job: Some(job), ..ObservedRestore::default() };
+        let plan = plan_restore(&install(), &request, &done, at(6000));
+        let (reason, message) = complete_of(&plan);
+        assert_eq!((plan.status.phase, reason.as_str()), (BackupPhase::Completed, "Completed"));
+        assert!(message.starts_with("dry run: nothing was changed"), "{message}");
+        let source = &plan.status.sources[0];
+        assert_eq!((plan.status.items, source.items, source.restored_bytes), (None, None, None));
+    }
+    let failed = ObservedRestore { job: Some(its(&request, failed(a_job("j")), vec![])), ..ObservedRestore::default() };
+    let plan = plan_restore(&install(), &request, &failed, at(6000));
+    assert!(complete_of(&plan).1.starts_with("dry run: "), "{}", complete_of(&plan).1);
 }
