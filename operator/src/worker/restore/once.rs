@@ -85,11 +85,11 @@ pub(super) async fn take_down(
             Ok(())
         }
         Ok(Some(found)) => Err(already_run(task, &found)),
-        Ok(None) => Err(untouched(put.err().unwrap_or_else(|| {
+        Ok(None) => Err(untouched(&put.err().unwrap_or_else(|| {
             let message = format!("{key} was accepted by the store and is not there");
             Failure::new(Reason::StoreUnreachable, message)
         }))),
-        Err(unread) => Err(untouched(put.err().unwrap_or(unread))),
+        Err(unread) => Err(untouched(&put.err().unwrap_or(unread))),
     }
 }
 
@@ -111,6 +111,6 @@ fn already_run(task: &RestoreTask, found: &[u8]) -> Failure {
     Failure::new(Reason::AlreadyRun, message)
 }
 
-fn untouched(failure: Failure) -> Failure {
+fn untouched(failure: &Failure) -> Failure {
     Failure::new(failure.reason, format!("{}; nothing was touched", failure.message))
 }
