@@ -16,6 +16,8 @@ pub enum ConditionType {
     LastBackupSucceeded,
     /// A policy's retention was applied after its newest complete backup.
     RetentionApplied,
+    /// Each source of a policy is in a complete backup that is not older than `maxAge`.
+    Protected,
     /// A backup or a restore did all of what it was for.
     Complete,
     /// Each source of a backup is as it was at one instant.
@@ -30,6 +32,7 @@ impl ConditionType {
             Self::Encrypted => "Encrypted",
             Self::LastBackupSucceeded => "LastBackupSucceeded",
             Self::RetentionApplied => "RetentionApplied",
+            Self::Protected => "Protected",
             Self::Complete => "Complete",
             Self::Consistent => "Consistent",
         }

@@ -6,6 +6,7 @@
 mod backup;
 mod condition;
 mod generate;
+mod max_age;
 mod policy;
 mod reason;
 mod restore;
@@ -16,8 +17,10 @@ mod store;
 pub use backup::{ArtifactStatus, Backup, BackupPhase, BackupSpec, BackupStatus, DeletionPolicy};
 pub use condition::{ConditionType, condition, is_true, merge_conditions};
 pub use generate::{all, to_yaml};
+pub use max_age::MaxAge;
 pub use policy::{
     BackupCounts, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, CompressionSpec, JobTemplate, LastBackup,
+    RecoveryWindow,
 };
 pub use reason::{Reason, Retry};
 pub use restore::{

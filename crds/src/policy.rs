@@ -29,6 +29,14 @@ use crate::{BackupPhase, LocalRef, RetentionSpec, Source};
     printcolumn(name = "Backups", type_ = "integer", json_path = ".status.backups.complete"),
     printcolumn(name = "Size", type_ = "integer", json_path = ".status.storedBytes"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "Protected",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Protected\")].status",
+        priority = 1
+    ),
+    printcolumn(name = "Oldest", type_ = "date", json_path = ".status.recoveryWindow.from", priority = 1),
+    printcolumn(name = "Failures", type_ = "integer", json_path = ".status.consecutiveFailures", priority = 1),
     printcolumn(name = "Store", type_ = "string", json_path = ".spec.storeRef.name", priority = 1),
     printcolumn(name = "Last backup", type_ = "string", json_path = ".status.lastBackup.name", priority = 1),
     printcolumn(
@@ -81,6 +89,15 @@ pub struct BackupPolicySpec {
     /// How artifacts are compressed.
     #[serde(default)]
     pub compression: CompressionSpec,
+    /// How old what can be restored may be: a number and `m` (minutes), `h`, `d` or `w`, such as `26h` for a nightly backup with two hours
+    /// to run. While each source is in a complete backup whose slot is younger than this, the condition `Protected` is True. Absent:
+    /// nothing is promised, and there is no such condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8))]
+    #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]{0,4}[mhdw]$')").message(
+        "must be a number and a unit of m (minutes), h, d or w, such as 90m, 26h or 8d"
+    ))]
+    pub max_age: Option<String>,
     /// Which backups stay. Absent: all of them, for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionSpec>,
@@ -139,7 +156,8 @@ pub struct BackupPolicyStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`: the policy can run. `LastBackupSucceeded`: its newest ended backup is complete.
+    /// `Ready`: the policy can run. `LastBackupSucceeded`: its newest ended backup is complete. `RetentionApplied`: retention was applied
+    /// after its newest complete backup. `Protected`, with `spec.maxAge` alone: each source is in a complete backup that is young enough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -161,12 +179,35 @@ pub struct BackupPolicyStatus {
     /// How many backups there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<BackupCounts>,
+    /// The oldest and the newest instant that can be restored. Absent while there is no complete backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_window: Option<RecoveryWindow>,
+    /// The instant that each source can be brought back to, or a later one: of the newest complete backup of each source of the spec, the
+    /// slot of the oldest. Absent while a source is in none. `spec.maxAge` is about the age of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_point: Option<Time>,
     /// Bytes in the bucket of all complete backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<i64>,
-    /// How many backups have failed since the last complete one.
+    /// By how many bytes a day a backup of all sources grows in the bucket; negative where it shrinks. It is the slope of the straight line
+    /// that fits size over slot best (least squares), of the complete backups that have exactly the sources of the spec and are at most
+    /// 30 days older than the newest of them. Absent where these span less than a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth_bytes_per_day: Option<i64>,
+    /// How many backups have failed since the last complete one, of those that are still there: the newest ten of the schedule stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_failures: Option<i32>,
+}
+
+/// From the slot of the oldest complete backup to that of the newest. What can be restored are the backups in it, not every instant
+/// between them: `from.policy.at` takes the newest one at or before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryWindow {
+    /// Slot of the oldest complete backup: no earlier instant can be restored.
+    pub from: Time,
+    /// Slot of the newest complete backup.
+    pub to: Time,
 }
 
 /// A backup in one line.

@@ -94,8 +94,12 @@ pub enum Reason {
     Configured,
     /// Nothing has been set that would do it.
     NotConfigured,
-    /// Nothing has run yet.
+    /// Nothing has run yet, or nothing that is complete.
     NoBackupYet,
+    /// Each source is in a complete backup that is young enough.
+    Protected,
+    /// What can be restored is older than `maxAge`.
+    BackupTooOld,
     /// All of it is of one instant.
     Snapshot,
     /// It was read while it may have changed.

@@ -101,6 +101,7 @@ pub(crate) fn policy() -> BackupPolicy {
             idle_timeout_seconds: 300,
             sources: vec![source("db")],
             compression: CompressionSpec::default(),
+            max_age: None,
             retention: None,
             job_template: None,
         },

@@ -1,5 +1,7 @@
 //! What to do about a BackupPolicy: start a run when a slot is due, say how its backups are, and let old failures go. Pure.
 
+mod protection;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use super::schedule::{Schedule, SoFar, due};
 use super::status::{after, find, with_condition};
 use super::verdict::{Patience, Verdict, judge};
 use crate::task::Failure;
+
+pub use protection::is_of_all_sources;
 
 /// This many failed scheduled Backups of a policy are kept, the newest.
 pub const FAILED_KEPT: usize = 10;
@@ -60,6 +64,7 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
         .and_then(|store| policy.spec.sources.iter().find_map(|source| kept_secret(source, store).err()));
     let obstacle = schedule.err().or_else(|| store.err()).or(secrets).or_else(|| backups.trouble());
     ready(&mut plan, policy, obstacle.as_ref(), now);
+    protection::protected(&mut plan, policy, &backups, obstacle.as_ref(), now);
     plan.actions.extend(backups.old_failures());
     plan.status.observed_generation = policy.metadata.generation;
     plan
@@ -158,6 +163,7 @@ fn summary(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, backups: 
     let ended = backups.ended();
     let failures = ended.iter().take_while(|b| b.phase == BackupPhase::Failed).count();
     status.consecutive_failures = Some(i32::try_from(failures).unwrap_or(i32::MAX));
+    protection::sum_up(status, policy, backups);
 
     let (value, reason, message) = match ended.first() {
         Some(last) if last.phase == BackupPhase::Completed => {

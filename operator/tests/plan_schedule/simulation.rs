@@ -40,6 +40,7 @@ fn spec(schedule: &str, zone: &str, run_on_create: bool, deadline: i64) -> Backu
         idle_timeout_seconds: 1,
         sources: Vec::new(),
         compression: CompressionSpec::default(),
+        max_age: None,
         retention: None,
         job_template: None,
     }

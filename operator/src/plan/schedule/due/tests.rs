@@ -18,6 +18,7 @@ fn spec(text: &str) -> BackupPolicySpec {
         idle_timeout_seconds: 1,
         sources: Vec::new(),
         compression: CompressionSpec::default(),
+        max_age: None,
         retention: None,
         job_template: None,
     }
