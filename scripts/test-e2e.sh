@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 use_cluster
-"$cluster_dir/build.sh" kubernetes helm
+"$cluster_dir/build.sh" kubernetes helm promtool
 # Some tests start controllers of their own beside the cluster: of the same program that is in the image.
 target=$(uname -m)-unknown-linux-gnu
 HOLDFAST_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/$target/release/holdfast")

@@ -21,6 +21,7 @@ version_of() {
   rclone) module=github.com/rclone/rclone ;;
   ferretdb) module=github.com/FerretDB/FerretDB/v2 ;;
   kind) module=sigs.k8s.io/kind ;;
+  promtool) module=github.com/prometheus/prometheus ;;
   pause) echo 1 && return ;;
   *) fail "no such tool: $name" ;;
   esac
@@ -38,7 +39,7 @@ folder_of() {
 
 build() {
   local name=$1 folder=$2
-  local flags="-s -w" packages=tool static="" version
+  local flags="-s -w" packages=tool static="" tags="" version
   version=$(version_of "$name")
   case $name in
   kubernetes)
@@ -50,6 +51,8 @@ build() {
   coredns) packages=./... ;;
   pause) packages=./... static=true ;;
   rclone | ferretdb) static=true ;;
+  # Rules need no service discovery: that is most of the program.
+  promtool) tags=remove_all_sd ;;
   esac
   # These also run inside images, some of which hold no C library.
   if [[ -n $static ]]; then export CGO_ENABLED=0; fi
@@ -61,7 +64,7 @@ build() {
     modfile=(-modfile "$folder.patched/go.mod")
   fi
   # shellcheck disable=SC2086  # $packages is a list
-  nice go build -trimpath -mod=readonly "${modfile[@]}" -ldflags "$flags" -o "$folder.part/" $packages
+  nice go build -trimpath -mod=readonly "${modfile[@]}" -tags "$tags" -ldflags "$flags" -o "$folder.part/" $packages
   rm -rf "$folder.patched"
   rename_main "$name" "$folder.part"
   mv "$folder.part" "$folder"

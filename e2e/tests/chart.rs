@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -128,7 +129,9 @@ fn each_value_changes_what_is_installed() {
         "metrics.port=9000",
         "metrics.service.create=false",
         "metrics.service.annotations.a=b",
-        "metrics.serviceMonitor.create=true",
+        "metrics.serviceMonitor.enabled=true",
+        "metrics.prometheusRule.enabled=true",
+        "metrics.dashboard.enabled=true",
         "resources.limits.memory=1Gi",
         "nodeSelector.a=b",
         "tolerations[0].key=a",
@@ -140,13 +143,16 @@ fn each_value_changes_what_is_installed() {
     ] {
         assert_ne!(template(&["--set", value]), plain, "{value} changes nothing");
     }
-    let monitored = ["--set", "metrics.serviceMonitor.create=true"];
-    for more in ["metrics.serviceMonitor.interval=1m", "metrics.serviceMonitor.labels.a=b"] {
-        assert_ne!(
-            template(&[&monitored[..], &["--set", more]].concat()),
-            template(&monitored),
-            "{more} changes nothing"
-        );
+    let monitored = template(&MONITORED);
+    for more in [
+        "metrics.serviceMonitor.interval=1m",
+        "metrics.serviceMonitor.labels.a=b",
+        "metrics.prometheusRule.labels.a=b",
+        "metrics.prometheusRule.runbookBase=https://example.com/runbooks",
+        "metrics.dashboard.labels.a=b",
+        "metrics.dashboard.annotations.a=b",
+    ] {
+        assert_ne!(template(&[&MONITORED[..], &["--set", more]].concat()), monitored, "{more} changes nothing");
     }
     let digest = "sha256:0123456789012345678901234567890123456789012345678901234567890123";
     let pinned = template(&["--set", &format!("image.digest={digest}")]);
@@ -175,6 +181,8 @@ fn a_value_that_is_not_known_is_refused_with_its_name() {
         ("image.digest=latest", "digest"),
         ("watchNamespaces={Shop}", "watchNamespaces"),
         ("metrics.port=80", "port"),
+        ("metrics.prometheusRule.create=true", "create"),
+        ("metrics.prometheusRule.runbookBase=a#b", "runbookBase"),
     ] {
         let output = render(&["--set", value]);
         assert!(!output.status.success(), "{value} is accepted");
@@ -204,6 +212,114 @@ fn whoever_may_view_or_edit_or_administer_a_namespace_may_do_so_with_its_backups
         assert!(!may("view", resource, "create"), "{resource}");
         assert!(!may("admin", &format!("{resource}/status"), "update"), "{resource}");
     }
+}
+
+#[test]
+fn nothing_asks_for_definitions_that_may_be_missing_unless_told_to() {
+    let plain = template(&[]);
+    for object in &plain {
+        let version = object["apiVersion"].as_str().unwrap();
+        assert!(!version.starts_with("monitoring.coreos.com"), "{object:#}");
+    }
+    assert!(of_kind(&plain, "ConfigMap").is_empty());
+}
+
+#[test]
+fn the_alerts_are_installed_as_they_are_tested_and_lead_to_the_runbooks() {
+    let written: Value = serde_saphyr::from_str(&read("charts/holdfast/monitoring/rules.yaml")).unwrap();
+    let installed = of_kind(&template(&MONITORED), "PrometheusRule").remove(0);
+    assert_eq!(installed["spec"], written, "what Helm installs is what promtool tests");
+    let elsewhere = "metrics.prometheusRule.runbookBase=https://example.com/runbooks";
+    let led = of_kind(&template(&[&MONITORED[..], &["--set", elsewhere]].concat()), "PrometheusRule").remove(0);
+
+    let page = read("docs/runbooks.md");
+    let sections: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let operations = read("docs/operations.md");
+    let mut names = BTreeSet::new();
+    for (alert, led) in alerts(&written).zip(alerts(&led["spec"])) {
+        let name = alert["alert"].as_str().unwrap();
+        assert!(names.insert(name), "{name} is there twice");
+        let section = page.split(&format!("## {name}\n")).nth(1).and_then(|rest| rest.split("\n## ").next());
+        for part in ["**Means.**", "**Look.**", "**Do.**"] {
+            assert!(section.unwrap_or_default().contains(part), "docs/runbooks.md: {name} without {part}");
+        }
+        let anchor = format!("#{}", name.to_lowercase());
+        assert_eq!(alert["annotations"]["runbook_url"], format!("docs/runbooks.md{anchor}"));
+        assert_eq!(led["annotations"]["runbook_url"], format!("https://example.com/runbooks{anchor}"));
+        let severity = alert["labels"]["severity"].as_str().unwrap();
+        assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
+        let row = format!("| [`{name}`](runbooks.md{anchor}) | {severity} |");
+        assert!(operations.contains(&row), "docs/operations.md has no row {row}");
+        assert!(!alert["annotations"]["summary"].as_str().unwrap().is_empty());
+        let description = alert["annotations"]["description"].as_str().unwrap();
+        let expr = alert["expr"].as_str().unwrap();
+        for label in ["namespace", "policy", "store", "restore"] {
+            let kept = expr
+                .split("by (")
+                .skip(1)
+                .filter_map(|by| by.split(')').next())
+                .any(|by| by.split(", ").any(|l| l == label));
+            assert!(!kept || description.contains(&format!("$labels.{label} ")), "{name} does not name its {label}");
+        }
+    }
+    assert_eq!(sections, names, "docs/runbooks.md has a section for each alert and for nothing else");
+}
+
+#[test]
+fn the_alerts_fire_when_they_should_and_at_no_other_time() {
+    let rules = root().join("charts/holdfast/monitoring/rules.yaml");
+    let checked = promtool(&["check", "rules", "--lint=all", "--lint-fatal", rules.to_str().unwrap()]);
+    assert!(checked.status.success(), "{}", text(&checked));
+    let cases = root().join("e2e/tests/alerts.yaml");
+    let tested = promtool(&["test", "rules", cases.to_str().unwrap()]);
+    assert!(tested.status.success(), "{}", text(&tested));
+    // A test that never waits for an alert says nothing about it.
+    let written: Value = serde_saphyr::from_str(&read("charts/holdfast/monitoring/rules.yaml")).unwrap();
+    let cases = read("e2e/tests/alerts.yaml");
+    for alert in alerts(&written) {
+        let name = alert["alert"].as_str().unwrap();
+        let fires = cases.contains(&format!("alertname=\"{name}\"")) || cases.contains(&format!("alertname: {name}\n"));
+        assert!(fires, "{name} fires in no test");
+    }
+}
+
+#[test]
+fn the_dashboard_is_one_and_its_queries_can_be_read() {
+    let objects = template(&MONITORED);
+    let map = &of_kind(&objects, "ConfigMap")[0];
+    assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
+    let dashboard: Value = serde_json::from_str(map["data"]["holdfast.json"].as_str().unwrap()).unwrap();
+    let mut ids = BTreeSet::new();
+    let mut rules = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_i64().unwrap()), "two panels with the id {}", panel["id"]);
+        assert!(!panel["description"].as_str().unwrap().is_empty(), "{}: what does it mean?", panel["title"]);
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{} asks for nothing", panel["title"]);
+        for target in targets {
+            // What Grafana puts in before it asks.
+            let expr = target["expr"].as_str().unwrap().replace("$__rate_interval", "5m");
+            rules.push(json!({"record": format!("panel:query:{}", rules.len()), "expr": expr}));
+        }
+    }
+    // JSON is YAML too, and promtool takes rules by its standard input.
+    let count = rules.len();
+    let rules = json!({"groups": [{"name": "dashboard", "rules": rules}]}).to_string();
+    let mut child =
+        command("promtool").args(["check", "rules"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+    let checked = child.wait_with_output().unwrap();
+    assert!(checked.status.success(), "{}", text(&checked));
+    assert!(text(&checked).contains(&format!("{count} rules found")), "{}", text(&checked));
+}
+
+/// Everything about monitoring that the chart can install.
+const MONITORED: [&str; 2] =
+    ["--set", "metrics.serviceMonitor.enabled=true,metrics.prometheusRule.enabled=true,metrics.dashboard.enabled=true"];
+
+/// The alerts of a file of rules.
+fn alerts(rules: &Value) -> impl Iterator<Item = &Value> {
+    rules["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap())
 }
 
 /// The ClusterRoles or Roles that the controller's ServiceAccount is bound to.
@@ -283,19 +399,36 @@ fn render(arguments: &[&str]) -> Output {
 }
 
 fn helm(arguments: &[&str]) -> Output {
+    run("helm", arguments)
+}
+
+fn promtool(arguments: &[&str]) -> Output {
+    run("promtool", arguments)
+}
+
+fn run(name: &str, arguments: &[&str]) -> Output {
+    let mut command = command(name);
+    command.args(arguments).output().unwrap_or_else(|error| {
+        panic!("{} cannot be run ({error}): `make test-e2e` brings it along", command.get_program().display())
+    })
+}
+
+/// A program that was built into the cache, or else one of the PATH.
+fn command(name: &str) -> Command {
     let cache = std::env::var_os("HOLDFAST_CACHE").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/holdfast"),
         PathBuf::from,
     );
-    let built = cache.join("bin/helm");
-    let program = if built.exists() { built } else { PathBuf::from("helm") };
-    Command::new(&program).args(arguments).output().unwrap_or_else(|error| {
-        panic!("{} cannot be run ({error}): `make test-e2e` brings it along", program.display())
-    })
+    let built = cache.join("bin").join(name);
+    Command::new(if built.exists() { built } else { PathBuf::from(name) })
 }
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 fn chart() -> String {

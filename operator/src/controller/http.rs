@@ -51,7 +51,9 @@ async fn ready(State(health): State<Arc<Health>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {
-    let world = health.leads.load(Ordering::SeqCst).then_some(&*health.world);
+    // While it is still listing, half of the objects would look like all there are.
+    let knows = health.leads.load(Ordering::SeqCst) && health.synced.load(Ordering::SeqCst);
+    let world = knows.then_some(&*health.world);
     if let Ok(text) = render(world, &health.counters) {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         return (StatusCode::OK, [(header::CONTENT_TYPE, kind)], text);
