@@ -28,6 +28,7 @@ fn mongod(test: &str) -> Option<String> {
 }
 
 /// Past what the test runner keeps to itself of tests that pass.
+#[allow(clippy::explicit_write)]
 fn skipped(what: &str) {
     writeln!(std::io::stderr(), "SKIPPED: {what}").unwrap();
 }
