@@ -225,6 +225,13 @@ fn nothing_asks_for_definitions_that_may_be_missing_unless_told_to() {
 }
 
 #[test]
+fn the_namespace_in_a_metric_stays_that_of_the_policy() {
+    let monitor = of_kind(&template(&MONITORED), "ServiceMonitor").remove(0);
+    // Without it Prometheus puts the controller's own namespace there, and every alert names the wrong one.
+    assert_eq!(monitor["spec"]["endpoints"][0]["honorLabels"], true);
+}
+
+#[test]
 fn the_alerts_are_installed_as_they_are_tested_and_lead_to_the_runbooks() {
     let written: Value = serde_saphyr::from_str(&read("charts/holdfast/monitoring/rules.yaml")).unwrap();
     let installed = of_kind(&template(&MONITORED), "PrometheusRule").remove(0);

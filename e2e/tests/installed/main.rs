@@ -7,6 +7,7 @@ mod deletion;
 mod engines;
 mod no_false_success;
 mod own_controllers;
+mod protection;
 mod retention;
 mod roundtrip;
 mod secrets;

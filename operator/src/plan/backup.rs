@@ -109,7 +109,9 @@ pub fn usable<'a>(name: &str, store: Option<&'a BackupStore>) -> Result<&'a Back
     if store.spec.read_only {
         return Err(Failure::new(
             Reason::StoreReadOnly,
-            format!("BackupStore {name} is read-only: backups cannot go there"),
+            format!(
+                "BackupStore {name} is read-only, so no backup can go there: name another in spec.storeRef, or set readOnly: false"
+            ),
         ));
     }
     reachable(name, store)
@@ -128,7 +130,10 @@ pub fn reachable<'a>(name: &str, store: &'a BackupStore) -> Result<&'a BackupSto
         return Ok(store);
     }
     let Some(ready) = ready.filter(|c| c.status == "False") else {
-        return Err(Failure::new(Reason::StoreNotReady, format!("BackupStore {name} is being proved")));
+        return Err(Failure::new(
+            Reason::StoreNotReady,
+            format!("BackupStore {name} is being proved, which takes three minutes at the most"),
+        ));
     };
     let reason = match ready.reason.as_str() {
         "BucketNotFound" | "CredentialsRejected" => Reason::StoreRefused,

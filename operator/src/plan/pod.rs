@@ -36,7 +36,7 @@ pub fn why_lost(pod: &ObservedPod) -> Option<Failure> {
         return Some(Failure::new(
             Reason::OOMKilled,
             format!(
-                "Pod {}: the worker was killed for its memory (exit code {}): raise jobTemplate.resources.limits.memory",
+                "Pod {}: the worker was killed for its memory (exit code {}): raise spec.jobTemplate.resources.limits.memory of the BackupPolicy",
                 pod.name, end.exit_code
             ),
         ));
@@ -45,7 +45,12 @@ pub fn why_lost(pod: &ObservedPod) -> Option<Failure> {
     if let Some(words) = words {
         return Some(Failure::new(Reason::PodLost, format!("Pod {} was lost: {}", pod.name, sentence(words))));
     }
-    pod.deleting.then(|| Failure::new(Reason::PodLost, format!("Pod {} was deleted before it ended", pod.name)))
+    pod.deleting.then(|| {
+        Failure::new(
+            Reason::PodLost,
+            format!("Pod {} was deleted before its worker ended, by hand or by a drain of its node", pod.name),
+        )
+    })
 }
 
 fn is_pull_problem(reason: &str) -> bool {

@@ -57,7 +57,12 @@ pub fn judge(attempt: &Attempt, fallback: Reason, patience: Patience, now: Times
                 .map(|(_, report)| report),
         ),
         Some(end) if end.reason == "DeadlineExceeded" => {
-            let message = format!("Job {} did not end in time: {}", attempt.job.name, end.message);
+            let advice = match attempt.job.task.as_str() {
+                "backup" | "restore" => "raise spec.timeoutSeconds, or see in its log what takes so long",
+                _ => "see in its log what takes so long",
+            };
+            let said = end.message.trim_end_matches('.');
+            let message = format!("Job {} did not end in time ({said}): {advice}", attempt.job.name);
             Verdict::Failed(Failure::new(Reason::DeadlineExceeded, message), None)
         }
         Some(end) => failed(attempt, fallback, &end.message),
@@ -88,7 +93,9 @@ fn under_way(attempt: &Attempt, patience: Patience, now: Timestamp) -> Verdict {
             Some(why) => Failure::new(why.reason, format!("{who} within {waited}s: {}", why.message)),
             None => Failure::new(
                 Reason::PodNotStarted,
-                format!("{who} within {waited}s, and the platform does not say why"),
+                format!(
+                    "{who} within {waited}s, and the platform does not say why: see kubectl get events and the quotas of the namespace"
+                ),
             ),
         },
         None,
@@ -99,7 +106,10 @@ fn failed(attempt: &Attempt, fallback: Reason, job_says: &str) -> Verdict {
     let mut pods: Vec<&ObservedPod> = attempt.pods.iter().collect();
     pods.sort_by_key(|p| (p.ended.as_ref().and_then(|e| e.at), p.created));
     let Some(last) = pods.last() else {
-        let message = format!("Job {} failed and its Pod is gone: {job_says}", attempt.job.name);
+        let message = format!(
+            "Job {} failed and its Pod is gone, deleted by hand or with its node: {job_says}",
+            attempt.job.name
+        );
         return Verdict::Failed(Failure::new(Reason::PodLost, message), None);
     };
     if let Some((_, report)) = report_of(last) {
@@ -111,11 +121,19 @@ fn failed(attempt: &Attempt, fallback: Reason, job_says: &str) -> Verdict {
     let failure = match &last.ended {
         Some(end) => {
             let reason = reason_of_exit_code(end.exit_code, fallback);
-            let said = end.message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing more");
+            let said = end
+                .message
+                .lines()
+                .rev()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or("nothing (its log may say more)");
             let said: String = said.chars().take(300).collect();
             Failure::new(
                 reason,
-                format!("the worker in Pod {} ended with exit code {}: {said}", last.name, end.exit_code),
+                format!(
+                    "the worker in Pod {} ended with exit code {}, and all it left is: {said}",
+                    last.name, end.exit_code
+                ),
             )
         }
         None => Failure::new(Reason::PodLost, format!("Pod {} failed and left no result: {job_says}", last.name)),
@@ -178,6 +196,25 @@ mod tests {
         }
         let late = judge(&attempt(failed_job("DeadlineExceeded"), vec![]), FALLBACK, Patience::RUN, at(600));
         assert_eq!(reason(&late), Some(Reason::DeadlineExceeded));
+    }
+
+    #[test]
+    fn what_did_not_end_in_time_says_which_job_and_what_to_do() {
+        let told = |task: &str| {
+            let job = crate::plan::observed::ObservedJob { task: task.into(), ..failed_job("DeadlineExceeded") };
+            match judge(&attempt(job, vec![]), FALLBACK, Patience::RUN, at(600)) {
+                Verdict::Failed(failure, _) => failure.message,
+                other => panic!("{other:?}"),
+            }
+        };
+        for task in ["backup", "restore"] {
+            let message = told(task);
+            assert!(
+                message.starts_with("Job j did not end in time (the Job's words): raise spec.timeoutSeconds"),
+                "{message}"
+            );
+        }
+        assert!(!told("retain").contains("timeoutSeconds"), "no policy sets how long these may take");
     }
 
     #[test]

@@ -91,7 +91,7 @@ async fn commit(bucket: &Bucket, folder: &SourceFolder, bytes: &Bytes, attempt: 
         Ok(None) => {
             attempt.ledger.put_back(written);
             Err(put.err().unwrap_or_else(|| {
-                Failure::new(Reason::StoreUnreachable, format!("{key} was accepted by the store and is not there"))
+                Failure::new(Reason::StoreUnreachable, format!("{key} was accepted by the store and is not there: does something delete in the bucket, or does the endpoint lead to several servers?"))
             }))
         }
         Err(unread) => Err(put.err().unwrap_or(unread)),

@@ -36,7 +36,10 @@ async fn read_and_list(bucket: &Bucket, task: &ProbeTask, key: &str, content: &B
     if read.as_ref() != Some(content) {
         return Err(Failure::new(
             Reason::ChecksumMismatch,
-            format!("bucket {} gives back something else than was written to {key}", task.store.s3.bucket),
+            format!(
+                "bucket {} gives back something else than was written to {key}: is there a cache in front of it, or does somebody else write there?",
+                task.store.s3.bucket
+            ),
         ));
     }
     let listed = bucket.list(&keys::canary_folder(&task.store.s3)).await.map_err(|f| as_probe(&f, "list"))?;
@@ -45,7 +48,10 @@ async fn read_and_list(bucket: &Bucket, task: &ProbeTask, key: &str, content: &B
     }
     Err(Failure::new(
         Reason::ListIncomplete,
-        format!("bucket {} does not list {key}, which was just written to it", task.store.s3.bucket),
+        format!(
+            "bucket {} does not list {key}, which was just written to it: restores and retention go by such lists, so another S3 service is needed",
+            task.store.s3.bucket
+        ),
     ))
 }
 

@@ -158,10 +158,16 @@ fn pair<'a>(
             ),
         )
     })?;
-    let manifest = run
-        .manifests
-        .get(name)
-        .ok_or_else(|| Failure::new(Reason::NoMatchingBackup, format!("run {} has no source {name}", run.run_id)))?;
+    let manifest = run.manifests.get(name).ok_or_else(|| {
+        Failure::new(
+            Reason::NoMatchingBackup,
+            format!(
+                "run {} has no source {name}; it has {}",
+                run.run_id,
+                run.run_sources.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+            ),
+        )
+    })?;
     Ok((target, manifest))
 }
 

@@ -43,13 +43,21 @@ impl Limits {
 /// Returns when the task must be cut short, with the reason.
 pub(super) async fn until_cut(limits: &Limits, progress: &Progress) -> Failure {
     tokio::select! {
-        () = sleep(limits.deadline) => Failure::new(
-            Reason::DeadlineExceeded,
-            format!("not done after timeoutSeconds: {}", limits.deadline.as_secs()),
-        ),
+        () = sleep(limits.deadline) => out_of_time(limits),
         failure = until_idle(limits.idle.as_ref(), progress) => failure,
         failure = until_told() => failure,
     }
+}
+
+fn out_of_time(limits: &Limits) -> Failure {
+    let seconds = limits.deadline.as_secs();
+    let message = match limits.idle {
+        Some(_) => format!("not done after timeoutSeconds: {seconds}; raise it, or see in the log what takes so long"),
+        None => format!(
+            "not done after {seconds} s: the store is very slow, or holds very much; see in the log how far it came"
+        ),
+    };
+    Failure::new(Reason::DeadlineExceeded, message)
 }
 
 async fn until_idle(idle: Option<&Idle>, progress: &Progress) -> Failure {
@@ -77,7 +85,10 @@ async fn until_told() -> Failure {
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => {
             terminate.recv().await;
-            Failure::new(Reason::PodLost, "the Pod was told to end before its work was done")
+            Failure::new(
+                Reason::PodLost,
+                "the Pod was told to end before its work was done: it was deleted, or its node is drained or short of something",
+            )
         }
         // Without the signal the process just ends, and the attempt's leftovers count for nothing.
         Err(_) => std::future::pending().await,

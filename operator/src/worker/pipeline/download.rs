@@ -101,7 +101,10 @@ async fn download(bucket: &Bucket, artifact: &ArtifactEntry, pieces: mpsc::Sende
         if resumes > MAX_RESUMES {
             return Err(Failure::new(
                 broken.reason,
-                format!("{}: broke off at byte {offset} for the last time: {}", artifact.key, broken.message),
+                format!(
+                    "{}: broke off at byte {offset} for the last time: {}: look at the store and the network to it, then create another RestoreRequest",
+                    artifact.key, broken.message
+                ),
             ));
         }
         warn!("{}: broke off at byte {offset}, taken up again: {}", artifact.key, broken.message);

@@ -153,11 +153,16 @@ impl Uploads {
             Some(size) if size == sent => Ok(()),
             Some(size) => Err(Failure::new(
                 Reason::ChecksumMismatch,
-                format!("{key}: {sent} bytes were sent and the store says it has {size}"),
+                format!(
+                    "{key}: {sent} bytes were sent and the store says it has {size}: it cuts or changes what it is given, look at its log"
+                ),
             )),
-            None => {
-                Err(Failure::new(Reason::StoreUnreachable, format!("{key} was accepted by the store and is not there")))
-            }
+            None => Err(Failure::new(
+                Reason::StoreUnreachable,
+                format!(
+                    "{key} was accepted by the store and is not there: does something delete in the bucket, or does the endpoint lead to several servers?"
+                ),
+            )),
         }
     }
 }
@@ -262,7 +267,14 @@ fn pump(
             Ok(0) => break,
             Ok(read) => read,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Failure::new(Reason::SourceIncomplete, format!("the dump's stream broke off: {e}"))),
+            Err(e) => {
+                return Err(Failure::new(
+                    Reason::SourceIncomplete,
+                    format!(
+                        "the dump's stream broke off: {e}: look for a server that was restarted or a connection that was cut"
+                    ),
+                ));
+            }
         };
         let bytes = &chunk[..read];
         progress.add(read);
