@@ -24,6 +24,7 @@ struct PhaseLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RestoreLabels {
     namespace: String,
+    dry_run: &'static str,
     phase: String,
     reason: String,
 }
@@ -32,6 +33,7 @@ struct RestoreLabels {
 struct EndedRestoreLabels {
     namespace: String,
     restore: String,
+    dry_run: &'static str,
     phase: String,
     reason: String,
 }
@@ -68,16 +70,18 @@ fn restores(world: &World, registry: &mut Registry) {
         let status = request.status.clone().unwrap_or_default();
         let reason = find(&status.conditions, ConditionType::Complete).map(|c| c.reason.clone()).unwrap_or_default();
         let (namespace, phase) = (request.namespace().unwrap_or_default(), format!("{:?}", status.phase));
+        let dry_run = if request.spec.dry_run { "true" } else { "false" };
         if let Some(at) = &status.completion_time {
             let labels = EndedRestoreLabels {
                 namespace: namespace.clone(),
                 restore: request.name_any(),
+                dry_run,
                 phase: phase.clone(),
                 reason: reason.clone(),
             };
             ends.get_or_create(&labels).set(seconds(at));
         }
-        count.get_or_create(&RestoreLabels { namespace, phase, reason }).inc();
+        count.get_or_create(&RestoreLabels { namespace, dry_run, phase, reason }).inc();
     }
     registry.register("restores", "RestoreRequests, by phase and reason", count);
     registry.register_with_unit("restore_end_timestamp", "When a restore ended", Unit::Seconds, ends);
