@@ -19,8 +19,8 @@ pub use condition::{ConditionType, condition, is_true, merge_conditions};
 pub use generate::{all, to_yaml};
 pub use max_age::MaxAge;
 pub use policy::{
-    BackupCounts, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, CompressionSpec, JobTemplate, LastBackup,
-    RecoveryWindow,
+    BackupCounts, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, CatalogueStatus, CompressionSpec, JobTemplate,
+    LastBackup, RecoveryWindow,
 };
 pub use reason::{Reason, Retry};
 pub use restore::{

@@ -197,6 +197,21 @@ pub struct BackupPolicyStatus {
     /// How many backups have failed since the last complete one, of those that are still there: the newest ten of the schedule stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_failures: Option<i32>,
+    /// What was in the bucket when the policy came to its store: complete runs without a Backup became Backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalogue: Option<CatalogueStatus>,
+}
+
+/// What was found in a place of the bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CatalogueStatus {
+    /// The place: bucket, prefix and service. It is read once; another store or another place is read anew.
+    pub place: String,
+    /// How many Backups were made of what was found.
+    pub found: i32,
+    /// How many older complete runs are there beside them.
+    pub more: i32,
 }
 
 /// From the slot of the oldest complete backup to that of the newest. What can be restored are the backups in it, not every instant

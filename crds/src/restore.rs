@@ -130,6 +130,14 @@ pub struct RestoreFromStore {
         "must be the folder of a run in the bucket, such as 20261121T020000Z-3f9a1c"
     ))]
     pub run_id: Option<String>,
+    /// Only backups of this cluster: the UID of its namespace `kube-system`. Needed where several clusters have written to the same
+    /// folder and `runId` is not set: the restore then fails and lists the clusters with their newest runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9A-Za-z]([0-9A-Za-z-]*[0-9A-Za-z])?$')").message(
+        "must be the UID of a cluster's namespace kube-system, such as 7f1f1a0c-5f0b-4d3e-9a51-0c2f9d7e1b6a"
+    ))]
+    pub cluster: Option<String>,
 }
 
 /// Where one source goes.

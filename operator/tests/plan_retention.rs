@@ -30,12 +30,12 @@ fn history() -> impl Strategy<Value = Vec<Run>> {
     ];
     let missing = prop_oneof![3 => Just(Vec::new()), 1 => subsequence(vec![0, 1, 2], 1..=3)];
     let run = (step, prop_oneof![3 => Just(0), 1 => Just(1)], names(), missing, prop::bool::weighted(0.05));
-    let run = (run, prop::bool::weighted(0.03));
+    let run = (run, prop::bool::weighted(0.03), prop::bool::weighted(0.2));
     (0..3_i64, prop::collection::vec(run, 0..40), names()).prop_map(|(start, steps, usual)| {
         // Around the changes of the clocks of 2010, and over the day that Samoa left out in 2011.
         let mut at = [1_289_000_000, 1_301_000_000, 1_325_000_000][usize::try_from(start).unwrap()];
         let mut runs = Vec::new();
-        for (i, ((step, other, sources, missing, protected), future)) in steps.into_iter().enumerate() {
+        for (i, ((step, other, sources, missing, protected), future, foreign)) in steps.into_iter().enumerate() {
             at = (at + step).clamp(0, 4_000_000_000);
             let run_sources = if other == 1 { sources } else { usual.clone() };
             let missing: BTreeSet<&str> = missing.into_iter().map(|i: usize| SOURCES[i]).collect();
@@ -48,6 +48,7 @@ fn history() -> impl Strategy<Value = Vec<Run>> {
                 run_sources,
                 protected,
                 stored: Some(stored),
+                foreign,
             });
         }
         runs
@@ -102,7 +103,7 @@ fn kept(verdicts: &[Verdict]) -> BTreeSet<String> {
 }
 
 fn is_sound(run: &Run) -> bool {
-    run.is_complete() && run.stored.unwrap() > run.slot
+    run.is_complete() && !run.foreign && run.stored.unwrap() > run.slot
 }
 
 /// The rules again, naively: for each run, count the runs or buckets that are newer than it.
@@ -201,7 +202,7 @@ proptest! {
         }
         for run in &runs {
             let from_the_future = run.stored.unwrap() < run.slot;
-            prop_assert!(kept.contains(&run.run_id) || !(run.protected || from_the_future));
+            prop_assert!(kept.contains(&run.run_id) || !(run.protected || from_the_future || run.foreign));
             if !run.is_complete() && !kept.contains(&run.run_id) {
                 let covered = runs.iter().any(|r| is_sound(r) && r.slot > run.slot && run.sources.is_subset(&r.run_sources));
                 let old = runs.iter().any(|r| is_sound(r) && r.slot.duration_since(run.slot) > grace);
@@ -232,6 +233,17 @@ proptest! {
         };
         let after = kept(&decide(&runs, &with_more, &zone, grace));
         prop_assert!(before.is_subset(&after), "{:?}", before.difference(&after));
+    }
+
+    #[test]
+    fn what_other_clusters_stored_changes_nothing_and_stays(
+        runs in history(), rules in any_rules(), zone in zone(), grace in grace(),
+    ) {
+        let all = kept(&decide(&runs, &rules, &zone, grace));
+        let (theirs, ours): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(|r| r.foreign);
+        let alone = kept(&decide(&ours, &rules, &zone, grace));
+        prop_assert!(theirs.iter().all(|r| all.contains(&r.run_id)));
+        prop_assert!(ours.iter().all(|r| all.contains(&r.run_id) == alone.contains(&r.run_id)));
     }
 
     #[test]

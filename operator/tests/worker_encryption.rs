@@ -50,6 +50,7 @@ fn restore(store: StoreTask, cluster: &Cluster, secret: &Secret, run_id: &str, d
         request: "undo".into(),
         request_uid: job::request_uid(),
         select: Select::RunId(run_id.into()),
+        cluster: None,
         sources: None,
         targets: vec![cluster.target(&secret.mounts, Some(database))],
         on_existing: OnExisting::Fail,

@@ -10,14 +10,14 @@ mod job;
 mod postgres;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/runs.rs"]
+mod runs;
 #[path = "support/s3.rs"]
 mod s3;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use holdfast::store::keys::PolicyFolder;
-use holdfast::store::manifest::{ArtifactEntry, FORMAT_VERSION, Manifest};
 use holdfast::task::{
     BackupTask, DeleteTask, KnownRun, Outcome, ProbeTask, Report, RestoreTask, RetainReport, RetainTask, Scope, Select,
     StoreTask, Task,
@@ -26,7 +26,8 @@ use holdfast_crds::{OnExisting, Reason, RetentionSpec};
 use job::{Job, backup, folder, run, run_id, scope};
 use postgres::{Cluster, Secret};
 use proxy::{Fate, Proxy, with_body};
-use s3::{Server, TestBucket};
+use runs::put_run;
+use s3::Server;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_tells_why_a_store_is_not_fit() {
@@ -80,6 +81,7 @@ async fn a_database_is_saved_and_comes_back_under_another_name() {
             request: "undo".into(),
             request_uid: job::request_uid(),
             select,
+            cluster: None,
             sources: None,
             targets: vec![cluster.target(&secret.mounts, Some(database))],
             on_existing,
@@ -202,44 +204,6 @@ async fn a_manifest_whose_answer_is_lost_counts_and_one_that_cannot_be_written_l
     cluster.sql("postgres", "drop database commit with (force)");
 }
 
-/// Puts a source of a run into the bucket, as a worker would have.
-async fn put_run(test: &TestBucket, scope: &Scope, run_id: &str, source: &str, run_sources: &[&str]) {
-    let folder = PolicyFolder::new(&test.store().s3, scope).run(run_id).source(source);
-    let key = folder.artifact("shop.pgdump", "abc123", 3, false);
-    test.put(&key, "content").await;
-    let slot = holdfast::store::keys::slot_of_run(run_id).unwrap();
-    let manifest = Manifest {
-        format_version: FORMAT_VERSION,
-        run_id: run_id.into(),
-        cluster_uid: scope.cluster_uid.clone(),
-        namespace: scope.namespace.clone(),
-        policy: scope.policy.clone(),
-        policy_uid: scope.policy_uid.clone(),
-        source: source.into(),
-        engine: "postgres".into(),
-        run_sources: run_sources.iter().map(ToString::to_string).collect(),
-        slot,
-        start_time: slot,
-        end_time: slot,
-        artifacts: vec![ArtifactEntry {
-            key,
-            name: "shop.pgdump".into(),
-            format: "pgdump-custom".into(),
-            stored_bytes: 7,
-            compression: "zstd".into(),
-            ..ArtifactEntry::default()
-        }],
-        items: 1,
-        consistency: "snapshot".into(),
-        server_version: "15".into(),
-        tool_version: "pg_dump 15".into(),
-        holdfast_version: "0".into(),
-        seal: None,
-        unknown: std::collections::BTreeMap::new(),
-    };
-    test.put(&folder.manifest(), manifest.to_bytes().unwrap()).await;
-}
-
 fn retain(store: StoreTask) -> RetainTask {
     RetainTask {
         store,
@@ -288,14 +252,22 @@ async fn retention_deletes_what_is_due_and_nothing_beside_it() {
     task.protected = vec![run_id(2)];
     let report = run(&Task::Retain(task.clone())).await;
     assert_eq!(report.reason, Reason::Completed, "{}", report.message);
-    assert_eq!(retained(&report).deleted, [run_id(1), run_id(3)], "the oldest first, the protected one not");
+    let earlier = "20261001T020000Z-000002".to_owned();
+    assert_eq!(
+        retained(&report).deleted,
+        [earlier.clone(), run_id(1)],
+        "the oldest first, also of a policy of that name before"
+    );
+    let report = run(&Task::Retain(task.clone())).await;
+    assert_eq!(retained(&report).deleted, [run_id(3)], "the protected one not");
     task.protected.clear();
     let report = run(&Task::Retain(task.clone())).await;
     assert_eq!((&retained(&report).deleted, retained(&report).kept), (&vec![run_id(2)], 2));
 
-    let gone: Vec<String> = (1..=3)
-        .flat_map(|day| {
-            let source = folder(&task.store).run(&run_id(day)).source("db");
+    let gone: Vec<String> = [earlier, run_id(1), run_id(2), run_id(3)]
+        .iter()
+        .flat_map(|id| {
+            let source = folder(&task.store).run(id).source("db");
             [source.manifest(), source.artifact("shop.pgdump", "abc123", 3, false)]
         })
         .collect();
@@ -305,6 +277,20 @@ async fn retention_deletes_what_is_due_and_nothing_beside_it() {
     let report = run(&Task::Retain(task)).await;
     assert_eq!(retained(&report).deleted, Vec::<String>::new(), "a second pass finds nothing");
     assert_eq!(test.keys().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_other_hands_deleted_pushes_out_none_that_is_there() {
+    let test = Server::shared().await.bucket().await;
+    for day in 1..=2 {
+        put_run(&test, &scope(), &run_id(day), "db", &["db"]).await;
+    }
+    let mut task = retain(test.store());
+    task.retention.keep_last = Some(1);
+    task.known = (1..=3).map(|day| KnownRun { run_id: run_id(day), sources: vec!["db".into()] }).collect();
+    let report = run(&Task::Retain(task)).await;
+    assert_eq!((&retained(&report).deleted, retained(&report).kept), (&vec![run_id(1)], 1), "{}", report.message);
+    assert!(test.keys().await.iter().all(|key| key.contains(&run_id(2))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

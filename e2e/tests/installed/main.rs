@@ -4,6 +4,7 @@
 mod admission;
 mod conditions;
 mod deletion;
+mod disaster;
 mod engines;
 mod no_false_success;
 mod own_controllers;

@@ -13,6 +13,7 @@ use kube::{Api, Client, ResourceExt};
 use super::apply::{Error, within};
 use super::cache::{World, in_namespace, of_owner, of_policy, of_store};
 use crate::plan::backup::{Holds, ObservedBackup};
+use crate::plan::found::is_found;
 use crate::plan::job::{self, ENFORCE_LABEL, Ground};
 use crate::plan::names::{FINALIZER, SCHEDULED_LABEL, label_value};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod, Words};
@@ -65,7 +66,7 @@ impl Observer {
         let namespace = backup.namespace().unwrap_or_default();
         let status = backup.status.clone().unwrap_or_default();
         let mut policy = self.world.policies.get(&namespace, &backup.spec.policy_ref.name);
-        let by_hand = !backup.labels().contains_key(SCHEDULED_LABEL);
+        let by_hand = !backup.labels().contains_key(SCHEDULED_LABEL) && !is_found(backup);
         if status.phase == BackupPhase::Pending && by_hand {
             // Whoever edits a policy and then asks for a backup means the policy as edited: the watch of policies may lag behind.
             policy = self.policy_now(&namespace, &backup.spec.policy_ref.name).await?;
@@ -155,6 +156,7 @@ impl Observer {
             store: self.world.stores.get(&namespace, &policy.spec.store_ref.name),
             backups: self.world.backups.of(&of_policy(&namespace, &policy.name_any())),
             retains: self.retains(policy, now).await?,
+            catalogues: self.attempts(&namespace, policy.metadata.uid.as_deref(), &[], now).await?,
         })
     }
 

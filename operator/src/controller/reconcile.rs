@@ -20,6 +20,7 @@ use super::observe::Observer;
 use super::queue::{Queue, Request, Subject};
 use crate::plan::action::{Action, Plan};
 use crate::plan::backup::plan_backup;
+use crate::plan::found::plan_found;
 use crate::plan::job::Install;
 use crate::plan::policy::plan_policy;
 use crate::plan::restore::plan_restore;
@@ -118,7 +119,9 @@ async fn reconcile(context: &Context, request: &Request) -> Result<Option<Instan
         Subject::Policy => {
             let Some(policy) = context.world.policies.get(namespace, name) else { return Ok(None) };
             let observed = context.observer.policy(&policy, now).await?;
-            carry_out(context, &*policy, policy.status.as_ref(), plan_policy(&policy, &observed, now)).await
+            let mut plan = plan_policy(&policy, &observed, now);
+            plan_found(&mut plan, &context.install, &policy, &observed, now);
+            carry_out(context, &*policy, policy.status.as_ref(), plan).await
         }
         Subject::Backup => {
             let Some(backup) = context.world.backups.get(namespace, name) else { return Ok(None) };

@@ -212,6 +212,7 @@ fn job_changed(_: &World, job: &ObservedJob) -> Vec<Request> {
     let Some(owner) = &job.owner else { return Vec::new() };
     let subject = match owner.kind.as_str() {
         "Backup" => Subject::Backup,
+        "BackupPolicy" => Subject::Policy,
         "BackupStore" => Subject::Store,
         "RestoreRequest" => Subject::Restore,
         _ => return Vec::new(),

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::{Action, Event, Plan, Target};
+use super::found;
 use super::job::{self, Ground, Install, Run};
 use super::names::{FINALIZER, SLOT_ANNOTATION, run_id};
 use super::observed::{Attempt, ObservedJob, created};
@@ -73,6 +74,10 @@ pub fn plan_backup(
     let mut plan = Plan::keep(before);
     if backup.metadata.deletion_timestamp.is_some() {
         deletion::delete(&mut plan, install, backup, observed, now);
+        return plan;
+    }
+    if let Some(found) = found::read(backup) {
+        found::record(&mut plan, backup, found, now);
         return plan;
     }
     let finalizers = backup.metadata.finalizers.clone().unwrap_or_default();

@@ -17,8 +17,10 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-use super::names::{BACKUP_LABEL, POLICY_LABEL, RESTORE_LABEL, SOURCE_LABEL, STORE_LABEL, job_name};
-use crate::task::{BackupTask, DeleteTask, KnownRun, ProbeTask, RestoreTask, RetainTask, Scope, StoreTask, Task};
+use super::names::{BACKUP_LABEL, POLICY_LABEL, RESTORE_LABEL, SOURCE_LABEL, STORE_LABEL, job_name, what_to};
+use crate::task::{
+    BackupTask, CatalogueTask, DeleteTask, KnownRun, ProbeTask, RestoreTask, RetainTask, Scope, StoreTask, Task,
+};
 pub use mount::{Credentials, Data, SourceMount};
 pub use seat::{ENFORCE_LABEL, Enforced, Ground, Holder, ObservedClaim, Seat, Use, seat};
 pub use template::never_run;
@@ -222,6 +224,45 @@ pub fn delete(
             mounts: vec![],
             seat: None,
             template: policy.and_then(|p| p.spec.job_template.as_ref()),
+            retries: 2,
+            deadline: HOUSEKEEPING_DEADLINE_SECONDS,
+        },
+    )
+}
+
+/// The name of the Job that reads what a policy has in a place.
+pub fn catalogue_name(policy: &BackupPolicy, place: &str) -> String {
+    job_name(&name(&policy.metadata), &uid(&policy.metadata), &what_to("catalogue", place))
+}
+
+/// The Job that reads what a policy has in a place of a store. `known` are runs that need not be told.
+pub fn catalogue(
+    install: &Install,
+    policy: &BackupPolicy,
+    store: &BackupStore,
+    place: &str,
+    mut known: Vec<String>,
+    limit: usize,
+) -> Job {
+    known.sort_unstable_by(|a, b| b.cmp(a));
+    let mut bytes = 0;
+    known.retain(|run_id| {
+        bytes += run_id.len() + 3;
+        bytes <= MAX_KNOWN_BYTES
+    });
+    let task = CatalogueTask { store: store_task(store), scope: scope(install, policy), known, limit };
+    build(
+        install,
+        &Purpose {
+            owner: owner(policy),
+            namespace: namespace(&policy.metadata),
+            what: &what_to("catalogue", place),
+            labels: vec![(POLICY_LABEL, name(&policy.metadata))],
+            task: Task::Catalogue(task),
+            store,
+            mounts: vec![],
+            seat: None,
+            template: policy.spec.job_template.as_ref(),
             retries: 2,
             deadline: HOUSEKEEPING_DEADLINE_SECONDS,
         },

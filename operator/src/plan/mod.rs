@@ -2,6 +2,8 @@
 
 pub mod action;
 pub mod backup;
+pub mod debris;
+pub mod found;
 pub mod job;
 pub mod names;
 pub mod observed;

@@ -30,6 +30,12 @@ pub const TASK_LABEL: &str = "holdfast.dev/task";
 pub const SCHEDULED_LABEL: &str = "holdfast.dev/scheduled";
 /// Annotation with the slot of a Backup that the schedule made, RFC 3339.
 pub const SLOT_ANNOTATION: &str = "holdfast.dev/slot";
+/// Label of Backups that were found in the bucket.
+pub const FOUND_LABEL: &str = "holdfast.dev/found";
+/// Annotation of a Backup that was found in the bucket: what its status says, as JSON.
+pub const FOUND_ANNOTATION: &str = "holdfast.dev/found";
+/// Label with the UID of the cluster that made a Backup, where that is another one.
+pub const CLUSTER_LABEL: &str = "holdfast.dev/cluster";
 /// Finalizer that keeps a Backup until its data is deleted.
 pub const FINALIZER: &str = "holdfast.dev/delete-data";
 
@@ -51,6 +57,16 @@ pub fn scheduled_backup_name(policy: &str, slot: Timestamp) -> String {
         return format!("{policy}{suffix}");
     }
     format!("{}-{}{suffix}", cut(policy, room - 11), hash(&[policy], 10))
+}
+
+/// The name of the Backup of a run that was found in the bucket: never that of a slot's Backup, which has no hash.
+pub fn found_backup_name(policy: &str, slot: Timestamp, run_id: &str) -> String {
+    format!("{}-{}", scheduled_backup_name(cut(policy, MAX_NAME - 40), slot), hash(&[policy, run_id], 8))
+}
+
+/// What a Job does to one thing of several: `what` and a hash of that thing.
+pub fn what_to(what: &str, thing: &str) -> String {
+    format!("{what}-{}", hash(&[thing], 8))
 }
 
 /// The name of the Job that does `what` for an object.
@@ -151,6 +167,17 @@ mod tests {
             let (x, y) = (scheduled_backup_name(&a, t), scheduled_backup_name(&b, u));
             prop_assert!(is_dns_subdomain(&x), "{x}");
             prop_assert_eq!(x == y, a == b && t == u);
+        }
+
+        #[test]
+        fn names_of_found_backups_are_valid_and_differ(
+            a in names(), b in names(), at in 0i64..4_000_000_000, x in "[0-9a-f]{6}", y in "[0-9a-f]{6}",
+        ) {
+            let slot = Timestamp::from_second(at).unwrap();
+            let (one, other) = (found_backup_name(&a, slot, &x), found_backup_name(&b, slot, &y));
+            prop_assert!(is_dns_subdomain(&one), "{one}");
+            prop_assert_eq!(one == other, a == b && x == y);
+            prop_assert_ne!(one, scheduled_backup_name(&b, slot));
         }
 
         #[test]

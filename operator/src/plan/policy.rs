@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::action::{Action, Event, Plan, Target};
 use super::backup::{kept_secret, slot_of, usable};
+use super::found::is_found;
 use super::names::{
     MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value, scheduled_backup_name,
 };
@@ -38,6 +39,8 @@ pub struct ObservedPolicy {
     pub backups: Vec<Arc<Backup>>,
     /// The retain Jobs after its runs.
     pub retains: Vec<Attempt>,
+    /// The Jobs that read what the bucket holds of it.
+    pub catalogues: Vec<Attempt>,
 }
 
 /// Decides about a policy.
@@ -272,7 +275,8 @@ impl<'a> Backups<'a> {
     }
 
     fn running(&self) -> Option<&'a str> {
-        self.all.iter().find(|b| !b.phase.is_terminal()).map(|b| b.name)
+        // One that was found in the bucket is over before its status says so.
+        self.all.iter().find(|b| !b.phase.is_terminal() && !is_found(b.backup)).map(|b| b.name)
     }
 
     /// Those that are over, the last to end first.

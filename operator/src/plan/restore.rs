@@ -226,6 +226,7 @@ fn prepare(
         request: request.metadata.name.clone().unwrap_or_default(),
         request_uid: request.metadata.uid.clone().unwrap_or_default(),
         select: choice.select.clone(),
+        cluster: choice.cluster.clone(),
         sources,
         targets,
         on_existing: request.spec.on_existing,

@@ -29,6 +29,8 @@ pub struct Run {
     /// When its last manifest was written by the store's own clock, if the store says so. A slot more than [`CLOCK_TOLERANCE`] later
     /// was made under a wrong clock: such a run stays but counts for no rule, or it would push out every real one until that day.
     pub stored: Option<Timestamp>,
+    /// Another cluster made it: it stays and counts for no rule, whatever the two clusters have in common.
+    pub foreign: bool,
 }
 
 impl Run {
@@ -75,6 +77,8 @@ pub enum Why {
     PartialNotReplaced,
     /// Stays: partial, and so young that it may still be written to.
     PartialYoung,
+    /// Stays: another cluster made it.
+    Foreign,
     /// Stays: its slot is later than the store's clock said when it was written.
     WrongClock,
     /// Stays: there is no rule, and without one nothing goes.
@@ -97,6 +101,7 @@ impl fmt::Display for Why {
             Self::Newest(period, label) => write!(f, "{} {label}", period.adjective()),
             Self::PartialNotReplaced => write!(f, "partial: no newer complete backup has all that is in it"),
             Self::PartialYoung => write!(f, "partial: too young to be given up"),
+            Self::Foreign => write!(f, "another cluster made it"),
             Self::WrongClock => write!(f, "its slot is later than the store's clock was when it was written"),
             Self::NoRule => write!(f, "no retention rule"),
             Self::UnreadableRule(error) => write!(f, "keepWithin cannot be read: {error}"),
@@ -150,11 +155,13 @@ impl Period {
 /// - Of each source the newest complete run stays, whatever the rules say.
 /// - Partial runs count for nothing. One goes when a newer complete run has all that it holds and it is older than the newest complete
 ///   run by more than `grace`: the longest time for which a run may still be writing, generously.
+/// - Runs of other clusters stay and count for nothing: that one's rules are for them, not these.
 /// - Protected runs stay. Without any rule, or with one that cannot be read, every run stays.
 pub fn decide(runs: &[Run], rules: &RetentionSpec, time_zone: &TimeZone, grace: SignedDuration) -> Vec<Verdict> {
     let mut runs: Vec<&Run> = runs.iter().collect();
     runs.sort_unstable_by(|a, b| b.cmp(a));
-    let complete: Vec<&Run> = runs.iter().copied().filter(|r| r.is_complete() && !r.is_from_the_future()).collect();
+    let complete: Vec<&Run> =
+        runs.iter().copied().filter(|r| r.is_complete() && !r.foreign && !r.is_from_the_future()).collect();
     let kept = match Rules::read(rules) {
         Ok(rules) => Kept::by(&rules, &complete, time_zone),
         Err(why) => {
@@ -168,6 +175,9 @@ pub fn decide(runs: &[Run], rules: &RetentionSpec, time_zone: &TimeZone, grace: 
 }
 
 fn judge(run: &Run, kept: &Kept, complete: &[&Run], grace: SignedDuration) -> Verdict {
+    if run.foreign {
+        return Verdict { run_id: run.run_id.clone(), keep: true, reasons: vec![Why::Foreign] };
+    }
     let mut reasons = Vec::new();
     if run.protected {
         reasons.push(Why::Protected);

@@ -21,6 +21,8 @@ pub struct Catalogue {
     pub runs: Vec<CatalogueRun>,
     /// What was listed as a manifest and is none that can be trusted, with the reason: one line each.
     pub in_doubt: Vec<String>,
+    /// Everything else in the policy's folder, by key.
+    pub objects: BTreeMap<String, ObjectInfo>,
 }
 
 /// A run, as its manifests tell it.
@@ -39,6 +41,11 @@ pub struct CatalogueRun {
 }
 
 impl CatalogueRun {
+    /// UID of the cluster that made it; all its manifests say the same.
+    pub fn cluster(&self) -> &str {
+        self.manifests.values().next().map(|m| m.cluster_uid.as_str()).unwrap_or_default()
+    }
+
     /// Whether every source of the run has its manifest.
     pub fn is_complete(&self) -> bool {
         !self.run_sources.is_empty() && self.run_sources.iter().all(|s| self.manifests.contains_key(s))
@@ -51,7 +58,8 @@ impl CatalogueRun {
 /// Where the listing or a manifest cannot be had. A manifest that can be had and not be trusted is no error: it is `in_doubt`.
 pub async fn read(bucket: &Bucket, folder: &PolicyFolder) -> Result<Catalogue, Failure> {
     let listed = bucket.list(folder.prefix()).await?;
-    let manifests = listed.into_iter().filter(|object| folder.manifest_of(&object.key).is_some());
+    let (manifests, objects): (Vec<_>, Vec<_>) =
+        listed.into_iter().partition(|object| folder.manifest_of(&object.key).is_some());
     let read = futures::stream::iter(manifests)
         .map(|object| async move {
             let manifest = match bucket.get(&object.key, MAX_MANIFEST_BYTES).await? {
@@ -63,7 +71,8 @@ pub async fn read(bucket: &Bucket, folder: &PolicyFolder) -> Result<Catalogue, F
         .buffer_unordered(READERS)
         .try_collect()
         .await?;
-    Ok(assemble(folder, read))
+    let objects = objects.into_iter().map(|object| (object.key.clone(), object)).collect();
+    Ok(Catalogue { objects, ..assemble(folder, read) })
 }
 
 /// Sorts manifests into runs. A manifest must say the same as its key, and name objects of its own folder only. Pure.
@@ -87,8 +96,15 @@ fn assemble(folder: &PolicyFolder, read: Vec<(ObjectInfo, Result<Manifest, Failu
             Err(why) => catalogue.in_doubt.push(format!("{}: {why}", object.key)),
         }
     }
+    let (agreed, contradictory): (Vec<_>, Vec<_>) = runs.into_values().partition(|run| {
+        let cluster = run.cluster();
+        run.manifests.values().all(|m| m.cluster_uid == cluster)
+    });
+    // A run has one Backup, and a Backup has one cluster.
+    let told = |run: CatalogueRun| format!("{}{}: its manifests name several clusters", folder.prefix(), run.run_id);
+    catalogue.in_doubt.extend(contradictory.into_iter().map(told));
     catalogue.in_doubt.sort();
-    catalogue.runs = runs.into_values().collect();
+    catalogue.runs = agreed;
     catalogue.runs.sort_by(|a, b| (a.slot, &a.run_id).cmp(&(b.slot, &b.run_id)));
     catalogue
 }
@@ -172,6 +188,13 @@ mod tests {
             let catalogue = of(vec![("db", manifest("db", &changes))]);
             assert!(catalogue.runs.is_empty() && catalogue.in_doubt.len() == 1, "{changes}");
         }
+    }
+
+    #[test]
+    fn a_run_whose_manifests_name_two_clusters_is_in_doubt() {
+        let (one, other) = (manifest("db", &json!({})), manifest("files", &json!({"clusterUid": "other"})));
+        let catalogue = of(vec![("db", one), ("files", other)]);
+        assert!(catalogue.runs.is_empty() && catalogue.in_doubt.len() == 1, "{catalogue:?}");
     }
 
     #[test]

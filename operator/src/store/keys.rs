@@ -50,6 +50,16 @@ impl PolicyFolder {
     }
 }
 
+impl PolicyFolder {
+    /// Run and source that the key is an artifact of, if it has a name that [`SourceFolder::artifact`] gives.
+    pub fn artifact_of<'a>(&self, key: &'a str) -> Option<(&'a str, &'a str)> {
+        let mut names = key.strip_prefix(&self.0)?.split('/');
+        let (run_id, source, file) = (names.next()?, names.next()?, names.next()?);
+        let is_one = names.next().is_none() && !source.is_empty() && slot_of_run(run_id).is_some() && has_attempt(file);
+        is_one.then_some((run_id, source))
+    }
+}
+
 impl RunFolder {
     /// What the keys of all its objects begin with; it ends with a slash.
     pub fn prefix(&self) -> &str {
@@ -107,6 +117,15 @@ pub fn slot_of_run(run_id: &str) -> Option<Timestamp> {
     }
     let local = DateTime::strptime("%Y%m%dT%H%M%SZ", time).ok()?;
     local.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+}
+
+/// Whether a file's name is `<stem>-<attempt>.<endings>`.
+fn has_attempt(file: &str) -> bool {
+    let is_hex = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
+    file.match_indices('-').any(|(at, _)| {
+        let rest = &file.as_bytes()[at + 1..];
+        rest.len() > 7 && rest[..6].iter().all(is_hex) && rest[6] == b'.'
+    })
 }
 
 fn below(s3: &S3Spec, path: &str) -> String {
@@ -179,6 +198,28 @@ mod tests {
     }
 
     #[test]
+    fn what_people_put_beside_them_is_no_artifact() {
+        let folder = folder("prod");
+        for file in [
+            "manifest.json",
+            "notes.txt",
+            "by-hand.txt",
+            "shop-3f9a1.pgdump",
+            "shop-3F9A1C.pgdump",
+            "shop-3f9a1c",
+            "a/b-3f9a1c.tar",
+        ] {
+            assert_eq!(
+                folder.artifact_of(&format!("prod/shop/daily/20261121T020000Z-3f9a1c/db/{file}")),
+                None,
+                "{file}"
+            );
+        }
+        assert_eq!(folder.artifact_of("prod/shop/daily/20261121T020000Z-3f9a1c/shop-3f9a1c.pgdump"), None);
+        assert_eq!(folder.artifact_of("prod/shop/daily2/20261121T020000Z-3f9a1c/db/shop-3f9a1c.pgdump"), None);
+    }
+
+    #[test]
     fn a_run_id_tells_its_slot() {
         assert_eq!(slot_of_run("20261121T020000Z-3f9a1c"), "2026-11-21T02:00:00Z".parse().ok());
         for other in
@@ -197,6 +238,8 @@ mod tests {
             let rest = first.strip_prefix(source.prefix()).unwrap();
             prop_assert!(!rest.contains('/') && rest != MANIFEST && !rest.is_empty());
             prop_assert!(rest.bytes().all(|c| c.is_ascii_graphic()));
+            prop_assert_eq!(folder("prod").artifact_of(&first), Some(("20261121T020000Z-3f9a1c", "db")));
+            prop_assert_eq!(folder("prod").manifest_of(&first), None);
         }
 
         #[test]
@@ -204,7 +247,8 @@ mod tests {
             let s3 = S3Spec { prefix: Some("prod".into()), ..S3Spec::default() };
             let marker = restore_marker(&s3, "shop", &key);
             prop_assert_eq!(folder("prod").manifest_of(&marker), None);
-            let _ = (folder("prod").manifest_of(&key), slot_of_run(&key));
+            let _ = (folder("prod").manifest_of(&key), folder("prod").artifact_of(&key), slot_of_run(&key));
+            let _ = folder("prod").artifact_of(&format!("prod/shop/daily/20261121T020000Z-3f9a1c/db/{key}"));
         }
     }
 }

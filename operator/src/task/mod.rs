@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 pub use failure::Failure;
 pub use report::{
-    BackupReport, Outcome, Report, RestoreReport, RestoredSource, RetainReport, TERMINATION_MESSAGE_LIMIT,
+    BackupReport, CatalogueReport, FoundRun, Outcome, Report, RestoreReport, RestoredSource, RetainReport,
+    TERMINATION_MESSAGE_LIMIT,
 };
 
 /// Environment variable that carries the task, as JSON.
@@ -37,6 +38,8 @@ pub enum Task {
     Retain(RetainTask),
     /// Delete the data of one run.
     Delete(DeleteTask),
+    /// Tell which complete runs of a policy are in the bucket.
+    Catalogue(CatalogueTask),
     /// Bring one restore point back.
     Restore(Box<RestoreTask>),
 }
@@ -49,6 +52,7 @@ impl Task {
             Self::Backup(_) => "backup",
             Self::Retain(_) => "retain",
             Self::Delete(_) => "delete",
+            Self::Catalogue(_) => "catalogue",
             Self::Restore(_) => "restore",
         }
     }
@@ -200,6 +204,20 @@ pub struct DeleteTask {
     pub run_id: String,
 }
 
+/// Tell which complete runs of a policy are in the bucket. Nothing is written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CatalogueTask {
+    /// Where.
+    pub store: StoreTask,
+    /// Whose.
+    pub scope: Scope,
+    /// Runs that need not be told.
+    pub known: Vec<String>,
+    /// How many to tell at the most, newest first. Fewer are told where they do not fit into a termination message.
+    pub limit: usize,
+}
+
 /// Which run of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -224,6 +242,9 @@ pub struct RestoreTask {
     pub request_uid: String,
     /// Which run.
     pub select: Select,
+    /// UID of the cluster that made it, where the request says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     /// Which sources; absent: all of the run, each of which needs an entry in `targets`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sources: Option<Vec<String>>,

@@ -1,9 +1,12 @@
 //! What a worker answers with: a small JSON document in the Pod's termination message. Pure.
 
+mod found;
+
 use holdfast_crds::Reason;
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
+pub use found::{CatalogueReport, FoundRun};
 
 /// The kubelet cuts termination messages at this many bytes.
 pub const TERMINATION_MESSAGE_LIMIT: usize = 4096;
@@ -32,6 +35,8 @@ pub enum Outcome {
     Restore(RestoreReport),
     /// It applied retention, or deleted a run.
     Retain(RetainReport),
+    /// It read what the bucket holds of a policy.
+    Catalogue(CatalogueReport),
 }
 
 /// What was stored of a source.
@@ -103,6 +108,9 @@ pub struct RetainReport {
     /// Whether more runs are due than were deleted this time.
     #[serde(default)]
     pub more: bool,
+    /// How many objects went that no manifest named.
+    #[serde(default)]
+    pub debris: usize,
 }
 
 impl Report {
@@ -111,11 +119,20 @@ impl Report {
         Self { reason: Reason::Completed, message: message.into(), outcome }
     }
 
-    /// The report as JSON that fits into a termination message: long texts are cut, then the list of what was deleted is.
+    /// The report as JSON that fits into a termination message: long texts are cut, then of the runs that were found the oldest are left
+    /// out, then the list of what was deleted is.
     pub fn to_termination_message(&self) -> String {
         let mut report = self.clone();
         for limit in [1024, 512, 256, 96, 0] {
             report.cut_texts(limit);
+            let json = serde_json::to_string(&report).unwrap_or_default();
+            if json.len() <= TERMINATION_MESSAGE_LIMIT {
+                return json;
+            }
+        }
+        while let Some(Outcome::Catalogue(catalogue)) = &mut report.outcome
+            && catalogue.leave_out_oldest()
+        {
             let json = serde_json::to_string(&report).unwrap_or_default();
             if json.len() <= TERMINATION_MESSAGE_LIMIT {
                 return json;

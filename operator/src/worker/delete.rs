@@ -17,8 +17,8 @@ pub(super) async fn run(task: &DeleteTask) -> Result<Report, Failure> {
     };
     // The policy may be gone by now, or be another of the same name: the run's own ID, which stems from the UID of its Backup, says
     // that it is ours, if only it is of this cluster.
-    if let Some(stranger) = run.manifests.values().find(|manifest| manifest.cluster_uid != task.scope.cluster_uid) {
-        return Ok(report(task, &format!("left alone: it belongs to cluster {}", stranger.cluster_uid)));
+    if is_foreign(run, &task.scope) {
+        return Ok(report(task, &format!("left alone: it belongs to cluster {}", run.cluster())));
     }
     delete_run(&bucket, &folder, run).await?;
     Ok(report(task, "its data is deleted"))
@@ -29,17 +29,10 @@ fn report(task: &DeleteTask, what: &str) -> Report {
     Report::completed(format!("run {}: {what}", task.run_id), Some(outcome))
 }
 
-/// Whose run it is, where it is not ours: another cluster's or another policy's of the same name.
-pub(super) fn foreign(run: &CatalogueRun, scope: &Scope) -> Option<String> {
-    run.manifests.values().find_map(|manifest| {
-        if manifest.cluster_uid != scope.cluster_uid {
-            Some(format!("cluster {}", manifest.cluster_uid))
-        } else if manifest.policy_uid != scope.policy_uid {
-            Some(format!("a policy of the same name with UID {}", manifest.policy_uid))
-        } else {
-            None
-        }
-    })
+/// Whether another cluster made the run. A policy that was deleted and made anew under its name, in the same cluster, is no stranger:
+/// no two policies of a cluster share a folder, so what is in it was this policy's, or will never be anybody's again.
+pub(super) fn is_foreign(run: &CatalogueRun, scope: &Scope) -> bool {
+    run.cluster() != scope.cluster_uid
 }
 
 /// Deletes one run. Once its first manifest is gone it is no complete backup any more, so no half of it can be mistaken for one.

@@ -4,6 +4,7 @@
 //! put into the bucket is taken out again by its ledger.
 
 mod backup;
+mod catalogue;
 mod delete;
 pub mod pipeline;
 mod probe;
@@ -34,7 +35,7 @@ const UNDO_LIMIT: Duration = Duration::from_secs(10);
 /// How a worker is called. What it is to do stands in the environment variable `HOLDFAST_TASK`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Kind of the task: probe, backup, retain, delete or restore. It must be that of HOLDFAST_TASK.
+    /// Kind of the task: probe, backup, retain, delete, catalogue or restore. It must be that of HOLDFAST_TASK.
     kind: String,
     /// File that the report is written to.
     #[arg(long, default_value = TERMINATION_MESSAGE_PATH)]
@@ -125,6 +126,7 @@ async fn dispatch(task: &Task, attempt: &Attempt) -> Result<Report, Failure> {
         Task::Backup(task) => backup::run(task, attempt).await,
         Task::Retain(task) => retain::run(task).await,
         Task::Delete(task) => delete::run(task).await,
+        Task::Catalogue(task) => catalogue::run(task).await,
         Task::Restore(task) => restore::run(task, attempt).await,
     }
 }
@@ -151,6 +153,7 @@ fn store_of(task: &Task) -> &StoreTask {
         Task::Backup(task) => &task.store,
         Task::Retain(task) => &task.store,
         Task::Delete(task) => &task.store,
+        Task::Catalogue(task) => &task.store,
         Task::Restore(task) => &task.store,
     }
 }

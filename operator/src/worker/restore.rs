@@ -24,6 +24,8 @@ use crate::task::{
 
 /// At most this many restore points are named to someone whose request fits none.
 const CANDIDATES: usize = 10;
+/// Of each of at most so many clusters, at most so many, to someone whose request fits several.
+const CANDIDATES_OF_CLUSTERS: (usize, usize) = (4, 3);
 
 pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report, Failure> {
     let bucket = Bucket::open(&task.store).await?;
@@ -92,13 +94,16 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
 
 /// The run that the request means.
 fn select<'a>(task: &RestoreTask, catalogue: &'a Catalogue) -> Result<&'a CatalogueRun, Failure> {
+    let fits = |r: &&CatalogueRun| holds(r, task) && task.cluster.as_ref().is_none_or(|c| r.cluster() == c);
     let found = match &task.select {
-        Select::RunId(run_id) => catalogue.runs.iter().find(|r| r.run_id == *run_id && holds(r, task)),
-        Select::At(at) => catalogue
-            .runs
-            .iter()
-            .filter(|r| r.is_complete() && holds(r, task) && at.is_none_or(|at| r.slot <= at))
-            .max_by_key(|r| (r.slot, &r.run_id)),
+        Select::RunId(run_id) => catalogue.runs.iter().filter(fits).find(|r| r.run_id == *run_id),
+        Select::At(at) => {
+            let mut complete: Vec<&CatalogueRun> =
+                catalogue.runs.iter().filter(|r| r.is_complete()).filter(fits).collect();
+            complete.sort_by(|a, b| (b.slot, &b.run_id).cmp(&(a.slot, &a.run_id)));
+            of_one_cluster(task, &complete)?;
+            complete.into_iter().find(|r| at.is_none_or(|at| r.slot <= at))
+        }
     };
     found.ok_or_else(|| {
         let wanted = match &task.select {
@@ -109,6 +114,7 @@ fn select<'a>(task: &RestoreTask, catalogue: &'a Catalogue) -> Result<&'a Catalo
         let mut complete: Vec<&CatalogueRun> = catalogue.runs.iter().filter(|r| r.is_complete()).collect();
         complete.sort_by(|a, b| (b.slot, &b.run_id).cmp(&(a.slot, &a.run_id)));
         let names: Vec<&str> = complete.iter().take(CANDIDATES).map(|r| r.run_id.as_str()).collect();
+        let of = task.cluster.as_ref().map(|c| format!(" of cluster {c}")).unwrap_or_default();
         let unread = match catalogue.in_doubt.first() {
             Some(first) => format!("; {} manifests cannot be read, such as {first}", catalogue.in_doubt.len()),
             None => String::new(),
@@ -116,7 +122,7 @@ fn select<'a>(task: &RestoreTask, catalogue: &'a Catalogue) -> Result<&'a Catalo
         Failure::new(
             Reason::NoMatchingBackup,
             format!(
-                "store {} holds no {} of policy {}/{} with what is asked for; there are {} complete ones{}{}{unread}",
+                "store {} holds no {} of policy {}/{}{of} with what is asked for; there are {} complete ones{}{}{unread}",
                 task.store.name,
                 wanted.trim_start_matches("any "),
                 task.scope.namespace,
@@ -127,6 +133,39 @@ fn select<'a>(task: &RestoreTask, catalogue: &'a Catalogue) -> Result<&'a Catalo
             ),
         )
     })
+}
+
+/// "The newest" means nothing where several clusters have written to one folder: the newest may be of the wrong one, or of the new cluster's
+/// empty database. So nothing is chosen for whoever did not choose.
+fn of_one_cluster(task: &RestoreTask, newest_first: &[&CatalogueRun]) -> Result<(), Failure> {
+    let mut clusters: Vec<&str> = Vec::new();
+    for run in newest_first {
+        if !clusters.contains(&run.cluster()) {
+            clusters.push(run.cluster());
+        }
+    }
+    if clusters.len() < 2 {
+        return Ok(());
+    }
+    let (most, each) = CANDIDATES_OF_CLUSTERS;
+    let told = |cluster: &&str| {
+        let own = if *cluster == task.scope.cluster_uid { " (this one)" } else { "" };
+        let runs = newest_first.iter().filter(|r| r.cluster() == *cluster);
+        let names: Vec<&str> = runs.clone().take(each).map(|r| r.run_id.as_str()).collect();
+        format!("{cluster}{own} has {}, newest first {}", runs.count(), names.join(" "))
+    };
+    let more = if clusters.len() > most { format!("; and {} more", clusters.len() - most) } else { String::new() };
+    Err(Failure::new(
+        Reason::NoMatchingBackup,
+        format!(
+            "store {} holds complete backups of policy {}/{} of {} clusters, and the newest may be the wrong one's: name the cluster in from.store.cluster, or the run in from.store.runId; nothing was touched. Cluster {}{more}",
+            task.store.name,
+            task.scope.namespace,
+            task.scope.policy,
+            clusters.len(),
+            clusters.iter().take(most).map(told).collect::<Vec<_>>().join("; cluster "),
+        ),
+    ))
 }
 
 /// Whether the run has a manifest for each source that is asked for.

@@ -6,14 +6,18 @@ use holdfast_crds::Reason;
 use jiff::{SignedDuration, Timestamp};
 use tracing::info;
 
-use super::delete::{delete_run, foreign};
+use super::delete::{delete_run, is_foreign};
 use super::writable;
+use crate::plan::debris::{self, Stray};
 use crate::plan::retention::{self, Run};
 use crate::plan::schedule;
 use crate::store::catalogue::{self, Catalogue, CatalogueRun};
-use crate::store::client::Bucket;
+use crate::store::client::{Bucket, ObjectInfo};
 use crate::store::keys::{self, PolicyFolder};
 use crate::task::{Failure, Outcome, Report, RetainReport, RetainTask};
+
+/// At most this many objects that no manifest names go at a time; the rest goes the next time.
+const DEBRIS_LIMIT: usize = 1000;
 
 pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
     writable(&task.store)?;
@@ -27,22 +31,28 @@ pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
     }
     let gone = known_and_gone(task, &bucket, &folder, &catalogue).await?;
 
-    let ours: Vec<&CatalogueRun> = catalogue.runs.iter().filter(|r| foreign(r, &task.scope).is_none()).collect();
-    let runs: Vec<Run> = ours.iter().map(|run| as_run(run, task)).chain(gone.iter().cloned()).collect();
     let grace = SignedDuration::from_secs(task.grace_seconds);
-    let verdicts = retention::decide(&runs, &task.retention, &time_zone, grace);
+    let decide = |runs: &[Run]| retention::decide(runs, &task.retention, &time_zone, grace);
+    let runs: Vec<Run> = catalogue.runs.iter().map(|run| as_run(run, task)).collect();
+    let verdicts = decide(&runs);
     let kept: BTreeSet<&str> = verdicts.iter().filter(|v| v.keep).map(|v| v.run_id.as_str()).collect();
+    // Judged apart: what is gone must never push out what is there.
+    let with_gone = decide(&[runs.clone(), gone.clone()].concat());
+    let was_due = |id: &str| with_gone.iter().any(|v| v.run_id == id && !v.keep);
+    let ours: Vec<&CatalogueRun> = catalogue.runs.iter().filter(|r| !is_foreign(r, &task.scope)).collect();
 
     let mut going: Vec<&CatalogueRun> = ours.iter().copied().filter(|r| !kept.contains(r.run_id.as_str())).collect();
     going.sort_by(|a, b| a.run_id.cmp(&b.run_id));
     let mut report = RetainReport {
         // What an attempt before this one deleted without being able to say so.
-        deleted: gone.iter().map(|r| r.run_id.clone()).filter(|id| !kept.contains(id.as_str())).collect(),
+        deleted: gone.iter().map(|r| r.run_id.clone()).filter(|id| was_due(id)).collect(),
         kept: ours.iter().filter(|r| r.is_complete() && kept.contains(r.run_id.as_str())).count(),
         more: going.len() > task.limit,
+        debris: 0,
     };
     going.truncate(task.limit);
-    if !going.is_empty() {
+    let debris = confirmed_debris(&bucket, &folder, task, &catalogue, &runs).await?;
+    if !going.is_empty() || !debris.is_empty() {
         confirm_newest(&bucket, &ours, &kept).await?;
     }
     for run in going {
@@ -55,8 +65,47 @@ pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
         info!(run = run.run_id, why = why.into_iter().flatten().collect::<Vec<_>>().join("; "), "deleted");
         report.deleted.push(run.run_id.clone());
     }
-    let message = format!("{} runs deleted, {} complete ones stay", report.deleted.len(), report.kept);
+    for key in debris {
+        if let Err(failure) = bucket.delete(&key).await {
+            let outcome = Some(Outcome::Retain(report));
+            return Ok(Report { reason: failure.reason, message: failure.message, outcome });
+        }
+        info!(key, "deleted: no manifest names it");
+        report.debris += 1;
+    }
+    let mut message = format!("{} runs deleted, {} complete ones stay", report.deleted.len(), report.kept);
+    if report.debris > 0 {
+        message = format!("{message}; {} objects that no manifest names deleted", report.debris);
+    }
     Ok(Report::completed(message, Some(Outcome::Retain(report))))
+}
+
+/// Objects that no manifest names and none ever will, once the bucket says of each of their sources that it has no manifest.
+async fn confirmed_debris(
+    bucket: &Bucket,
+    folder: &PolicyFolder,
+    task: &RetainTask,
+    catalogue: &Catalogue,
+    runs: &[Run],
+) -> Result<Vec<String>, Failure> {
+    let stray = |object: &ObjectInfo| {
+        let (run_id, _) = folder.artifact_of(&object.key)?;
+        let slot = keys::slot_of_run(run_id)?;
+        Some(Stray { key: object.key.clone(), run_id: run_id.to_owned(), slot, modified: object.modified })
+    };
+    let strays: Vec<Stray> = catalogue.objects.values().filter_map(stray).collect();
+    let known = task.known.iter().map(|known| known.run_id.as_str());
+    let spared: BTreeSet<&str> = task.protected.iter().map(String::as_str).chain(known).collect();
+    let mut debris = debris::debris(&strays, runs, &spared, SignedDuration::from_secs(task.grace_seconds));
+    debris.truncate(DEBRIS_LIMIT);
+    let sources: BTreeSet<(&str, &str)> = debris.iter().filter_map(|key| folder.artifact_of(key)).collect();
+    for (run_id, source) in sources {
+        let key = folder.run(run_id).source(source).manifest();
+        if bucket.head(&key).await?.is_some() {
+            return Err(doubt(&format!("{key} is in the bucket and not in its listing")));
+        }
+    }
+    Ok(debris)
 }
 
 fn as_run(run: &CatalogueRun, task: &RetainTask) -> Run {
@@ -67,6 +116,7 @@ fn as_run(run: &CatalogueRun, task: &RetainTask) -> Run {
         sources: run.manifests.keys().cloned().collect(),
         protected: task.protected.contains(&run.run_id),
         stored: run.stored,
+        foreign: is_foreign(run, &task.scope),
     }
 }
 
@@ -96,6 +146,7 @@ async fn known_and_gone(
                 sources: known.sources.iter().cloned().collect(),
                 protected: false,
                 stored: None::<Timestamp>,
+                foreign: false,
             }),
             (Some(_), _) if lacking.count() > 0 => {
                 return Err(doubt(&format!(

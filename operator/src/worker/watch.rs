@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::process::Progress;
 use crate::task::{Failure, Task};
 
-/// How long a task without limits of its own (probe, retain, delete) may take.
+/// How long a task without limits of its own (probe, retain, delete, catalogue) may take.
 const HOUSEKEEPING_LIMIT: Duration = Duration::from_mins(15);
 
 /// What a task may take.
@@ -35,7 +35,9 @@ impl Limits {
                 deadline: seconds(task.timeout_seconds),
                 idle: Some(Idle { limit: seconds(task.idle_timeout_seconds), only_while_moving: true }),
             },
-            Task::Probe(_) | Task::Retain(_) | Task::Delete(_) => Self { deadline: HOUSEKEEPING_LIMIT, idle: None },
+            Task::Probe(_) | Task::Retain(_) | Task::Delete(_) | Task::Catalogue(_) => {
+                Self { deadline: HOUSEKEEPING_LIMIT, idle: None }
+            }
         }
     }
 }

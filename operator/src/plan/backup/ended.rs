@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::{ObservedBackup, delete_job, stop_given_up, usable};
 use crate::plan::action::{Action, Plan, Target};
+use crate::plan::found::{is_foreign, is_found};
 use crate::plan::job::{self, Install};
 use crate::plan::status::after;
 use crate::plan::verdict::{Patience, Verdict, judge};
@@ -76,8 +77,11 @@ fn retain(
     plan.actions.push(Action::CreateJob(Box::new(job::retain(install, backup, policy, store, retention, runs))));
 }
 
-/// Whether another run completed later.
+/// Whether another run completed later. What was found in the bucket starts no retention, so it does not stand for a later run.
 fn is_newer(other: &Backup, than: &Backup) -> bool {
+    if is_found(other) {
+        return false;
+    }
     let ended = |b: &Backup| {
         let status = b.status.as_ref().filter(|s| s.phase == BackupPhase::Completed);
         status.and_then(|s| s.completion_time.as_ref()).map(|t| (t.0, b.metadata.name.clone()))
@@ -94,6 +98,8 @@ fn runs(backup: &Backup, observed: &ObservedBackup) -> (Vec<KnownRun>, Vec<Strin
         let Some(status) = &sibling.status else { continue };
         let Some(run_id) = &status.run_id else { continue };
         match status.phase {
+            // What another cluster stored, that one may delete.
+            BackupPhase::Completed if is_foreign(sibling) => {}
             BackupPhase::Completed if sibling.metadata.deletion_timestamp.is_none() && status.store == store => {
                 let sources = status.artifacts.iter().map(|a| a.source.clone()).collect();
                 known.push(KnownRun { run_id: run_id.clone(), sources });
@@ -117,7 +123,7 @@ fn gone<'a>(
         .siblings
         .iter()
         .filter(|s| s.spec.policy_ref == backup.spec.policy_ref && s.metadata.namespace == backup.metadata.namespace)
-        .filter(|s| s.metadata.deletion_timestamp.is_none())
+        .filter(|s| s.metadata.deletion_timestamp.is_none() && !is_foreign(s))
         .filter(|s| {
             s.status.as_ref().is_some_and(|status| {
                 status.phase.is_terminal() && status.run_id.as_ref().is_some_and(|id| deleted.contains(id))

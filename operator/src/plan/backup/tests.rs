@@ -398,7 +398,11 @@ fn backups_whose_data_retention_deleted_go_and_no_others() {
     ];
     let report = Report::completed(
         "",
-        Some(Outcome::Retain(RetainReport { deleted: vec!["r1".into(), "r2".into()], kept: 1, more: false })),
+        Some(Outcome::Retain(RetainReport {
+            deleted: vec!["r1".into(), "r2".into()],
+            kept: 1,
+            ..RetainReport::default()
+        })),
     );
     let pod = ended_pod("p", 0, &report.to_termination_message());
     let retained = attempt(ObservedJob { name: job::retain_name(&done), ..completed(a_job("j")) }, vec![pod]);

@@ -77,6 +77,7 @@ fn of_restore() -> Job {
         request: "undo-friday".into(),
         request_uid: "rr-uid".into(),
         select: Select::RunId("r1".into()),
+        cluster: None,
         sources: Some(vec!["db".into()]),
         targets: vec![RestoreTarget { source: "db".into(), mounts: mount.paths(), server: Target::Postgres(server) }],
         on_existing: OnExisting::Replace,
@@ -104,6 +105,7 @@ fn all() -> Vec<(&'static str, Job)> {
         ("backup_elaborate", of_backup(&elaborate_policy(), &elaborate_store())),
         ("retain", retain(&install(), &done, &policy(), &ready_store(), &retention, (known, vec!["r2".into()]))),
         ("delete", delete(&install(), &done, None, &ready_store(), "r1")),
+        ("catalogue", catalogue(&install(), &policy(), &ready_store(), "s3://backups/prod", vec!["r1".into()], 50)),
         ("restore", of_restore()),
     ]
 }

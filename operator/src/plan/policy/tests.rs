@@ -14,7 +14,7 @@ fn observed(backups: Vec<Backup>) -> ObservedPolicy {
     ObservedPolicy {
         store: Some(Arc::new(ready_store())),
         backups: backups.into_iter().map(Arc::new).collect(),
-        retains: vec![],
+        ..ObservedPolicy::default()
     }
 }
 

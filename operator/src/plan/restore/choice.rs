@@ -7,6 +7,7 @@ use holdfast_crds::{Backup, BackupPhase, Reason, RestoreFrom, RestoreRequest};
 use jiff::Timestamp;
 
 use crate::plan::backup::slot_of;
+use crate::plan::found::is_foreign;
 use crate::task::{Failure, Select};
 
 /// At most this many candidates are listed where none fits.
@@ -21,6 +22,8 @@ pub struct Choice {
     pub backup: Option<String>,
     /// Its run.
     pub select: Select,
+    /// UID of the cluster that made it, where the request says so.
+    pub cluster: Option<String>,
     /// Name of its store.
     pub store: String,
     /// Names of its sources, where they are known.
@@ -52,6 +55,7 @@ pub fn choose(request: &RestoreRequest, backups: &[Arc<Backup>]) -> Result<Choic
             policy: store.policy.clone(),
             backup: None,
             select: store.run_id.clone().map_or(Select::At(at), Select::RunId),
+            cluster: store.cluster.clone(),
             store: store.name.clone(),
             sources: None,
         });
@@ -82,6 +86,7 @@ fn of_backup(backup: &Backup, name: &str) -> Result<Choice, Failure> {
             policy: backup.spec.policy_ref.name.clone(),
             backup: Some(name.to_owned()),
             select: Select::RunId(run_id),
+            cluster: None,
             store,
             sources: Some(status.artifacts.into_iter().map(|a| a.source).collect()),
         }),
@@ -102,8 +107,11 @@ fn newest(policy: &str, at: Option<Timestamp>, backups: &[Arc<Backup>]) -> Resul
         .filter(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Completed))
         .collect();
     complete.sort_by_key(|b| Reverse((slot_of(b), b.metadata.name.clone())));
-    let fits = |b: &&&Arc<Backup>| at.is_none_or(|at| slot_of(b) <= at);
-    if let Some(backup) = complete.iter().find(fits) {
+    let fits = |b: &&Arc<Backup>| at.is_none_or(|at| slot_of(b) <= at);
+    let fitting = || complete.iter().copied().filter(fits);
+    // Two clusters that write to one folder must not restore each other's data by accident: what was found of another one is for
+    // who has none of his own.
+    if let Some(backup) = fitting().find(|b| !is_foreign(b)).or_else(|| fitting().next()) {
         return of_backup(backup, backup.metadata.name.as_deref().unwrap_or_default());
     }
     let wanted = at.map(|at| format!(" at or before {at}")).unwrap_or_default();

@@ -40,7 +40,7 @@ fn from_policy(at_second: Option<i64>) -> RestoreFrom {
 }
 
 fn from_store() -> RestoreFrom {
-    let store = RestoreFromStore { name: "main".into(), policy: "shop".into(), at: None, run_id: None };
+    let store = RestoreFromStore { name: "main".into(), policy: "shop".into(), at: None, run_id: None, cluster: None };
     RestoreFrom { store: Some(store), ..RestoreFrom::default() }
 }
 

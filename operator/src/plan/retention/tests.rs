@@ -21,6 +21,7 @@ fn run(slot: &str) -> Run {
         sources: names("db"),
         protected: false,
         stored: None,
+        foreign: false,
     }
 }
 

@@ -1,0 +1,134 @@
+//! What a bucket holds of several clusters, told and brought back, by the program as a Job runs it. Against a real S3 server and PostgreSQL.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is all tests")]
+
+#[path = "support/job.rs"]
+mod job;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/runs.rs"]
+mod runs;
+#[path = "support/s3.rs"]
+mod s3;
+
+use holdfast::task::{
+    BackupTask, CatalogueReport, CatalogueTask, Outcome, Report, RestoreTask, Scope, Select, StoreTask, Task,
+};
+use holdfast_crds::{OnExisting, Reason};
+use job::{backup, folder, run, run_id, scope};
+use postgres::{Cluster, Secret};
+use runs::put_run;
+use s3::Server;
+
+fn catalogue(store: StoreTask) -> CatalogueTask {
+    CatalogueTask { store, scope: scope(), known: Vec::new(), limit: 50 }
+}
+
+fn told(report: &Report) -> &CatalogueReport {
+    match &report.outcome {
+        Some(Outcome::Catalogue(catalogue)) => catalogue,
+        _ => panic!("{report:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn complete_runs_without_a_backup_are_told_and_nothing_is_written() {
+    let test = Server::shared().await.bucket().await;
+    let other = Scope { cluster_uid: "other".into(), policy_uid: "theirs".into(), ..scope() };
+    let before_it = Scope { policy_uid: "before".into(), ..scope() };
+    let neighbour = Scope { policy: "nightly2".into(), ..scope() };
+    for source in ["db", "files"] {
+        put_run(&test, &before_it, &run_id(1), source, &["db", "files"]).await;
+    }
+    put_run(&test, &other, &run_id(2), "db", &["db"]).await;
+    put_run(&test, &before_it, &run_id(3), "db", &["db"]).await;
+    // Its own, whose Backup somebody has deleted since.
+    put_run(&test, &scope(), &run_id(10), "db", &["db"]).await;
+    put_run(&test, &neighbour, &run_id(9), "db", &["db"]).await;
+    // Not restore points: one known, one partial, one cut, one without a manifest, one whose manifest is none.
+    put_run(&test, &before_it, &run_id(4), "db", &["db"]).await;
+    put_run(&test, &before_it, &run_id(5), "db", &["db", "files"]).await;
+    put_run(&test, &before_it, &run_id(6), "db", &["db"]).await;
+    let of = |day| folder(&test.store()).run(&run_id(day)).source("db");
+    test.put(&of(6).artifact("shop.pgdump", "abc123", 3, false), "cut").await;
+    test.put(&of(7).artifact("shop.pgdump", "abc123", 3, false), "content").await;
+    test.put(&of(8).manifest(), "{\"formatVersion\": 1").await;
+    let before = test.keys().await;
+
+    let mut task = catalogue(StoreTask { read_only: true, ..test.store() });
+    task.known = vec![run_id(4)];
+    let report = run(&Task::Catalogue(task.clone())).await;
+    assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+    let runs = &told(&report).runs;
+    assert_eq!(runs.iter().map(|r| r.run_id.clone()).collect::<Vec<_>>(), [run_id(3), run_id(2), run_id(1)]);
+    assert_eq!(runs.iter().map(|r| r.cluster.as_str()).collect::<Vec<_>>(), ["cluster", "other", "cluster"]);
+    assert_eq!((runs[2].sources.join(" ").as_str(), runs[2].stored_bytes, runs[2].items), ("db files", 14, 2));
+    for words in ["other", &run_id(6), &run_id(8)] {
+        assert!(report.message.contains(words), "{words}: {}", report.message);
+    }
+    task.limit = 1;
+    let report = run(&Task::Catalogue(task)).await;
+    assert_eq!((told(&report).runs.len(), told(&report).more), (1, 2));
+    assert_eq!(test.keys().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_two_clusters_wrote_to_one_folder_none_is_restored_by_guess() {
+    let (cluster, secret) = (Cluster::shared(), Secret::superuser());
+    let test = Server::shared().await.bucket().await;
+    let mut runs = Vec::new();
+    for (day, uid) in [(21, "cluster"), (22, "other")] {
+        let database = format!("shared_{uid}");
+        cluster.create_database(&database);
+        cluster.sql(&database, &format!("create table t as select '{uid}' as made_by"));
+        let task = BackupTask {
+            scope: Scope { cluster_uid: uid.into(), ..scope() },
+            run_id: run_id(day),
+            slot: format!("2026-11-{day}T02:00:00Z").parse().unwrap(),
+            ..backup(test.store(), &cluster, &secret, &database)
+        };
+        let report = run(&Task::Backup(Box::new(task))).await;
+        assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+        runs.push((uid, run_id(day), database));
+    }
+    let restore = |select, cluster_uid: Option<&str>| {
+        Task::Restore(Box::new(RestoreTask {
+            store: StoreTask { read_only: true, ..test.store() },
+            scope: scope(),
+            request: "undo".into(),
+            request_uid: "uid".into(),
+            select,
+            cluster: cluster_uid.map(str::to_owned),
+            sources: None,
+            targets: vec![cluster.target(&secret.mounts, Some("shared_back"))],
+            on_existing: OnExisting::Replace,
+            timeout_seconds: 120,
+            idle_timeout_seconds: 60,
+        }))
+    };
+    let before_the_other = Select::At(Some("2026-11-21T12:00:00Z".parse().unwrap()));
+    for select in [Select::At(None), before_the_other] {
+        let report = run(&restore(select, None)).await;
+        assert_eq!(report.reason, Reason::NoMatchingBackup, "{}", report.message);
+        for words in ["from.store.cluster", "from.store.runId", "other has 1", "cluster (this one) has 1", &run_id(21)]
+        {
+            assert!(report.message.contains(words), "{words}: {}", report.message);
+        }
+        assert_eq!(
+            cluster.sql("postgres", "select count(*) from pg_database where datname = 'shared_back'").trim(),
+            "0"
+        );
+    }
+    for (uid, id, _) in &runs {
+        for task in [restore(Select::At(None), Some(uid)), restore(Select::RunId(id.clone()), None)] {
+            let report = run(&task).await;
+            assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+            assert_eq!(cluster.sql("shared_back", "select made_by from t").trim(), *uid);
+        }
+    }
+    let report = run(&restore(Select::RunId(run_id(22)), Some("cluster"))).await;
+    assert_eq!(report.reason, Reason::NoMatchingBackup, "{}", report.message);
+    for database in runs.iter().map(|(_, _, database)| database.as_str()).chain(["shared_back"]) {
+        cluster.sql("postgres", &format!("drop database {database} with (force)"));
+    }
+}
