@@ -21,6 +21,10 @@ help: ## List the words of this Makefile
 demo: ## Bring up everything, back up a database, lose it, restore it (first run: up to 25 minutes)
 	@e2e/demo/run.sh
 
+.PHONY: drill
+drill: ## Back up, remove the whole cluster, restore on a new one from the bucket alone (removes the cluster of this machine)
+	@e2e/demo/drill.sh
+
 .PHONY: test
 test: test-unit test-e2e ## Run all tests: those without a cluster, then those on one
 
