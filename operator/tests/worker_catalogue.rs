@@ -102,6 +102,8 @@ async fn where_two_clusters_wrote_to_one_folder_none_is_restored_by_guess() {
             sources: None,
             targets: vec![cluster.target(&secret.mounts, Some("shared_back"))],
             on_existing: OnExisting::Replace,
+            dry_run: false,
+            claims_to_make: vec![],
             timeout_seconds: 120,
             idle_timeout_seconds: 60,
         }))

@@ -28,6 +28,7 @@ fn request(store: StoreTask, uid: &str, on_existing: OnExisting, targets: Vec<Re
         request: "look".into(),
         request_uid: uid.into(),
         select: Select::RunId(run_id(21)),
+        cluster: None,
         sources: Some(vec!["first".into(), "second".into()]),
         targets,
         on_existing,

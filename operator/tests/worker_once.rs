@@ -49,6 +49,7 @@ impl Scene {
             request: "undo".into(),
             request_uid: uid.into(),
             select: Select::At(None),
+            cluster: None,
             sources: None,
             targets: vec![self.cluster.target(&self.secret.mounts, Some(self.database))],
             on_existing: OnExisting::Replace,

@@ -22,7 +22,7 @@ use super::names::{
 };
 use super::observed::Attempt;
 use super::policy::ObservedPolicy;
-use super::status::{after, duration_text, with_condition};
+use super::status::{after, duration_text, find, with_condition};
 use super::verdict::{Patience, Verdict, judge};
 use crate::store::keys::slot_of_run;
 use crate::task::{CatalogueReport, Failure, FoundRun, Outcome, Report};
@@ -132,7 +132,7 @@ pub fn plan_found(
     let Some(store) = observed.store.as_deref().filter(|_| policy.metadata.deletion_timestamp.is_none()) else {
         return;
     };
-    if reachable(&policy.spec.store_ref.name, store).is_err() {
+    if reachable(&policy.spec.store_ref.name, store).is_err() || is_bad_input(&plan.status) {
         return;
     }
     let place = place(store);
@@ -157,6 +157,13 @@ pub fn plan_found(
         Verdict::Completed(_) => again(plan, attempt, "its result is lost", now),
         Verdict::Failed(failure, _) => again(plan, attempt, &failure.to_string(), now),
     }
+}
+
+/// Whether the policy itself asks for something that cannot be: such a one starts nothing at all.
+fn is_bad_input(status: &BackupPolicyStatus) -> bool {
+    let bad = [Reason::InvalidConfiguration, Reason::InvalidSchedule, Reason::NeverFires, Reason::UnknownTimeZone];
+    let ready = find(&status.conditions, ConditionType::Ready).filter(|c| c.status == "False");
+    ready.is_some_and(|c| bad.iter().any(|reason| c.reason == reason.to_string()))
 }
 
 fn take_in(

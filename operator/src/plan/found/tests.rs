@@ -9,7 +9,6 @@ use crate::plan::fixture::{
 };
 use crate::plan::observed::ObservedJob;
 use crate::plan::policy::plan_policy;
-use crate::plan::status::find;
 
 const OWN: &str = "c1";
 const OTHER: &str = "7f1f1a0c-5f0b-4d3e-9a51-0c2f9d7e1b6a";
@@ -91,6 +90,10 @@ fn a_place_is_read_once_and_only_when_the_store_is_proved() {
     elsewhere.spec.s3.prefix = Some("other".into());
     let elsewhere = ObservedPolicy { store: Some(Arc::new(elsewhere)), ..observed(vec![], vec![]) };
     assert!(matches!(&look(&policy, &elsewhere, 503).actions[..], [Action::CreateJob(_)]));
+    let mut unreadable = policy.clone();
+    unreadable.spec.schedule = Some("whenever".into());
+    unreadable.status = Some(plan_policy(&unreadable, &elsewhere, at(503)).status);
+    assert_eq!(look(&unreadable, &elsewhere, 503).actions, [], "bad input starts nothing");
     policy.metadata.deletion_timestamp = Some(Time(at(504)));
     assert_eq!(look(&policy, &elsewhere, 504).actions, []);
 }
