@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::action::{Action, Event, Plan, Target};
 use super::backup::{kept_secret, slot_of, usable};
-use super::found::is_found;
+use super::found::{is_foreign, is_found};
 use super::names::{
     MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value, scheduled_backup_name,
 };
@@ -257,9 +257,9 @@ struct Entry<'a> {
 
 impl<'a> Backups<'a> {
     fn of(observed: &'a ObservedPolicy) -> Self {
-        let mut all: Vec<Entry<'a>> = observed
-            .backups
-            .iter()
+        // What another cluster stored protects nobody here: it may be of another database, and that cluster may delete it at any time.
+        let own = observed.backups.iter().filter(|backup| !is_foreign(backup));
+        let mut all: Vec<Entry<'a>> = own
             .map(|backup| {
                 let status = backup.status.clone().unwrap_or_default();
                 let name = backup.metadata.name.as_deref().unwrap_or_default();

@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{Figures, flag, seconds};
 use crate::controller::cache::{World, of_policy};
+use crate::plan::found::is_foreign;
 use crate::plan::policy::is_of_all_sources;
 use crate::plan::status::find;
 
@@ -67,7 +68,8 @@ pub(super) fn register(world: &World, registry: &mut Registry) {
 
 fn facts(world: &World, policy: Arc<BackupPolicy>) -> (PolicyLabels, Facts) {
     let labels = PolicyLabels { namespace: policy.namespace().unwrap_or_default(), policy: policy.name_any() };
-    let backups = world.backups.of(&of_policy(&labels.namespace, &labels.policy));
+    let mut backups = world.backups.of(&of_policy(&labels.namespace, &labels.policy));
+    backups.retain(|backup| !is_foreign(backup));
     let full = backups.iter().filter(|b| is_of_all_sources(b, &policy)).filter_map(|b| b.status.clone());
     let last = full.max_by_key(|s| s.completion_time.as_ref().map(|t| t.0));
     let status = policy.status.clone().unwrap_or_default();

@@ -206,6 +206,23 @@ fn found_backups_hold_up_no_slot() {
 }
 
 #[test]
+fn another_clusters_backups_count_as_none_of_the_policys() {
+    let runs = vec![found_run(21, OTHER), found_run(20, OWN)];
+    let backups: Vec<Backup> = created(&look(&policy(), &observed(vec![], vec![told(runs)]), 500))
+        .into_iter()
+        .map(|backup| {
+            let backup = stored(backup);
+            let status = plan_backup(&install(), &backup, &ObservedBackup::default(), at(501)).status;
+            Backup { status: Some(status), ..backup }
+        })
+        .collect();
+    let status = plan_policy(&policy(), &observed(backups.clone(), vec![]), at(502)).status;
+    assert_eq!(status.backups.map(|b| b.complete), Some(1));
+    assert_eq!(status.last_backup.map(|b| b.name), backups[1].metadata.name);
+    assert_eq!(status.stored_bytes, Some(10));
+}
+
+#[test]
 fn from_a_policy_comes_its_own_clusters_newest_and_anothers_only_where_there_is_none() {
     use crate::plan::restore::choose;
     let table = [

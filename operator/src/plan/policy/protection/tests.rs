@@ -12,7 +12,7 @@ const HOUR: i64 = 3600;
 
 fn observed(backups: &[Backup]) -> ObservedPolicy {
     let backups = backups.iter().cloned().map(Arc::new).collect();
-    ObservedPolicy { store: Some(Arc::new(ready_store())), backups, retains: vec![] }
+    ObservedPolicy { store: Some(Arc::new(ready_store())), backups, ..ObservedPolicy::default() }
 }
 
 /// A complete backup of these sources, of this size.
