@@ -1,7 +1,5 @@
 //! How far back and how well a policy's complete backups protect: the instants that can be restored, growth, and `maxAge`. Pure.
 
-use std::collections::BTreeSet;
-
 use holdfast_crds::{
     Backup, BackupPhase, BackupPolicy, BackupPolicyStatus, ConditionType, MaxAge, Reason, RecoveryWindow,
 };
@@ -20,8 +18,10 @@ const DAY: i128 = 86_400;
 
 /// Whether a Backup is complete and has exactly the sources that the policy saves now: only such are compared with each other.
 pub fn is_of_all_sources(backup: &Backup, policy: &BackupPolicy) -> bool {
-    let wanted: BTreeSet<&str> = policy.spec.sources.iter().map(|s| s.name.as_str()).collect();
-    can_be_restored(backup) && sources(backup) == wanted
+    let wanted = &policy.spec.sources;
+    can_be_restored(backup)
+        && sources(backup).count() == wanted.len()
+        && wanted.iter().all(|w| sources(backup).any(|s| s == w.name))
 }
 
 /// Sets what can be restored and how it grows.
@@ -96,7 +96,7 @@ struct Weakest<'a> {
 fn weakest<'a>(policy: &'a BackupPolicy, backups: &Backups<'a>) -> Result<Weakest<'a>, &'a str> {
     let mut weakest: Option<Weakest<'a>> = None;
     for source in policy.spec.sources.iter().map(|s| s.name.as_str()) {
-        let having = backups.all.iter().filter(|b| can_be_restored(b.backup) && sources(b.backup).contains(source));
+        let having = backups.all.iter().filter(|b| can_be_restored(b.backup) && sources(b.backup).any(|s| s == source));
         let newest = having.max_by_key(|b| instant(b)).ok_or(source)?;
         let instant = instant(newest);
         if weakest.as_ref().is_none_or(|w| instant < w.instant) {
@@ -116,8 +116,9 @@ fn can_be_restored(backup: &Backup) -> bool {
         && backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Completed)
 }
 
-fn sources(backup: &Backup) -> BTreeSet<&str> {
-    backup.status.iter().flat_map(|s| &s.artifacts).map(|a| a.source.as_str()).collect()
+/// Names of what is in it: a list map in the schema, so each is there once.
+fn sources(backup: &Backup) -> impl Iterator<Item = &str> {
+    backup.status.iter().flat_map(|s| &s.artifacts).map(|a| a.source.as_str())
 }
 
 /// Why there is no newer backup, as far as that can be told, with what to do about it.
