@@ -1,4 +1,5 @@
 # Files of every kind that their owner alone can make.
+# shellcheck shell=bash
 mkdir -p "a folder/deep/er" empty many
 echo 'small' >"a folder/small"
 : >"a folder/nothing"
