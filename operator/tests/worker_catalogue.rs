@@ -73,6 +73,50 @@ async fn complete_runs_without_a_backup_are_told_and_nothing_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_not_there_is_answered_with_those_that_are() {
+    let test = Server::shared().await.bucket().await;
+    let ask = |namespace: &str, policy: &str| {
+        let task = RestoreTask {
+            store: StoreTask { read_only: true, ..test.store() },
+            scope: Scope { namespace: namespace.into(), policy: policy.into(), ..scope() },
+            request: "undo".into(),
+            request_uid: "uid".into(),
+            select: Select::At(None),
+            cluster: None,
+            sources: None,
+            targets: vec![],
+            on_existing: OnExisting::Fail,
+            dry_run: false,
+            claims_to_make: vec![],
+            timeout_seconds: 120,
+            idle_timeout_seconds: 60,
+        };
+        async move {
+            let report = run(&Task::Restore(Box::new(task))).await;
+            assert_eq!(report.reason, Reason::NoMatchingBackup, "{}", report.message);
+            report.message
+        }
+    };
+    assert!(
+        ask("shop", "nightly")
+            .await
+            .ends_with("below this prefix is nothing at all: look at bucket and prefix of the BackupStore")
+    );
+    for policy in ["hourly", "nightly"] {
+        put_run(&test, &Scope { policy: policy.into(), ..scope() }, &run_id(1), "db", &["db"]).await;
+    }
+    test.put("prod/shop/.restores/another.json", "{}").await;
+    test.put("prod/.holdfast/canary-000000", "canary").await;
+    let message = ask("shop", "nightl").await;
+    assert!(message.ends_with("this namespace has the policies hourly, nightly"), "{message}");
+    let message = ask("sho", "nightly").await;
+    assert!(
+        message.ends_with("nothing is there of this namespace; below this prefix are the namespaces shop"),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_two_clusters_wrote_to_one_folder_none_is_restored_by_guess() {
     let (cluster, secret) = (Cluster::shared(), Secret::superuser());
     let test = Server::shared().await.bucket().await;

@@ -93,6 +93,16 @@ impl SourceFolder {
     }
 }
 
+/// Folder of everything in the bucket that is ours; empty where the store has no prefix.
+pub fn root_folder(s3: &S3Spec) -> String {
+    below(s3, "")
+}
+
+/// Folder of a namespace's policies.
+pub fn namespace_folder(s3: &S3Spec, namespace: &str) -> String {
+    below(s3, &format!("{namespace}/"))
+}
+
 /// Folder of the canary objects that prove a store.
 pub fn canary_folder(s3: &S3Spec) -> String {
     below(s3, ".holdfast/")

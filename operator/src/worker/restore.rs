@@ -2,6 +2,7 @@
 //! to the targets.
 
 mod dry_run;
+mod elsewhere;
 mod once;
 
 use std::collections::BTreeSet;
@@ -33,7 +34,10 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
         once::confirm_first(&bucket, task).await?;
     }
     let catalogue = catalogue::read(&bucket, &PolicyFolder::new(&task.store.s3, &task.scope)).await?;
-    let run = select(task, &catalogue)?;
+    let run = match select(task, &catalogue) {
+        Ok(run) => run,
+        Err(failure) => return Err(elsewhere::told(&bucket, task, &catalogue, failure).await),
+    };
     if task.dry_run {
         return Ok(dry_run::run(task, &bucket, run, attempt).await);
     }

@@ -40,6 +40,17 @@ pub(super) async fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<ObjectInfo>
     }
 }
 
+pub(super) async fn folders(bucket: &Bucket, prefix: &str) -> Result<Vec<String>, Failure> {
+    let what = format!("list {prefix}");
+    let result = bucket.retrying(&what, || async {
+        let request = bucket.client.list_objects_v2().bucket(&*bucket.name).prefix(prefix).delimiter("/");
+        within(STALL, request.send()).await
+    });
+    let page = result.await.map_err(|t| bucket.failure(&what, &t))?;
+    let name = |folder: &str| Some(folder.strip_prefix(prefix)?.strip_suffix('/')?.to_owned());
+    Ok(page.common_prefixes().iter().filter_map(|folder| name(folder.prefix()?)).collect())
+}
+
 /// What counts of one page.
 #[derive(Clone, Debug, Default)]
 struct Page {

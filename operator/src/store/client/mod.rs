@@ -93,6 +93,15 @@ impl Bucket {
         listing::all(self, prefix).await
     }
 
+    /// Names of the folders directly below a prefix, which is empty or ends with a slash: the first thousand. For messages: they prove
+    /// nothing.
+    ///
+    /// # Errors
+    /// Why the store fails.
+    pub async fn folders(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+        listing::folders(self, prefix).await
+    }
+
     /// The content of an object, all of it in memory; none where there is no such object.
     ///
     /// # Errors
