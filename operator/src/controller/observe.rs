@@ -137,6 +137,9 @@ impl Observer {
             (_, Some(policy)) => self.world.backups.of(&of_policy(&namespace, &policy.name)),
             _ => Vec::new(),
         };
+        if let Some(policy) = &from.policy {
+            observed.policy = self.world.policies.get(&namespace, &policy.name);
+        }
         if let Ok(choice) = choose(request, &observed.backups) {
             observed.policy = self.world.policies.get(&namespace, &choice.policy);
             observed.store = self.world.stores.get(&namespace, &choice.store);

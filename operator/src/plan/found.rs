@@ -4,6 +4,7 @@
 //! writes it down. Such a Backup never starts a run, and never deletes what it stands for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use holdfast_crds::{
     ArtifactStatus, Backup, BackupPhase, BackupPolicy, BackupPolicyStatus, BackupSpec, BackupStatus, BackupStore,
@@ -119,6 +120,23 @@ fn fill(status: &mut BackupStatus, found: Found) {
     status.source_bytes = Some(found.source_bytes);
     status.items = Some(found.items);
     status.artifacts = found.sources.into_iter().map(artifact).collect();
+}
+
+/// Why a restore from a policy finds no backup: for now because the bucket may hold some that the cluster has not been told of yet, where
+/// that is so. Stores, policies and restores may be applied all at once.
+pub fn unless_awaited(policy: &BackupPolicy, backups: &[Arc<Backup>], failure: Failure) -> Failure {
+    let status = policy.status.clone().unwrap_or_default();
+    let found: Vec<&Arc<Backup>> = backups.iter().filter(|b| is_found(b)).collect();
+    let is_over = |b: &Backup| b.status.as_ref().is_some_and(|s| s.phase.is_terminal());
+    let awaited = match &status.catalogue {
+        None => !is_bad_input(&status),
+        Some(told) => (told.found > 0 && found.is_empty()) || found.iter().any(|b| !is_over(b)),
+    };
+    if !awaited || failure.reason != Reason::NoMatchingBackup {
+        return failure;
+    }
+    let message = format!("{}; the bucket has not been read yet for those of earlier times", failure.message);
+    Failure::new(Reason::StoreNotReady, message)
 }
 
 /// Has the bucket read when a policy comes to a place, and makes Backups of what is found there. A read-only store is read, too.

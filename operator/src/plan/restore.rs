@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::{Action, Event, Plan, Target};
 use super::backup::reachable;
+use super::found::unless_awaited;
 use super::job::{self, Ground, Install};
 use super::observed::{Attempt, created};
 use super::status::{after, duration_text, with_condition};
@@ -98,7 +99,11 @@ fn start(
     plan.status.from = Some(format!("{}{dry_run}", choice::in_one_line(&request.spec.from)));
     let choice = match choose(request, &observed.backups) {
         Ok(choice) => choice,
-        Err(failure) => return wait(plan, request, failure, now),
+        Err(failure) => {
+            let policy = observed.policy.as_deref().filter(|_| request.spec.from.policy.is_some());
+            let failure = policy.map_or(failure.clone(), |policy| unless_awaited(policy, &observed.backups, failure));
+            return wait(plan, request, failure, now);
+        }
     };
     let prepared = match prepare(install, request, observed, &choice) {
         Ok(prepared) => prepared.task,

@@ -1,7 +1,5 @@
 //! The table of what becomes of what is in the bucket. Pure.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::plan::backup::{ObservedBackup, plan_backup};
 use crate::plan::fixture::{
@@ -246,6 +244,39 @@ fn from_a_policy_comes_its_own_clusters_newest_and_anothers_only_where_there_is_
         let chosen = choose(&request, &backups).unwrap();
         assert_eq!(chosen.select, crate::task::Select::RunId(expected.into()));
     }
+}
+
+#[test]
+fn a_restore_from_a_policy_waits_until_the_bucket_has_been_read() {
+    use crate::plan::restore::{ObservedRestore, plan_restore};
+    let mut request: holdfast_crds::RestoreRequest = serde_json::from_value(serde_json::json!({
+        "apiVersion": "holdfast.dev/v1alpha1", "kind": "RestoreRequest", "metadata": {"name": "r"},
+        "spec": {"from": {"policy": {"name": "shop"}}},
+    }))
+    .unwrap();
+    request.metadata = crate::plan::fixture::meta("r", "uid-of-r", 500);
+    let ask = |policy: &BackupPolicy, backups: Vec<Arc<Backup>>, now| {
+        let store = Some(Arc::new(ready_store()));
+        let observed =
+            ObservedRestore { backups, policy: Some(Arc::new(policy.clone())), store, ..ObservedRestore::default() };
+        plan_restore(&install(), &request, &observed, at(now)).status
+    };
+    let mut policy = policy();
+    assert_eq!(ask(&policy, vec![], 501).phase, BackupPhase::Pending, "the bucket has not been read");
+    assert_eq!(ask(&policy, vec![], 700).phase, BackupPhase::Failed, "and is not going to be");
+    let run = FoundRun { sources: vec!["db".into()], ..found_run(21, OTHER) };
+    let plan = look(&policy, &observed(vec![], vec![told(vec![run])]), 502);
+    let found = stored(created(&plan).remove(0));
+    policy.status = Some(plan.status);
+    assert_eq!(ask(&policy, vec![], 503).phase, BackupPhase::Pending, "its Backup is on its way");
+    assert_eq!(ask(&policy, vec![Arc::new(found.clone())], 504).phase, BackupPhase::Pending, "or is not complete yet");
+    let status = plan_backup(&install(), &found, &ObservedBackup::default(), at(505)).status;
+    let found = Backup { status: Some(status), ..found };
+    assert_eq!(ask(&policy, vec![Arc::new(found)], 506).phase, BackupPhase::Running);
+
+    policy.status = None;
+    policy.status = Some(look(&policy, &observed(vec![], vec![told(vec![])]), 502).status);
+    assert_eq!(ask(&policy, vec![], 503).phase, BackupPhase::Failed, "nothing was found");
 }
 
 #[test]
