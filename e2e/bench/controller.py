@@ -148,11 +148,13 @@ def fill(api, options):
                 "type": "Ready", "status": "True", "reason": "Probed", "message": "", "observedGeneration": 1,
                 "lastTransitionTime": instant(now)}]}}, "application/merge-patch+json")
 
+    api.policies = [(namespaces[i % len(namespaces)], f"app-{i:04d}") for i in range(options.policies)]
+
     def policy(i):
-        namespace, name = namespaces[i % len(namespaces)], f"app-{i:04d}"
+        namespace, name = api.policies[i]
         api.call("POST", f"{GROUP}/namespaces/{namespace}/backuppolicies", {
             "apiVersion": "holdfast.dev/v1alpha1", "kind": "BackupPolicy", "metadata": {"name": name},
-            "spec": {"storeRef": {"name": "main"}, "schedule": "H * * * *", "retention": {"keepLast": 7, "keepDaily": 7},
+            "spec": {"storeRef": {"name": "main"}, "schedule": "@yearly", "retention": {"keepLast": 7, "keepDaily": 7},
                      "sources": [{"name": "db", "postgres": {
                          "host": "postgres", "database": "app", "credentialsSecret": {"name": "postgres"}}}]}})
         for j in range(options.backups // options.policies):
@@ -210,15 +212,16 @@ def measure(api, options, folder):
                 last, since = now, time.monotonic()
         print(f"settled after {time.monotonic() - began:.0f} s", file=sys.stderr)
         watcher.start()
-        # Idle: between two slots nothing is due, so what is written is written for nothing.
-        second = time.time() % 60
-        if second + options.idle_seconds > 58:
-            time.sleep(62 - second)
-        idle_seconds = min(options.idle_seconds, 56 - time.time() % 60)
+        # Idle: nothing is due for months, so what is written is written for nothing.
+        idle_seconds = options.idle_seconds
         writes, cpu = api.writes(), cpu_seconds(controller.pid)
         time.sleep(idle_seconds)
         idle_writes, idle_cpu = api.writes() - writes, cpu_seconds(controller.pid) - cpu
         idle_memory = memory(controller.pid, "VmRSS")
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            for meta in api.policies:
+                pool.submit(api.call, "PATCH", f"{GROUP}/namespaces/{meta[0]}/backuppolicies/{meta[1]}",
+                            {"spec": {"schedule": "H * * * *"}}, "application/merge-patch+json")
         time.sleep(60 * options.slot_minutes)
         stop.set()
         print(f"{options.policies} policies, {options.backups} Backups\n\n| | |\n|---|---|")
@@ -241,7 +244,11 @@ def watch_jobs(api, latencies, stop):
     answer = connection.getresponse()
     known = time.time()
     while not stop.is_set():
-        event = json.loads(answer.readline())
+        line = answer.readline()
+        if not line:
+            # The API server ends every watch after a while.
+            return watch_jobs(api, latencies, stop)
+        event = json.loads(line)
         heard = time.time()
         job = event["object"]
         if event["type"] != "ADDED" or heard - known < 1:

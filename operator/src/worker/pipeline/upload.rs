@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
+use zstd::zstd_safe::CParameter;
 
 use super::CHUNK_BYTES;
 use super::ledger::{Entry, Ledger};
@@ -20,8 +21,10 @@ use crate::store::keys::SourceFolder;
 use crate::store::manifest::{ArtifactEntry, MAX_ITEM_COUNTS};
 use crate::task::Failure;
 
-/// Threads that compress. Two keep up with pg_dump; each costs some 20 MiB at level 3.
+/// Threads that compress. Two keep up with pg_dump.
 const MAX_COMPRESSORS: usize = 2;
+/// What a thread compresses at a time. zstd's own choice is twice that at level 3, and holds several of them in memory.
+const COMPRESSION_JOB_BYTES: u32 = 4 << 20;
 /// Memory for the parts of a stream that is stored beside another one.
 const BESIDE_BUFFER_BYTES: usize = 16 << 20;
 
@@ -109,8 +112,11 @@ impl Uploads {
         let (sender, receiver) = mpsc::channel(1);
         let writer = PartWriter::new(sender, Handle::current(), buffer_bytes);
         let (level, recipients, progress) = (self.level, self.recipients.clone(), self.progress.clone());
+        let hash = recipients.is_empty() && !metadata.hashed_elsewhere;
         let _moving = self.progress.moving();
-        let pump = spawn_blocking(move || pump(stream, inspect, level, compressors, &recipients, &progress, writer));
+        let pump = spawn_blocking(move || {
+            pump(stream, inspect, (level, compressors), hash.then(Sha256::new), &recipients, &progress, writer)
+        });
         let uploaded = upload(&self.bucket, &key, receiver, &self.ledger, &self.progress).await;
         // A failed upload is told at once: the pump may still wait for the source, and ends when the engine lets go of its tool.
         if let Err(Ended::Failed(failure)) = uploaded {
@@ -243,7 +249,8 @@ async fn send(
 struct Pumped {
     stored: Written,
     source_bytes: u64,
-    /// None of what is encrypted: it would let a reader of the manifest try out what it guesses to be inside.
+    /// None of what is encrypted: it would let a reader of the manifest try out what it guesses to be inside. None of what is hashed
+    /// piece by piece elsewhere.
     source_sha256: Option<[u8; 32]>,
     inspection: Inspection,
 }
@@ -252,8 +259,8 @@ struct Pumped {
 fn pump(
     mut stream: Box<dyn Read + Send>,
     mut inspect: Box<dyn Inspect>,
-    level: i32,
-    compressors: usize,
+    (level, compressors): (i32, usize),
+    mut sha256: Option<Sha256>,
     recipients: &Recipients,
     progress: &Progress,
     parts: PartWriter,
@@ -261,7 +268,7 @@ fn pump(
     let parts = Cipher::new(parts, recipients).map_err(|e| failed("encryption", &e.to_string()))?;
     let mut encoder = Encoder::new(parts, level, compressors).map_err(|e| failed("compression", &e.to_string()))?;
     let mut chunk = vec![0; CHUNK_BYTES];
-    let (mut source_bytes, mut sha256) = (0_u64, recipients.is_empty().then(Sha256::new));
+    let mut source_bytes = 0_u64;
     loop {
         let read = match stream.read(&mut chunk) {
             Ok(0) => break,
@@ -310,6 +317,7 @@ impl Encoder {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         if compressors > 1 {
             encoder.multithread(u32::try_from(cores.min(compressors)).unwrap_or(1))?;
+            encoder.set_parameter(CParameter::JobSize(COMPRESSION_JOB_BYTES))?;
         }
         Ok(Self::Zstd(encoder))
     }
