@@ -37,6 +37,10 @@ test-e2e: install test-images ## Run the tests that drive the installed product 
 	@scripts/test-e2e.sh
 test-cluster: test-e2e
 
+.PHONY: faults
+faults: ## Run the fault suite at length: a million steps of random faults against the decisions, and what prints a seed
+	@scripts/faults.sh
+
 .PHONY: lint
 lint: ## Check format, clippy, licenses, the chart and that generated files are current
 	@scripts/lint.sh

@@ -1,0 +1,360 @@
+//! The controller: looks at one object as its cache has it, decides, and writes; cut off now and then before or after a write. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use holdfast::controller::cache::{in_namespace, of_owner, of_policy};
+use holdfast::controller::line;
+use holdfast::plan::action::{Action, Plan};
+use holdfast::plan::backup::{Holds, ObservedBackup, plan_backup};
+use holdfast::plan::job::{self, Ground, Install};
+use holdfast::plan::names::{SCHEDULED_LABEL, label_value};
+use holdfast::plan::observed::{Attempt, ObservedJob};
+use holdfast::plan::policy::{ObservedPolicy, plan_policy};
+use holdfast::plan::restore::{ObservedRestore, choose, plan_restore};
+use holdfast::plan::store::{ObservedStore, plan_store};
+use holdfast::task::{Outcome, Report};
+use holdfast_crds::{Backup, BackupPhase, Reason, RestoreRequest};
+use kube::ResourceExt;
+
+use crate::cluster::{Cluster, NAMESPACE};
+use crate::people::delete_backup;
+
+const LIMIT: Option<usize> = Some(2);
+
+/// The controller was cut off, or refused: what is left of the plan is not carried out.
+struct CutOff;
+
+pub fn look_at_something(cluster: &mut Cluster) {
+    let (stores, policies) = (cluster.world.stores.all().len(), cluster.world.policies.all().len());
+    let (backups, restores) = (cluster.world.backups.all().len(), cluster.world.restores.all().len());
+    match cluster.rng.usize(..1 + stores + 2 * policies + 3 * (backups + restores)) {
+        n if n < stores + 1 => at_random(cluster, |c| names(c.world.stores.all()), look_at_store),
+        n if n < 1 + stores + 2 * policies => at_random(cluster, |c| names(c.world.policies.all()), look_at_policy),
+        n if n < 1 + stores + 2 * policies + 3 * backups => {
+            at_random(cluster, |c| names(c.world.backups.all()), look_at_backup);
+        }
+        _ => at_random(cluster, |c| names(c.world.restores.all()), look_at_restore),
+    }
+}
+
+pub fn look_at_all(cluster: &mut Cluster) {
+    for name in names(cluster.world.stores.all()) {
+        look_at_store(cluster, &name);
+    }
+    for name in names(cluster.world.policies.all()) {
+        look_at_policy(cluster, &name);
+    }
+    for name in names(cluster.world.backups.all()) {
+        look_at_backup(cluster, &name);
+    }
+    for name in names(cluster.world.restores.all()) {
+        look_at_restore(cluster, &name);
+    }
+}
+
+fn names<K: ResourceExt>(objects: Vec<Arc<K>>) -> Vec<String> {
+    let names: BTreeSet<String> = objects.iter().map(|o| o.name_any()).collect();
+    names.into_iter().collect()
+}
+
+fn at_random(cluster: &mut Cluster, names: fn(&Cluster) -> Vec<String>, look: fn(&mut Cluster, &str)) {
+    let names = names(cluster);
+    if !names.is_empty() {
+        let name = names[cluster.rng.usize(..names.len())].clone();
+        look(cluster, &name);
+    }
+}
+
+fn install() -> Install {
+    Install {
+        cluster_uid: "c1".into(),
+        image: "holdfast".into(),
+        image_pull_policy: "Never".into(),
+        image_pull_secrets: vec![],
+    }
+}
+
+fn look_at_store(cluster: &mut Cluster, name: &str) {
+    let Some(store) = cluster.world.stores.get(NAMESPACE, name) else { return };
+    let since = store.status.as_ref().and_then(|s| s.last_probe_time.as_ref()).map(|t| t.0);
+    let blamed = cluster.world.backups.all().into_iter().filter_map(|b| {
+        let status = b.status.as_ref()?;
+        let blames = status.artifacts.iter().any(|a| a.reason == Some(Reason::StoreUnreachable));
+        status.completion_time.as_ref().map(|t| t.0).filter(|t| blames && since.is_some_and(|s| *t > s))
+    });
+    let observed =
+        ObservedStore { suspected: blamed.max(), probes: attempts(cluster, store.metadata.uid.as_deref(), &[]) };
+    let plan = plan_store(&install(), &store, &observed, cluster.now);
+    let _ = carry_out(cluster, plan, |cluster, status| {
+        let live =
+            cluster.stores.live.get(name).filter(|o| o.metadata.resource_version == store.metadata.resource_version);
+        let mut object = live.ok_or(CutOff)?.clone();
+        if object.status.as_ref() == Some(&status) {
+            return Ok(false);
+        }
+        object.status = Some(status);
+        object.metadata.resource_version = Some(cluster.next_version());
+        cluster.stores.put(name, object);
+        Ok(true)
+    });
+}
+
+fn look_at_policy(cluster: &mut Cluster, name: &str) {
+    let Some(policy) = cluster.world.policies.get(NAMESPACE, name) else { return };
+    let retains = cluster.world.jobs.of(&of_policy(NAMESPACE, &label_value(name)));
+    let observed = ObservedPolicy {
+        store: cluster.world.stores.get(NAMESPACE, &policy.spec.store_ref.name),
+        backups: cluster.world.backups.of(&of_policy(NAMESPACE, name)),
+        retains: retains.iter().map(|j| attempt(cluster, (**j).clone())).collect(),
+        ..ObservedPolicy::default()
+    };
+    let plan = plan_policy(&policy, &observed, cluster.now);
+    let _ = carry_out(cluster, plan, |cluster, status| {
+        let live =
+            cluster.policies.live.get(name).filter(|o| o.metadata.resource_version == policy.metadata.resource_version);
+        let mut object = live.ok_or(CutOff)?.clone();
+        if object.status.as_ref() == Some(&status) {
+            return Ok(false);
+        }
+        object.status = Some(status);
+        object.metadata.resource_version = Some(cluster.next_version());
+        cluster.policies.put(name, object);
+        Ok(true)
+    });
+}
+
+fn look_at_backup(cluster: &mut Cluster, name: &str) {
+    let Some(backup) = cluster.world.backups.get(NAMESPACE, name) else { return };
+    let observed = observe_backup(cluster, &backup);
+    let plan = plan_backup(&install(), &backup, &observed, cluster.now);
+    let _ = carry_out(cluster, plan, |cluster, status| {
+        let live =
+            cluster.backups.live.get(name).filter(|o| o.metadata.resource_version == backup.metadata.resource_version);
+        let mut object = live.ok_or(CutOff)?.clone();
+        if object.status.as_ref() == Some(&status) {
+            return Ok(false);
+        }
+        cluster.tally.backup_changes(&object, &status, &cluster.bucket);
+        object.status = Some(status);
+        object.metadata.resource_version = Some(cluster.next_version());
+        cluster.backups.put(name, object);
+        Ok(true)
+    });
+}
+
+/// As `controller/observe.rs` does it.
+fn observe_backup(cluster: &Cluster, backup: &Backup) -> ObservedBackup {
+    let world = &cluster.world;
+    let status = backup.status.clone().unwrap_or_default();
+    let policy_name = &backup.spec.policy_ref.name;
+    let pending = status.phase == BackupPhase::Pending;
+    let turn = if pending { line::turn_of(world, backup, LIMIT) } else { None };
+    let by_hand = !backup.labels().contains_key(SCHEDULED_LABEL);
+    let mut policy = world.policies.get(NAMESPACE, policy_name);
+    if pending && turn.is_none() && by_hand {
+        policy = cluster.policies.live.get(policy_name).cloned().map(Arc::new);
+    }
+    let store = status.store.clone().or_else(|| policy.as_ref().map(|p| p.spec.store_ref.name.clone()));
+    let store = store.and_then(|name| world.stores.get(NAMESPACE, &name));
+    let needed: Vec<String> = if status.phase == BackupPhase::Running {
+        let open = status.artifacts.iter().filter(|a| !a.phase.is_terminal());
+        open.map(|a| job::backup_name(backup, &a.source)).collect()
+    } else {
+        Vec::new()
+    };
+    let siblings = world.backups.of(&of_policy(NAMESPACE, policy_name));
+    ObservedBackup {
+        jobs: attempts(cluster, backup.metadata.uid.as_deref(), &needed),
+        holds: holds(cluster, policy_name),
+        retaining: is_retaining(cluster, backup, &siblings),
+        siblings,
+        policy,
+        store,
+        turn,
+        ground: Ground::default(),
+        ..ObservedBackup::default()
+    }
+}
+
+fn holds(cluster: &Cluster, policy: &str) -> Holds {
+    let mut holds = Holds::default();
+    for restore in cluster.world.restores.of(&in_namespace(NAMESPACE)) {
+        let status = restore.status.clone().unwrap_or_default();
+        if status.phase.is_terminal() {
+            continue;
+        }
+        let named = restore.spec.from.backup.as_ref().and_then(|name| cluster.world.backups.get(NAMESPACE, name));
+        let concerns = match &restore.spec.from.policy {
+            Some(from) => from.name == policy,
+            None => named.as_ref().is_some_and(|b| b.spec.policy_ref.name == policy),
+        };
+        if concerns {
+            let saved = named.and_then(|b| b.status.as_ref().and_then(|s| s.run_id.clone()));
+            match status.run_id.or(saved) {
+                Some(run_id) => holds.run_ids.push(run_id),
+                None => holds.unknown = true,
+            }
+        }
+    }
+    holds
+}
+
+fn is_retaining(cluster: &Cluster, backup: &Backup, siblings: &[Arc<Backup>]) -> bool {
+    let jobs = cluster.world.jobs.of(&of_policy(NAMESPACE, &label_value(&backup.spec.policy_ref.name)));
+    jobs.iter().filter(|j| j.owner.as_ref().map(|o| &o.uid) != backup.metadata.uid.as_ref()).any(|job| {
+        let pods = cluster.world.pods.of(&of_owner(&job.uid));
+        let reports = pods.iter().filter_map(|p| Report::from_termination_message(&p.ended.as_ref()?.message)?.outcome);
+        let deleted: Vec<String> = reports
+            .flat_map(|o| if let Outcome::Retain(retained) = o { retained.deleted } else { Vec::new() })
+            .collect();
+        let unrecorded = siblings
+            .iter()
+            .any(|s| s.status.as_ref().and_then(|s| s.run_id.as_ref()).is_some_and(|id| deleted.contains(id)));
+        job.end.is_none() || unrecorded
+    })
+}
+
+fn look_at_restore(cluster: &mut Cluster, name: &str) {
+    let Some(request) = cluster.world.restores.get(NAMESPACE, name) else { return };
+    let observed = observe_restore(cluster, &request);
+    let plan = plan_restore(&install(), &request, &observed, cluster.now);
+    let _ = carry_out(cluster, plan, |cluster, status| {
+        let live = cluster
+            .restores
+            .live
+            .get(name)
+            .filter(|o| o.metadata.resource_version == request.metadata.resource_version);
+        let mut object = live.ok_or(CutOff)?.clone();
+        if object.status.as_ref() == Some(&status) {
+            return Ok(false);
+        }
+        cluster.tally.restore_changes(&object, &status);
+        object.status = Some(status);
+        object.metadata.resource_version = Some(cluster.next_version());
+        cluster.restores.put(name, object);
+        Ok(true)
+    });
+}
+
+fn observe_restore(cluster: &Cluster, request: &RestoreRequest) -> ObservedRestore {
+    let status = request.status.clone().unwrap_or_default();
+    let mut observed = ObservedRestore::default();
+    if status.phase != BackupPhase::Pending {
+        let name = job::restore_name(request);
+        let cached = cluster.world.jobs.get(NAMESPACE, &name).map(|j| (*j).clone());
+        let live = || cluster.work.get(&name).map(|w| w.job.clone());
+        let found = cached.or_else(|| if status.phase.is_terminal() { None } else { live() });
+        let uid = request.metadata.uid.as_deref().unwrap();
+        let owned = found.filter(|j| j.owner.as_ref().is_some_and(|o| o.uid == uid));
+        observed.job = owned.map(|j| attempt(cluster, j));
+    }
+    if status.phase.is_terminal() || status.job_uid.is_some() {
+        return observed;
+    }
+    let from = &request.spec.from;
+    observed.backups = match (&from.backup, &from.policy) {
+        (Some(name), _) => cluster.world.backups.get(NAMESPACE, name).into_iter().collect(),
+        (_, Some(policy)) => cluster.world.backups.of(&of_policy(NAMESPACE, &policy.name)),
+        _ => Vec::new(),
+    };
+    if let Ok(choice) = choose(request, &observed.backups) {
+        observed.policy = cluster.world.policies.get(NAMESPACE, &choice.policy);
+        observed.store = cluster.world.stores.get(NAMESPACE, &choice.store);
+    }
+    observed
+}
+
+fn attempts(cluster: &Cluster, owner: Option<&str>, needed: &[String]) -> Vec<Attempt> {
+    let owner = owner.unwrap();
+    let mut jobs: Vec<ObservedJob> = cluster.world.jobs.of(&of_owner(owner)).iter().map(|j| (**j).clone()).collect();
+    for name in needed.iter().filter(|name| !jobs.iter().any(|j| j.name == **name)).collect::<Vec<_>>() {
+        let live = cluster.work.get(name).map(|w| w.job.clone());
+        jobs.extend(live.filter(|j| j.owner.as_ref().is_some_and(|o| o.uid == owner)));
+    }
+    jobs.into_iter().map(|j| attempt(cluster, j)).collect()
+}
+
+fn attempt(cluster: &Cluster, job: ObservedJob) -> Attempt {
+    let mut pods: Vec<_> = cluster.world.pods.of(&of_owner(&job.uid)).iter().map(|p| (**p).clone()).collect();
+    if job.end.is_some() && !pods.iter().any(|p| p.ended.is_some()) {
+        pods = cluster.work.get(&job.name).filter(|w| w.job.uid == job.uid).map(|w| w.pods.clone()).unwrap_or_default();
+    }
+    Attempt { job, pods, events: vec![] }
+}
+
+/// Actions, then the status; each of them may be the last thing that the controller does, before it took effect or after.
+fn carry_out<S>(
+    cluster: &mut Cluster,
+    plan: Plan<S>,
+    report: impl FnOnce(&mut Cluster, S) -> Result<bool, CutOff>,
+) -> Result<(), CutOff> {
+    for action in &plan.actions {
+        dropped(cluster)?;
+        apply(cluster, action)?;
+        dropped(cluster)?;
+    }
+    dropped(cluster)?;
+    if report(cluster, plan.status)? {
+        cluster.writes += 1;
+    }
+    Ok(())
+}
+
+fn dropped(cluster: &mut Cluster) -> Result<(), CutOff> {
+    if cluster.faulty && cluster.chance(4) { Err(CutOff) } else { Ok(()) }
+}
+
+fn apply(cluster: &mut Cluster, action: &Action) -> Result<(), CutOff> {
+    cluster.writes += 1;
+    match action {
+        Action::CreateBackup(backup) => {
+            let name = backup.name_any();
+            if let Some(there) = cluster.backups.live.get(&name) {
+                return if there.spec.policy_ref == backup.spec.policy_ref { Ok(()) } else { Err(CutOff) };
+            }
+            let mut backup = (**backup).clone();
+            backup.metadata = cluster.created(backup.metadata);
+            cluster.tally.scheduled(&backup);
+            cluster.backups.put(&name, backup);
+        }
+        Action::CreateJob(job) => {
+            if let Some(there) = cluster.work.get(&job.name_any()) {
+                let owner = job.owner_references()[0].uid.clone();
+                let ours = there.job.owner.as_ref().is_some_and(|o| o.uid == owner);
+                return if ours { Ok(()) } else { Err(CutOff) };
+            }
+            cluster.create_job(job);
+        }
+        Action::DeleteJob(target) => {
+            if cluster.work.get(&target.name).is_some_and(|w| w.job.uid == target.uid) {
+                cluster.remove_job(&target.name);
+            }
+        }
+        Action::DeleteBackup(target) => {
+            let live = cluster.backups.live.get(&target.name);
+            let Some(live) = live else { return Ok(()) };
+            let same = live.metadata.uid.as_ref() == Some(&target.uid);
+            if !same || live.metadata.resource_version != target.resource_version {
+                return Err(CutOff);
+            }
+            delete_backup(cluster, &target.name);
+        }
+        Action::SetFinalizers(target, finalizers) => {
+            let Some(mut backup) = cluster.backups.live.get(&target.name).cloned() else { return Ok(()) };
+            if backup.metadata.resource_version != target.resource_version {
+                return Err(CutOff);
+            }
+            backup.metadata.finalizers = Some(finalizers.clone());
+            backup.metadata.resource_version = Some(cluster.next_version());
+            if finalizers.is_empty() && backup.metadata.deletion_timestamp.is_some() {
+                cluster.backups.remove(&target.name);
+                cluster.collect_garbage(&target.uid);
+            } else {
+                cluster.backups.put(&target.name, backup);
+            }
+        }
+        other => panic!("nothing here needs {other:?}"),
+    }
+    Ok(())
+}
