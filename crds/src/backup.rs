@@ -102,6 +102,9 @@ pub struct BackupStatus {
     /// The BackupStore that the run writes to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+    /// Its place among the runs that wait for their turn, 1 for the next one; beyond 10 rounded up. Absent: it does not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_position: Option<i32>,
     /// When the run started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
@@ -125,7 +128,8 @@ pub struct BackupStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["source"]))]
     pub artifacts: Vec<ArtifactStatus>,
     /// `Complete`: the backup can be restored. While it is False its reason says why. `Consistent`: each source is as it was at one
-    /// instant; while it is False its message names those that are not.
+    /// instant; while it is False its message names those that are not. `Plausible`: it is as large as the
+    /// backups before it let expect; while it is False (Suspicious) its message says what is too small.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

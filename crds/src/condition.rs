@@ -22,6 +22,8 @@ pub enum ConditionType {
     Complete,
     /// Each source of a backup is as it was at one instant.
     Consistent,
+    /// A backup, or a policy's newest one, is as large as those before it let expect.
+    Plausible,
 }
 
 impl ConditionType {
@@ -35,6 +37,7 @@ impl ConditionType {
             Self::Protected => "Protected",
             Self::Complete => "Complete",
             Self::Consistent => "Consistent",
+            Self::Plausible => "Plausible",
         }
     }
 }

@@ -20,7 +20,7 @@ pub use generate::{all, to_yaml};
 pub use max_age::MaxAge;
 pub use policy::{
     BackupCounts, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, CatalogueStatus, CompressionSpec, JobTemplate,
-    LastBackup, RecoveryWindow,
+    LastBackup, PlausibilitySpec, RecoveryWindow,
 };
 pub use reason::{Reason, Retry};
 pub use restore::{

@@ -98,6 +98,9 @@ pub struct BackupPolicySpec {
         "must be a number and a unit of m (minutes), h, d or w, such as 90m, 26h or 8d"
     ))]
     pub max_age: Option<String>,
+    /// When a backup is too small to be believed.
+    #[serde(default)]
+    pub plausibility: PlausibilitySpec,
     /// Which backups stay. Absent: all of them, for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionSpec>,
@@ -119,6 +122,25 @@ pub struct CompressionSpec {
 impl Default for CompressionSpec {
     fn default() -> Self {
         Self { level: default_level() }
+    }
+}
+
+/// When a backup is too small to be believed. One that is stays and can be restored, but its condition Plausible is False, an event says
+/// so, `from.policy` passes it over for the one before it, and retention keeps the newest backup that is plausible beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlausibilitySpec {
+    /// A source that is smaller, before compression, than this percentage of the median of its last five plausible backups is
+    /// suspicious; so is one that is empty. 0 turns it off. To accept a backup that is smaller for a reason, and compare the next ones
+    /// with it, annotate it: `kubectl annotate backup <name> holdfast.dev/accepted=true`.
+    #[serde(default = "default_minimum_percent")]
+    #[schemars(range(min = 0, max = 100))]
+    pub minimum_percent: i32,
+}
+
+impl Default for PlausibilitySpec {
+    fn default() -> Self {
+        Self { minimum_percent: default_minimum_percent() }
     }
 }
 
@@ -158,6 +180,7 @@ pub struct BackupPolicyStatus {
     pub observed_generation: Option<i64>,
     /// `Ready`: the policy can run. `LastBackupSucceeded`: its newest ended backup is complete. `RetentionApplied`: retention was applied
     /// after its newest complete backup. `Protected`, with `spec.maxAge` alone: each source is in a complete backup that is young enough.
+    /// `Plausible`: its newest complete backup is as large as those before it let expect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -259,6 +282,10 @@ fn default_timeout() -> i64 {
 
 fn default_idle_timeout() -> i64 {
     300
+}
+
+fn default_minimum_percent() -> i32 {
+    50
 }
 
 fn default_level() -> i32 {

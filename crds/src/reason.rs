@@ -104,6 +104,14 @@ pub enum Reason {
     Snapshot,
     /// It was read while it may have changed.
     Fuzzy,
+    /// It is as large as the backups before it let expect.
+    Plausible,
+    /// It is empty, or far smaller than the backups before it.
+    Suspicious,
+    /// Somebody has said that it is right, however small.
+    Accepted,
+    /// As many runs as may be are under way: it waits for its turn.
+    Queued,
     /// A listing of the bucket contradicts what is known: nothing was deleted.
     ListIncomplete,
 }

@@ -92,7 +92,8 @@ pub struct RestoreFrom {
     pub store: Option<RestoreFromStore>,
 }
 
-/// The newest complete backup of a policy, at or before an instant.
+/// The newest complete backup of a policy, at or before an instant. One that is suspicious (its condition Plausible is False) is passed
+/// over: to restore that one name it with `backup`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreFromPolicy {

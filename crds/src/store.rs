@@ -39,6 +39,11 @@ pub struct BackupStoreSpec {
     /// Client-side encryption with age. Absent: backups are stored as they are, and the condition Encrypted says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<EncryptionSpec>,
+    /// At most this many runs write to this store at the same time; the others wait for their turn, the earliest slot first. Absent: as
+    /// many as the installation allows (`maxConcurrentRuns` of the chart).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_concurrent_runs: Option<i32>,
     /// Only restore from this store: nothing in it is ever written or deleted. For disaster recovery.
     #[serde(default)]
     pub read_only: bool,

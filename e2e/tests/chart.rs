@@ -118,6 +118,7 @@ fn each_value_changes_what_is_installed() {
         "image.pullPolicy=Always",
         "image.pullSecrets={registry}",
         "replicas=2",
+        "maxConcurrentRuns=3",
         "watchNamespaces={shop}",
         "crds.install=false",
         "crds.keep=false",

@@ -333,7 +333,7 @@ async fn in_doubt_nothing_is_deleted() {
         false => Fate::Pass,
     });
     let mut task = retain(test.store_at(proxy.endpoint()));
-    task.known = vec![KnownRun { run_id: run_id(5), sources: vec!["db".into()] }];
+    task.known = vec![KnownRun { run_id: run_id(5), sources: vec!["db".into()], suspicious: false }];
     cases.push(("a listing without a run that is known", task, test, Some(proxy)));
 
     let test = filled().await;

@@ -12,3 +12,4 @@ mod protection;
 mod retention;
 mod roundtrip;
 mod secrets;
+mod trust;

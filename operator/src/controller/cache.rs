@@ -161,6 +161,9 @@ pub fn with_uid(uid: &str) -> String {
     format!("uid/{uid}")
 }
 
+/// The Backups that are not over.
+pub const NOT_OVER: &str = "not-over";
+
 /// Everything of a kind in a namespace.
 pub fn in_namespace(namespace: &str) -> String {
     format!("namespace/{namespace}")
@@ -193,7 +196,9 @@ impl Cached for Backup {
         key_of(self)
     }
     fn belongs_to(&self) -> Vec<String> {
-        vec![of_policy(&self.namespace().unwrap_or_default(), &self.spec.policy_ref.name)]
+        let policy = of_policy(&self.namespace().unwrap_or_default(), &self.spec.policy_ref.name);
+        let over = self.status.as_ref().is_some_and(|s| s.phase.is_terminal());
+        std::iter::once(policy).chain((!over).then(|| NOT_OVER.to_owned())).collect()
     }
 }
 
@@ -230,8 +235,10 @@ impl Cached for ObservedPod {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_crds::{BackupPhase, BackupStatus};
+
     use super::*;
-    use crate::plan::fixture::{backup, policy};
+    use crate::plan::fixture::{backup, backup_with, policy};
 
     #[test]
     fn objects_are_found_by_name_and_by_what_they_belong_to() {
@@ -250,6 +257,10 @@ mod tests {
         assert!(world.backups.of(&of_policy("shop", "else")).is_empty());
         world.backups.remove(&Key::new("shop", "one"));
         assert_eq!(world.backups.of(&of_policy("shop", "shop")).len(), 2);
+        assert_eq!(world.backups.of(NOT_OVER).len(), 2);
+        let over = BackupStatus { phase: BackupPhase::Failed, ..BackupStatus::default() };
+        world.backups.put(backup_with("two", 2, over));
+        assert_eq!(world.backups.of(NOT_OVER).len(), 1);
     }
 
     #[test]

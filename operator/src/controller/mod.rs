@@ -7,6 +7,7 @@ pub mod apply;
 pub mod cache;
 pub mod http;
 pub mod leadership;
+pub mod line;
 pub mod metrics;
 pub mod observe;
 pub mod queue;
@@ -66,6 +67,9 @@ pub struct Args {
     /// What this controller is called in the Lease and in events: the name of its Pod. Default: a name that nobody else has.
     #[arg(long, env = "HOLDFAST_IDENTITY")]
     pub identity: Option<String>,
+    /// At most this many runs of backups are under way at a time; the others wait for their turn. 0: any number.
+    #[arg(long, env = "HOLDFAST_MAX_CONCURRENT_RUNS", default_value_t = 20)]
+    pub max_concurrent_runs: usize,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "HOLDFAST_METRICS_ADDR", default_value = "0.0.0.0:8080")]
     pub metrics_addr: SocketAddr,
@@ -183,7 +187,8 @@ async fn lead(
 
     let (unreadable, found_unreadable) = mpsc::unbounded_channel();
     let (listed, mut lists) = mpsc::unbounded_channel();
-    let sinks = Sinks { world: health.world.clone(), queue: queue.clone(), unreadable, listed };
+    let limit = (args.max_concurrent_runs > 0).then_some(args.max_concurrent_runs);
+    let sinks = Sinks { world: health.world.clone(), queue: queue.clone(), limit, unreadable, listed };
     let watches = watch::spawn(&client, &named(&args.namespaces), &sinks);
     tokio::spawn(tell_unreadable(writer.clone(), found_unreadable));
     // A watch says so each time it has listed, and may do so twice before another one does once.
@@ -198,7 +203,7 @@ async fn lead(
     let context = Arc::new(Context {
         world: health.world.clone(),
         queue: queue.clone(),
-        observer: Observer::new(client, health.world.clone()),
+        observer: Observer::new(client, health.world.clone(), limit),
         writer,
         install,
         counters: health.counters.clone(),

@@ -12,6 +12,7 @@ use kube::{Api, Client, ResourceExt};
 
 use super::apply::{Error, within};
 use super::cache::{World, in_namespace, of_owner, of_policy, of_store};
+use super::line;
 use crate::plan::backup::{Holds, ObservedBackup};
 use crate::plan::found::is_found;
 use crate::plan::job::{self, ENFORCE_LABEL, Ground};
@@ -28,12 +29,13 @@ use crate::plan::verdict::LATE_SECONDS;
 pub struct Observer {
     client: Client,
     world: Arc<World>,
+    limit: Option<usize>,
 }
 
 impl Observer {
-    /// An observer.
-    pub fn new(client: Client, world: Arc<World>) -> Self {
-        Self { client, world }
+    /// An observer. `limit`: how many runs there may be at a time; none: any number.
+    pub fn new(client: Client, world: Arc<World>, limit: Option<usize>) -> Self {
+        Self { client, world, limit }
     }
 
     /// What is known around a store.
@@ -66,8 +68,12 @@ impl Observer {
         let namespace = backup.namespace().unwrap_or_default();
         let status = backup.status.clone().unwrap_or_default();
         let mut policy = self.world.policies.get(&namespace, &backup.spec.policy_ref.name);
+        let pending = status.phase == BackupPhase::Pending;
+        let turn = if pending { line::turn_of(&self.world, backup, self.limit) } else { None };
+        // Nothing is asked of the API server for one that waits: there may be hundreds of them.
+        let starts = pending && turn.is_none();
         let by_hand = !backup.labels().contains_key(SCHEDULED_LABEL) && !is_found(backup);
-        if status.phase == BackupPhase::Pending && by_hand {
+        if starts && by_hand {
             // Whoever edits a policy and then asks for a backup means the policy as edited: the watch of policies may lag behind.
             policy = self.policy_now(&namespace, &backup.spec.policy_ref.name).await?;
         }
@@ -80,12 +86,12 @@ impl Observer {
         } else {
             Vec::new()
         };
-        let ground = match policy.as_deref().filter(|_| status.phase == BackupPhase::Pending) {
+        let ground = match policy.as_deref().filter(|_| starts) {
             Some(policy) => self.ground(&namespace, &crate::plan::backup::claims(backup, policy)).await?,
             None => Ground::default(),
         };
         let jobs = self.attempts(&namespace, backup.metadata.uid.as_deref(), &needed, now).await?;
-        let mut observed = ObservedBackup { policy, store, jobs, ground, ..ObservedBackup::default() };
+        let mut observed = ObservedBackup { policy, store, jobs, ground, turn, ..ObservedBackup::default() };
         let deleting = backup.metadata.deletion_timestamp.is_some();
         if deleting && backup.finalizers().iter().any(|f| f == FINALIZER) {
             observed.namespace_terminating = self.is_terminating(&namespace).await?;
@@ -101,6 +107,9 @@ impl Observer {
             observed.siblings = self.world.backups.of(&of_policy(&namespace, policy));
             observed.holds = self.holds(&namespace, policy);
             observed.retaining = self.is_retaining(&namespace, backup, &observed.siblings);
+        }
+        if status.phase == BackupPhase::Running {
+            observed.siblings = self.world.backups.of(&of_policy(&namespace, &backup.spec.policy_ref.name));
         }
         Ok(observed)
     }

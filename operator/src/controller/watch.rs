@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::cache::{Cached, Key, Kind, World, in_namespace, of_policy, of_store, with_uid};
+use super::line;
 use super::queue::{Queue, Request, Subject};
 use crate::plan::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::observed::{ObservedJob, ObservedPod};
@@ -41,6 +42,8 @@ pub struct Sinks {
     pub world: Arc<World>,
     /// What is to be looked at.
     pub queue: Arc<Queue>,
+    /// How many runs there may be at a time; none: any number.
+    pub limit: Option<usize>,
     /// Objects that cannot be read.
     pub unreadable: mpsc::UnboundedSender<Unreadable>,
     /// The name of each watch that has listed everything.
@@ -76,7 +79,7 @@ impl Start<'_> {
         labels: Option<&str>,
         of: fn(&World) -> &Kind<V>,
         read: fn(K) -> V,
-        changed: fn(&World, &V) -> Vec<Request>,
+        changed: fn(&Sinks, &V) -> Vec<Request>,
     ) where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
@@ -104,14 +107,14 @@ async fn follow<K, V>(
     sinks: Sinks,
     of: fn(&World) -> &Kind<V>,
     read: fn(K) -> V,
-    changed: fn(&World, &V) -> Vec<Request>,
+    changed: fn(&Sinks, &V) -> Vec<Request>,
 ) where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
     V: Cached,
 {
     let mut stream = watch(api, config).default_backoff().boxed();
     let mut seen = HashSet::new();
-    let wake = |object: &V| changed(&sinks.world, object).into_iter().for_each(|request| sinks.queue.now(request));
+    let wake = |object: &V| changed(&sinks, object).into_iter().for_each(|request| sinks.queue.now(request));
     let take_in = |object: DeserializeGuard<K>| match object.0 {
         Ok(object) => wake(&of(&sinks.world).put(read(object))),
         Err(invalid) => {
@@ -171,16 +174,20 @@ fn request(subject: Subject, key: Key) -> Request {
     Request { subject, key }
 }
 
-fn store_changed(world: &World, store: &BackupStore) -> Vec<Request> {
+fn store_changed(Sinks { world, .. }: &Sinks, store: &BackupStore) -> Vec<Request> {
     let key = store.key();
     let policies = world.policies.of(&of_store(&key.namespace, &key.name));
-    let mut requests: Vec<Request> = policies.iter().flat_map(|policy| policy_changed(world, policy)).collect();
+    let mut requests: Vec<Request> = policies.iter().flat_map(|policy| around_policy(world, policy)).collect();
     requests.extend(waiting_restores(world, &key.namespace));
     requests.push(request(Subject::Store, key));
     requests
 }
 
-fn policy_changed(world: &World, policy: &BackupPolicy) -> Vec<Request> {
+fn policy_changed(Sinks { world, .. }: &Sinks, policy: &BackupPolicy) -> Vec<Request> {
+    around_policy(world, policy)
+}
+
+fn around_policy(world: &World, policy: &BackupPolicy) -> Vec<Request> {
     let key = policy.key();
     let backups = world.backups.of(&of_policy(&key.namespace, &key.name));
     let mut requests: Vec<Request> =
@@ -190,11 +197,15 @@ fn policy_changed(world: &World, policy: &BackupPolicy) -> Vec<Request> {
     requests
 }
 
-fn backup_changed(world: &World, backup: &Backup) -> Vec<Request> {
+fn backup_changed(Sinks { world, limit, .. }: &Sinks, backup: &Backup) -> Vec<Request> {
     let key = backup.key();
     let mut requests = vec![request(Subject::Backup, key.clone())];
     requests.push(request(Subject::Policy, Key::new(&key.namespace, &backup.spec.policy_ref.name)));
     requests.extend(waiting_restores(world, &key.namespace));
+    if phase(backup).is_terminal() || backup.metadata.deletion_timestamp.is_some() {
+        // There may be room for the next one.
+        requests.extend(line::next(world, *limit).into_iter().map(|key| request(Subject::Backup, key)));
+    }
     let artifacts = backup.status.as_ref().map(|s| s.artifacts.as_slice()).unwrap_or_default();
     if artifacts.iter().any(|a| matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused)))
         && let Some(store) = backup.status.as_ref().and_then(|s| s.store.clone())
@@ -204,11 +215,15 @@ fn backup_changed(world: &World, backup: &Backup) -> Vec<Request> {
     requests
 }
 
-fn restore_changed(_: &World, restore: &RestoreRequest) -> Vec<Request> {
+fn restore_changed(_: &Sinks, restore: &RestoreRequest) -> Vec<Request> {
     vec![request(Subject::Restore, restore.key())]
 }
 
-fn job_changed(_: &World, job: &ObservedJob) -> Vec<Request> {
+fn job_changed(_: &Sinks, job: &ObservedJob) -> Vec<Request> {
+    owner_of(job)
+}
+
+fn owner_of(job: &ObservedJob) -> Vec<Request> {
     let Some(owner) = &job.owner else { return Vec::new() };
     let subject = match owner.kind.as_str() {
         "Backup" => Subject::Backup,
@@ -225,8 +240,8 @@ fn job_changed(_: &World, job: &ObservedJob) -> Vec<Request> {
     requests
 }
 
-fn pod_changed(world: &World, pod: &ObservedPod) -> Vec<Request> {
-    world.jobs.of(&with_uid(&pod.job_uid)).iter().flat_map(|job| job_changed(world, job)).collect()
+fn pod_changed(Sinks { world, .. }: &Sinks, pod: &ObservedPod) -> Vec<Request> {
+    world.jobs.of(&with_uid(&pod.job_uid)).iter().flat_map(|job| owner_of(job)).collect()
 }
 
 /// Restores that have not started may be waiting for anything in their namespace.

@@ -2,6 +2,7 @@
 
 mod deletion;
 mod ended;
+mod told;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,9 +17,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::action::{Action, Event, Plan, Target};
 use super::found;
 use super::job::{self, Ground, Install, Run};
-use super::names::{FINALIZER, SLOT_ANNOTATION, run_id};
+use super::names::{FINALIZER, SCHEDULED_LABEL, SLOT_ANNOTATION, run_id};
 use super::observed::{Attempt, ObservedJob, created};
 use super::status::{after, duration_text, find, with_condition};
+use super::turn::Wait;
 use super::verdict::{Patience, Verdict, judge};
 use crate::task::{Failure, Outcome, Report};
 
@@ -29,9 +31,8 @@ pub const GRACE_SECONDS: i64 = 60;
 /// A store that is being proved for the first time may take this long.
 pub const PROBING_GRACE_SECONDS: i64 = 110;
 
-/// What an engine says of a source that is all of one instant, and of one that may have changed meanwhile.
-const SNAPSHOT: &str = "snapshot";
-const FUZZY: &str = "fuzzy";
+/// Whose turn it is is looked at again after this many seconds, if nothing is heard before.
+const TURN_SECONDS: i64 = 30;
 
 /// What is known around a Backup.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,11 +43,14 @@ pub struct ObservedBackup {
     pub store: Option<Arc<BackupStore>>,
     /// The Jobs it owns, as the API server has them where one is missing from the cache.
     pub jobs: Vec<Attempt>,
-    /// All Backups of its policy, itself among them. Only needed once it is Completed and its policy has a retention.
+    /// Why it is not its turn yet, if it is not. Only needed while it is Pending.
+    pub turn: Option<Wait>,
+    /// All Backups of its policy, itself among them. Only needed while it is Running, and once it is Completed and its policy has a
+    /// retention.
     pub siblings: Vec<Arc<Backup>>,
-    /// What restores hold on to. Only needed as above.
+    /// What restores hold on to. Only needed for retention.
     pub holds: Holds,
-    /// Whether another run's retain Job of the policy is not over, or its result not recorded. Only needed as above.
+    /// Whether another run's retain Job of the policy is not over, or its result not recorded. Only needed for retention.
     pub retaining: bool,
     /// What is known around the claims that its Jobs mount. Only needed while it is Pending.
     pub ground: Ground,
@@ -153,8 +157,13 @@ pub fn reachable<'a>(name: &str, store: &'a BackupStore) -> Result<&'a BackupSto
 fn start(plan: &mut Plan<BackupStatus>, install: &Install, backup: &Backup, observed: &ObservedBackup, now: Timestamp) {
     let (policy, store, sources) = match resolve(backup, observed) {
         Ok(found) => found,
-        Err(failure) => return wait(plan, backup, &failure, now),
+        Err(failure) => return wait(plan, backup, observed, &failure, now),
     };
+    if let Some(Wait { position, why }) = &observed.turn {
+        plan.status.queue_position = Some(*position);
+        plan.check_at(after(now, TURN_SECONDS));
+        return complete_is(plan, backup, None, Reason::Queued, &format!("it waits for its turn: {why}"), now);
+    }
     let uid = backup.metadata.uid.as_deref().unwrap_or_default();
     let slot = slot_of(backup);
     let run_id = run_id(slot, uid);
@@ -164,6 +173,7 @@ fn start(plan: &mut Plan<BackupStatus>, install: &Install, backup: &Backup, obse
     plan.actions.extend(jobs.map(|job| Action::CreateJob(Box::new(job))));
     plan.events.push(Event::normal("Started", "Backup", format!("run {run_id} of {} started", names.join(", "))));
     plan.status.phase = BackupPhase::Running;
+    plan.status.queue_position = None;
     plan.status.store.clone_from(&store.metadata.name);
     plan.status.start_time = Some(Time(now));
     plan.status.run_id = Some(run_id);
@@ -226,16 +236,32 @@ pub fn claims(backup: &Backup, policy: &BackupPolicy) -> BTreeSet<String> {
     volumes.map(|volume| volume.claim_name.clone()).collect()
 }
 
-fn wait(plan: &mut Plan<BackupStatus>, backup: &Backup, failure: &Failure, now: Timestamp) {
+fn wait(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBackup, failure: &Failure, now: Timestamp) {
+    plan.status.queue_position = None;
     let grace = if failure.reason == Reason::StoreNotReady { PROBING_GRACE_SECONDS } else { GRACE_SECONDS };
     let until = after(created(&backup.metadata), grace);
+    let parked = parked_until(backup, observed, failure);
+    let until = parked.map_or(until, |parked| parked.max(until));
     if now < until {
         plan.check_at(until);
-        complete_is(plan, backup, Some(false), failure.reason, &failure.message, now);
+        let message = match parked {
+            Some(parked) => format!("{}; it runs as soon as the store is back, until {parked}", failure.message),
+            None => failure.message.clone(),
+        };
+        complete_is(plan, backup, Some(false), failure.reason, &message, now);
         return;
     }
     plan.status.start_time = Some(Time(now));
     end(plan, backup, Err(failure.clone()), now, now);
+}
+
+/// A run of the schedule whose store is down waits for it for as long as its slot may be late: a store that is away for an hour costs
+/// nobody a backup. Whoever asks for one by hand wants to hear of it.
+fn parked_until(backup: &Backup, observed: &ObservedBackup, failure: &Failure) -> Option<Timestamp> {
+    let scheduled = backup.metadata.labels.as_ref().is_some_and(|l| l.contains_key(SCHEDULED_LABEL));
+    let down = matches!(failure.reason, Reason::StoreUnreachable | Reason::StoreNotReady);
+    let policy = observed.policy.as_deref().filter(|_| scheduled && down)?;
+    Some(after(slot_of(backup), policy.spec.starting_deadline_seconds))
 }
 
 fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBackup, now: Timestamp) {
@@ -271,7 +297,12 @@ fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBac
             let reason = a.reason.unwrap_or(Reason::DumpFailed);
             Err(Failure::new(reason, format!("source {}: {message}", a.source)))
         });
-        return end(plan, backup, result, ended, now);
+        end(plan, backup, result, ended, now);
+        if plan.status.phase == BackupPhase::Completed {
+            told::consistent_is(plan, backup, now);
+            told::plausible_is(plan, backup, observed, now);
+        }
+        return;
     }
     match waits {
         Some(why) => complete_is(plan, backup, None, why.reason, &why.message, now),
@@ -350,7 +381,6 @@ fn end(plan: &mut Plan<BackupStatus>, backup: &Backup, result: Result<(), Failur
             };
             plan.events.push(Event::normal(Reason::Completed, "Backup", message.clone()));
             complete_is(plan, backup, Some(true), Reason::Completed, &message, now);
-            consistent_is(plan, backup, now);
         }
         Err(failure) => {
             plan.status.phase = BackupPhase::Failed;
@@ -372,32 +402,6 @@ fn complete_is(
     plan.status.observed_generation = generation;
     plan.status.conditions =
         with_condition(&plan.status.conditions, ConditionType::Complete, status, reason, message, generation, now);
-}
-
-/// Says whether each source is as it was at one instant. Nothing is said where a source does not tell.
-fn consistent_is(plan: &mut Plan<BackupStatus>, backup: &Backup, now: Timestamp) {
-    let told = |wanted: &str| -> Vec<&str> {
-        let artifacts = plan.status.artifacts.iter();
-        artifacts.filter(|a| a.consistency.as_deref() == Some(wanted)).map(|a| a.source.as_str()).collect()
-    };
-    let (fuzzy, snapshots) = (told(FUZZY), told(SNAPSHOT));
-    let (value, reason, message) = if !fuzzy.is_empty() {
-        (false, Reason::Fuzzy, format!("read while it may have changed: {}", fuzzy.join(", ")))
-    } else if snapshots.len() == plan.status.artifacts.len() {
-        (true, Reason::Snapshot, "each source is as it was at one instant".to_owned())
-    } else {
-        return;
-    };
-    let generation = backup.metadata.generation;
-    plan.status.conditions = with_condition(
-        &plan.status.conditions,
-        ConditionType::Consistent,
-        Some(value),
-        reason,
-        &message,
-        generation,
-        now,
-    );
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use holdfast_crds::{
     Backup, BackupPolicy, BackupPolicySpec, BackupSpec, BackupStatus, BackupStore, BackupStoreSpec, BackupStoreStatus,
-    CompressionSpec, ConditionType, DeletionPolicy, LocalRef, PasswordSecret, PostgresSource, Reason, S3Spec, Source,
-    condition,
+    CompressionSpec, ConditionType, DeletionPolicy, LocalRef, PasswordSecret, PlausibilitySpec, PostgresSource, Reason,
+    S3Spec, Source, condition,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -49,6 +49,7 @@ pub(crate) fn store() -> BackupStore {
                 ..S3Spec::default()
             },
             encryption: None,
+            max_concurrent_runs: None,
             read_only: false,
         },
         status: None,
@@ -102,6 +103,7 @@ pub(crate) fn policy() -> BackupPolicy {
             sources: vec![source("db")],
             compression: CompressionSpec::default(),
             max_age: None,
+            plausibility: PlausibilitySpec::default(),
             retention: None,
             job_template: None,
         },

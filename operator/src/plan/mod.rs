@@ -7,6 +7,7 @@ pub mod found;
 pub mod job;
 pub mod names;
 pub mod observed;
+pub mod plausibility;
 pub mod pod;
 pub mod policy;
 pub mod restore;
@@ -14,6 +15,7 @@ pub mod retention;
 pub mod schedule;
 pub mod status;
 pub mod store;
+pub mod turn;
 pub mod verdict;
 
 #[cfg(test)]

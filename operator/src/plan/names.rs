@@ -36,6 +36,10 @@ pub const FOUND_LABEL: &str = "holdfast.dev/found";
 pub const FOUND_ANNOTATION: &str = "holdfast.dev/found";
 /// Label with the UID of the cluster that made a Backup, where that is another one.
 pub const CLUSTER_LABEL: &str = "holdfast.dev/cluster";
+/// Annotation of a Backup that somebody has looked at and found right, however small: `true`.
+pub const ACCEPTED_ANNOTATION: &str = "holdfast.dev/accepted";
+/// Annotation of a Backup that makes up for one that failed because its store was down: the name of that one.
+pub const CATCH_UP_ANNOTATION: &str = "holdfast.dev/catch-up-of";
 /// Finalizer that keeps a Backup until its data is deleted.
 pub const FINALIZER: &str = "holdfast.dev/delete-data";
 

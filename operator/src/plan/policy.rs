@@ -11,13 +11,14 @@ use holdfast_crds::{
     ConditionType, DeletionPolicy, LastBackup, LocalRef, Reason,
 };
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 
 use super::action::{Action, Event, Plan, Target};
 use super::backup::{kept_secret, slot_of, usable};
 use super::found::{is_foreign, is_found};
 use super::names::{
-    MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value, scheduled_backup_name,
+    CATCH_UP_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value,
+    scheduled_backup_name,
 };
 use super::observed::{Attempt, created};
 use super::schedule::{Schedule, SoFar, due};
@@ -56,7 +57,15 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
     let backups = Backups::of(observed);
 
     match &schedule {
-        Ok(schedule) => slots(&mut plan, policy, schedule.as_ref(), store.is_ok(), &backups, now),
+        Ok(schedule) => {
+            slots(&mut plan, policy, schedule.as_ref(), store.is_ok(), &backups, now);
+            if let Ok(store) = &store
+                && plan.actions.is_empty()
+                && !policy.spec.suspend
+            {
+                plan.actions.extend(catch_up(policy, store, &backups, now).map(|b| Action::CreateBackup(Box::new(b))));
+            }
+        }
         Err(_) => plan.status.next_scheduled_time = None,
     }
     summary(&mut plan, policy, &backups, now);
@@ -153,6 +162,29 @@ fn scheduled(policy: &BackupPolicy, name: String, slot: Timestamp) -> Backup {
     }
 }
 
+/// A run in place of the last one, if that failed because its store was down and the store is back while its slot may still be late.
+/// Once: what makes up for another run is not made up for.
+fn catch_up(policy: &BackupPolicy, store: &BackupStore, backups: &Backups<'_>, now: Timestamp) -> Option<Backup> {
+    let last = backups.all.first().filter(|b| b.phase == BackupPhase::Failed)?;
+    let labels = last.backup.metadata.labels.as_ref()?;
+    let annotations = last.backup.metadata.annotations.as_ref()?;
+    let ended = last.status.completion_time.as_ref()?.0;
+    let probed = store.status.as_ref()?.last_probe_time.as_ref()?.0;
+    let is_back = labels.contains_key(SCHEDULED_LABEL)
+        && !annotations.contains_key(CATCH_UP_ANNOTATION)
+        && last.failure().reason == Reason::StoreUnreachable
+        && probed > ended
+        && now < after(last.slot, policy.spec.starting_deadline_seconds);
+    if !is_back || backups.running().is_some() {
+        return None;
+    }
+    // Named by what is written down already, so that it is the same one however often this is decided.
+    let name = scheduled_backup_name(policy.metadata.name.as_deref().unwrap_or_default(), ended);
+    let mut backup = scheduled(policy, name, ended);
+    backup.metadata.annotations.get_or_insert_default().insert(CATCH_UP_ANNOTATION.to_owned(), last.name.to_owned());
+    Some(backup)
+}
+
 fn summary(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, backups: &Backups<'_>, now: Timestamp) {
     let count = |phase| i32::try_from(backups.all.iter().filter(|b| b.phase == phase).count()).unwrap_or(i32::MAX);
     let completed = || backups.all.iter().filter(|b| b.phase == BackupPhase::Completed);
@@ -167,6 +199,8 @@ fn summary(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, backups: 
     let failures = ended.iter().take_while(|b| b.phase == BackupPhase::Failed).count();
     status.consecutive_failures = Some(i32::try_from(failures).unwrap_or(i32::MAX));
     protection::sum_up(status, policy, backups);
+
+    plausible(&mut status.conditions, &ended, policy, now);
 
     let (value, reason, message) = match ended.first() {
         Some(last) if last.phase == BackupPhase::Completed => {
@@ -188,6 +222,19 @@ fn summary(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, backups: 
         policy.metadata.generation,
         now,
     );
+}
+
+/// What the newest complete backup says of its own size.
+fn plausible(conditions: &mut Vec<Condition>, ended: &[&Entry<'_>], policy: &BackupPolicy, now: Timestamp) {
+    let newest = ended.iter().find(|b| b.phase == BackupPhase::Completed);
+    let told = newest.and_then(|b| Some((b.name, find(&b.status.conditions, ConditionType::Plausible)?)));
+    let Some((name, said)) = told else {
+        return conditions.retain(|c| c.type_ != ConditionType::Plausible.as_str());
+    };
+    let reason = serde_json::from_value(said.reason.clone().into()).unwrap_or(Reason::Suspicious);
+    let (value, message) = (said.status == "True", format!("{name}: {}", said.message));
+    let generation = policy.metadata.generation;
+    *conditions = with_condition(conditions, ConditionType::Plausible, Some(value), reason, message, generation, now);
 }
 
 fn retention(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observed: &ObservedPolicy, now: Timestamp) {

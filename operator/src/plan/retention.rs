@@ -31,6 +31,8 @@ pub struct Run {
     pub stored: Option<Timestamp>,
     /// Another cluster made it: it stays and counts for no rule, whatever the two clusters have in common.
     pub foreign: bool,
+    /// It is too small to be believed, and nobody has accepted it: the newest one that is not stays beside it.
+    pub suspicious: bool,
 }
 
 impl Run {
@@ -62,6 +64,8 @@ pub enum Why {
     Protected,
     /// Stays: no newer complete run has these sources.
     NewestWith(Vec<String>),
+    /// Stays: no newer complete run that is not suspicious has these sources.
+    NewestPlausibleWith(Vec<String>),
     /// Stays: `keepLast`.
     Last {
         /// 1 for the newest.
@@ -96,6 +100,9 @@ impl fmt::Display for Why {
         match self {
             Self::Protected => write!(f, "protected: under way, or a restore reads from it"),
             Self::NewestWith(sources) => write!(f, "newest complete backup with {}", sources.join(", ")),
+            Self::NewestPlausibleWith(sources) => {
+                write!(f, "newest complete backup with {} that is not suspicious", sources.join(", "))
+            }
             Self::Last { nth, of } => write!(f, "last {nth} of {of}"),
             Self::Within(rule) => write!(f, "within {rule} of the newest"),
             Self::Newest(period, label) => write!(f, "{} {label}", period.adjective()),
@@ -152,7 +159,7 @@ impl Period {
 /// A verdict for each run, the newest first. The order of `runs` does not matter.
 ///
 /// - Complete runs are judged among those of the same set of sources, so that runs of a part of them never push out full ones.
-/// - Of each source the newest complete run stays, whatever the rules say.
+/// - Of each source the newest complete run stays, whatever the rules say; and where that one is suspicious, the newest one that is not.
 /// - Partial runs count for nothing. One goes when a newer complete run has all that it holds and it is older than the newest complete
 ///   run by more than `grace`: the longest time for which a run may still be writing, generously.
 /// - Runs of other clusters stay and count for nothing: that one's rules are for them, not these.
@@ -274,11 +281,17 @@ impl<'a> Kept<'a> {
     }
 
     fn newest_of_each_source(&mut self, complete: &[&'a Run]) {
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut seen_plausible) = (BTreeSet::new(), BTreeSet::new());
         for run in complete {
             let new: Vec<String> = run.run_sources.iter().filter(|name| seen.insert(name.as_str())).cloned().collect();
+            let names = run.run_sources.iter().filter(|_| !run.suspicious);
+            let plausible: Vec<String> =
+                names.filter(|name| seen_plausible.insert(name.as_str()) && !new.contains(name)).cloned().collect();
             if !new.is_empty() {
                 self.add(run, Why::NewestWith(new));
+            }
+            if !plausible.is_empty() {
+                self.add(run, Why::NewestPlausibleWith(plausible));
             }
         }
     }

@@ -185,6 +185,9 @@ pub struct KnownRun {
     pub run_id: String,
     /// Names of its sources.
     pub sources: Vec<String>,
+    /// Whether it is too small to be believed: retention keeps the newest one that is not beside it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspicious: bool,
 }
 
 /// The longest timeout a policy can have, and a day.

@@ -53,7 +53,7 @@ pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
     going.truncate(task.limit);
     let debris = confirmed_debris(&bucket, &folder, task, &catalogue, &runs).await?;
     if !going.is_empty() || !debris.is_empty() {
-        confirm_newest(&bucket, &ours, &kept).await?;
+        confirm_newest(task, &bucket, &ours, &kept).await?;
     }
     for run in going {
         confirm_partial(&bucket, &folder, run).await?;
@@ -117,7 +117,13 @@ fn as_run(run: &CatalogueRun, task: &RetainTask) -> Run {
         protected: task.protected.contains(&run.run_id),
         stored: run.stored,
         foreign: is_foreign(run, &task.scope),
+        suspicious: is_suspicious(task, &run.run_id),
     }
+}
+
+/// Whether the cluster knows a run to be too small to be believed.
+fn is_suspicious(task: &RetainTask, run_id: &str) -> bool {
+    task.known.iter().any(|known| known.suspicious && known.run_id == run_id)
 }
 
 /// Complete backups that the cluster knows and the listing lacks. One whose manifest is there all the same proves that the listing is
@@ -147,6 +153,7 @@ async fn known_and_gone(
                 protected: false,
                 stored: None::<Timestamp>,
                 foreign: false,
+                suspicious: known.suspicious,
             }),
             (Some(_), _) if lacking.count() > 0 => {
                 return Err(doubt(&format!(
@@ -160,15 +167,21 @@ async fn known_and_gone(
     Ok(gone)
 }
 
-/// Before anything goes, what stays must be there: of each source the newest complete backup, every object of it in its full size.
-async fn confirm_newest(bucket: &Bucket, ours: &[&CatalogueRun], kept: &BTreeSet<&str>) -> Result<(), Failure> {
+/// Before anything goes, what stays must be there: of each source the newest complete backup, and the newest one that is not suspicious,
+/// every object of it in its full size.
+async fn confirm_newest(
+    task: &RetainTask,
+    bucket: &Bucket,
+    ours: &[&CatalogueRun],
+    kept: &BTreeSet<&str>,
+) -> Result<(), Failure> {
     let mut newest_first: Vec<&&CatalogueRun> =
         ours.iter().filter(|r| r.is_complete() && kept.contains(r.run_id.as_str())).collect();
     newest_first.sort_by(|a, b| (b.slot, &b.run_id).cmp(&(a.slot, &a.run_id)));
     let mut seen = BTreeSet::new();
     for run in newest_first {
         for (source, manifest) in &run.manifests {
-            if !seen.insert(source) {
+            if !seen.insert((source, is_suspicious(task, &run.run_id))) {
                 continue;
             }
             for artifact in &manifest.artifacts {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use holdfast::plan::schedule::{Due, Schedule, SoFar, WhyMissed, due};
-use holdfast_crds::{BackupPolicySpec, CompressionSpec, LocalRef};
+use holdfast_crds::{BackupPolicySpec, CompressionSpec, LocalRef, PlausibilitySpec};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -41,6 +41,7 @@ fn spec(schedule: &str, zone: &str, run_on_create: bool, deadline: i64) -> Backu
         sources: Vec::new(),
         compression: CompressionSpec::default(),
         max_age: None,
+        plausibility: PlausibilitySpec::default(),
         retention: None,
         job_template: None,
     }

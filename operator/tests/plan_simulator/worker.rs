@@ -170,6 +170,7 @@ fn retain(cluster: &mut Cluster, task: &RetainTask, dies: bool) -> Report {
         protected: task.protected.iter().any(|p| p == run_id),
         stored: None,
         suspicious: suspicious(run_id),
+        foreign: false,
     };
     let there: Vec<Run> = cluster
         .bucket

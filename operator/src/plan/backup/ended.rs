@@ -3,10 +3,12 @@
 use holdfast_crds::{Backup, BackupPhase, BackupStatus};
 use jiff::Timestamp;
 
-use super::{ObservedBackup, delete_job, stop_given_up, usable};
+use super::{ObservedBackup, delete_job, slot_of, stop_given_up, told, usable};
 use crate::plan::action::{Action, Plan, Target};
 use crate::plan::found::{is_foreign, is_found};
 use crate::plan::job::{self, Install};
+use crate::plan::names::run_id;
+use crate::plan::plausibility;
 use crate::plan::status::after;
 use crate::plan::verdict::{Patience, Verdict, judge};
 use crate::task::{KnownRun, Outcome, Report};
@@ -31,6 +33,7 @@ pub(super) fn tidy(
     let completed = plan.status.phase == BackupPhase::Completed;
     let expiry = after(over, if completed { COMPLETED_JOB_SECONDS } else { FAILED_JOB_SECONDS });
     if completed {
+        told::accept(plan, backup, now);
         retain(plan, install, backup, observed, now, expiry);
     }
     let stopped =
@@ -95,22 +98,29 @@ fn runs(backup: &Backup, observed: &ObservedBackup) -> (Vec<KnownRun>, Vec<Strin
     let mut known = Vec::new();
     let mut protected = observed.holds.run_ids.clone();
     for sibling in &observed.siblings {
-        let Some(status) = &sibling.status else { continue };
-        let Some(run_id) = &status.run_id else { continue };
+        let status = sibling.status.clone().unwrap_or_default();
+        let Some(run_id) = status.run_id.clone().or_else(|| planned(sibling, status.phase)) else { continue };
         match status.phase {
             // What another cluster stored, that one may delete.
             BackupPhase::Completed if is_foreign(sibling) => {}
             BackupPhase::Completed if sibling.metadata.deletion_timestamp.is_none() && status.store == store => {
                 let sources = status.artifacts.iter().map(|a| a.source.clone()).collect();
-                known.push(KnownRun { run_id: run_id.clone(), sources });
+                let suspicious = plausibility::is_suspicious(&status) && !plausibility::is_accepted(sibling);
+                known.push(KnownRun { run_id, sources, suspicious });
             }
-            BackupPhase::Pending | BackupPhase::Running => protected.push(run_id.clone()),
+            BackupPhase::Pending | BackupPhase::Running => protected.push(run_id),
             _ => {}
         }
     }
     protected.sort_unstable();
     protected.dedup();
     (known, protected)
+}
+
+/// The run of a Backup that has not started yet, as far as is known: it may be under way by the time that retention is.
+fn planned(backup: &Backup, phase: BackupPhase) -> Option<String> {
+    let uid = backup.metadata.uid.as_deref()?;
+    (phase == BackupPhase::Pending).then(|| run_id(slot_of(backup), uid))
 }
 
 /// The Backup objects of runs whose data is gone: of this policy, with exactly that run, and over.

@@ -348,6 +348,7 @@ fn retention_follows_a_completed_run_and_knows_what_must_be_there() {
         run("old", BackupPhase::Completed, "r1"),
         run("broken", BackupPhase::Failed, "r2"),
         run("busy", BackupPhase::Running, "r4"),
+        backup("next", 1102),
         elsewhere,
     ];
     let observed = ObservedBackup {
@@ -358,7 +359,8 @@ fn retention_follows_a_completed_run_and_knows_what_must_be_there() {
     };
     let task = retain_task(&plan_backup(&install(), &done, &observed, at(1102))).unwrap();
     assert_eq!(task.known.iter().map(|k| k.run_id.as_str()).collect::<Vec<_>>(), ["r3", "r1"]);
-    assert_eq!(task.protected, ["r1", "r4"]);
+    let planned = crate::plan::names::run_id(at(1102), "uid-of-next");
+    assert_eq!(task.protected, [planned.as_str(), "r1", "r4"], "one that may start meanwhile is not touched either");
     assert_eq!(task.grace_seconds, 14_400 + 86_400);
 
     let none =
@@ -483,4 +485,107 @@ fn a_crash_between_any_two_writes_doubles_nothing() {
     let first = plan_backup(&install(), &backup("b", 1000), &two_sources(), at(1001));
     let second = plan_backup(&install(), &backup("b", 1000), &two_sources(), at(1009));
     assert_eq!(first.actions, second.actions);
+}
+
+#[test]
+fn a_run_whose_turn_it_is_not_waits_and_says_where_it_stands() {
+    let wait = Wait { position: 3, why: "10 of at most 10 runs are under way".into() };
+    let waiting = ObservedBackup { turn: Some(wait), ..observed() };
+    let plan = plan_backup(&install(), &backup("b", 1000), &waiting, at(1000 + 5 * GRACE_SECONDS));
+    assert!(plan.actions.is_empty(), "however long it takes it does not fail");
+    assert_eq!((plan.status.phase, plan.status.queue_position), (BackupPhase::Pending, Some(3)));
+    let why = "it waits for its turn: 10 of at most 10 runs are under way".to_owned();
+    assert_eq!(complete_of(&plan.status), ("Queued".into(), why));
+    assert!(plan.next_check.is_some());
+
+    let mut backup = backup("b", 1000);
+    backup.status = Some(plan.status);
+    let plan = plan_backup(&install(), &backup, &observed(), at(2000));
+    assert_eq!((plan.status.phase, plan.status.queue_position, created(&plan).len()), (BackupPhase::Running, None, 1));
+}
+
+#[test]
+fn a_scheduled_run_waits_for_its_store_as_long_as_its_slot_may_be_late_and_one_by_hand_does_not() {
+    let mut scheduled = backup("b", 1000);
+    scheduled.metadata.labels = Some([(SCHEDULED_LABEL.to_owned(), "true".to_owned())].into());
+    let down = |reason| ObservedBackup { store: Some(Arc::new(unready_store(reason, "no route"))), ..observed() };
+    let at_minute = |backup: &Backup, reason, minute: i64| {
+        plan_backup(&install(), backup, &down(reason), at(1000 + 60 * minute)).status.phase
+    };
+    assert_eq!(at_minute(&scheduled, Reason::Unreachable, 59), BackupPhase::Pending);
+    assert_eq!(at_minute(&scheduled, Reason::Unreachable, 60), BackupPhase::Failed);
+    assert_eq!(
+        at_minute(&scheduled, Reason::CredentialsRejected, 2),
+        BackupPhase::Failed,
+        "this does not pass by itself"
+    );
+    assert_eq!(at_minute(&backup("by-hand", 1000), Reason::Unreachable, 2), BackupPhase::Failed);
+    let parked = plan_backup(&install(), &scheduled, &down(Reason::Unreachable), at(1100));
+    assert!(complete_of(&parked.status).1.contains("as soon as the store is back, until 1970-01-01T01:16:40Z"));
+    scheduled.status = Some(parked.status);
+    assert_eq!(plan_backup(&install(), &scheduled, &observed(), at(1200)).status.phase, BackupPhase::Running);
+}
+
+/// A sibling of [`running`] that completed before it, with this many bytes.
+fn before(name: &str, bytes: i64) -> Arc<Backup> {
+    let artifact = ArtifactStatus { source: "db".into(), source_bytes: Some(bytes), ..ArtifactStatus::default() };
+    let status = BackupStatus { phase: BackupPhase::Completed, artifacts: vec![artifact], ..BackupStatus::default() };
+    Arc::new(backup_with(name, 500, status))
+}
+
+#[test]
+fn a_backup_that_is_far_too_small_is_complete_and_suspicious_until_somebody_accepts_it() {
+    let ends = |bytes: i64, percent: i32| {
+        let mut policy = policy();
+        policy.spec.plausibility.minimum_percent = percent;
+        let base = ObservedBackup { policy: Some(Arc::new(policy)), ..observed() };
+        let backup = running(&base);
+        let job = completed(a_job("x"));
+        let jobs = vec![of_source(&backup, "db", job, vec![ended_pod("p", 0, STORED)])];
+        let observed = ObservedBackup { jobs, siblings: vec![before("monday", bytes)], ..base };
+        let plan = plan_backup(&install(), &backup, &observed, at(1600));
+        assert_eq!(plan.status.phase, BackupPhase::Completed);
+        (backup, observed, plan)
+    };
+    let plausible = |status: &BackupStatus| {
+        find(&status.conditions, ConditionType::Plausible).map(|c| (c.status.clone(), c.reason.clone()))
+    };
+    assert_eq!(plausible(&ends(200, 50).2.status), Some(("True".into(), "Plausible".into())));
+    assert_eq!(plausible(&ends(201, 0).2.status), None);
+    let (mut backup, observed, plan) = ends(201, 50);
+    assert_eq!(plausible(&plan.status), Some(("False".into(), "Suspicious".into())));
+    let warned: Vec<_> = plan.events.iter().filter(|e| e.warning).collect();
+    assert_eq!(warned.len(), 1);
+    assert!(
+        warned[0].note.contains("source db has 100 bytes") && warned[0].note.contains("kubectl annotate backup b ")
+    );
+
+    backup.status = Some(plan.status);
+    let again = plan_backup(&install(), &backup, &observed, at(1700));
+    assert_eq!(Some(&again.status), backup.status.as_ref(), "it is said once");
+    backup.metadata.annotations =
+        Some([(crate::plan::names::ACCEPTED_ANNOTATION.to_owned(), "true".to_owned())].into());
+    let accepted = plan_backup(&install(), &backup, &observed, at(1700));
+    assert_eq!(plausible(&accepted.status), Some(("True".into(), "Accepted".into())));
+}
+
+#[test]
+fn retention_is_told_which_runs_are_suspicious() {
+    let suspicious = || {
+        let mut backup = run("small", BackupPhase::Completed, "r1");
+        let said = holdfast_crds::condition(ConditionType::Plausible, Some(false), Reason::Suspicious, "", None, at(0));
+        backup.status.as_mut().unwrap().conditions.push(said);
+        backup
+    };
+    let mut accepted = suspicious();
+    accepted.metadata.annotations =
+        Some([(crate::plan::names::ACCEPTED_ANNOTATION.to_owned(), "true".to_owned())].into());
+    for (backup, expected) in [(suspicious(), true), (accepted, false), (run("b", BackupPhase::Completed, "r1"), false)]
+    {
+        let observed =
+            ObservedBackup { policy: Some(with_retention()), siblings: vec![Arc::new(backup.clone())], ..observed() };
+        let plan = plan_backup(&install(), &backup, &observed, at(1600));
+        let known = retain_task(&plan).unwrap().known;
+        assert_eq!(known.iter().map(|k| k.suspicious).collect::<Vec<_>>(), [expected]);
+    }
 }

@@ -92,7 +92,7 @@ fn of_restore() -> Job {
 /// One of each.
 fn all() -> Vec<(&'static str, Job)> {
     let retention = RetentionSpec { keep_last: Some(7), ..RetentionSpec::default() };
-    let known = vec![KnownRun { run_id: "r1".into(), sources: vec!["db".into()] }];
+    let known = vec![KnownRun { run_id: "r1".into(), sources: vec!["db".into()], suspicious: false }];
     let done = backup("shop-19700101-001640", 1000);
     let mut with_pull_secret = install();
     with_pull_secret.image_pull_secrets = vec!["registry".into()];
@@ -153,8 +153,9 @@ fn a_restore_is_tried_once() {
 
 #[test]
 fn a_task_fits_into_an_environment_variable_however_many_runs_there_are() {
-    let runs =
-        (0..10_000).map(|i| KnownRun { run_id: format!("run-{i:06}"), sources: vec!["x".repeat(40); 3] }).collect();
+    let runs = (0..10_000)
+        .map(|i| KnownRun { run_id: format!("run-{i:06}"), sources: vec!["x".repeat(40); 3], suspicious: false })
+        .collect();
     let retention = RetentionSpec::default();
     let job = retain(&install(), &backup("b", 1), &policy(), &ready_store(), &retention, (runs, vec![]));
     let env = job.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();

@@ -255,3 +255,59 @@ fn any_policy_of_any_name_makes_a_backup_of_its_own() {
     let plan = plan_policy(&policy, &observed(vec![]), at(SLOT));
     assert_eq!(created_backups(&plan)[0].len(), 253);
 }
+
+fn probed_at(second: i64) -> Option<Arc<BackupStore>> {
+    let mut store = ready_store();
+    store.status.as_mut().unwrap().last_probe_time = Some(Time(at(second)));
+    Some(Arc::new(store))
+}
+
+/// A scheduled run of the slot that failed a minute after it.
+fn failed_run(reason: Reason) -> Backup {
+    let mut backup = ended("shop-19700102-020000", SLOT, BackupPhase::Failed, reason);
+    backup.metadata.annotations = Some([(SLOT_ANNOTATION.to_owned(), at(SLOT).to_string())].into());
+    backup
+}
+
+#[test]
+fn a_run_that_failed_for_its_store_is_made_up_for_once_when_the_store_is_back() {
+    let decide = |backups: Vec<Backup>, probed: i64, now: i64| {
+        let mut policy = settled();
+        policy.status.as_mut().unwrap().last_scheduled_time = Some(Time(at(SLOT)));
+        let observed = ObservedPolicy { store: probed_at(probed), ..observed(backups) };
+        let plan = plan_policy(&policy, &observed, at(now));
+        created_backups(&plan).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let down = || failed_run(Reason::StoreUnreachable);
+    assert_eq!(
+        decide(vec![down()], SLOT + 59, SLOT + 100),
+        Vec::<String>::new(),
+        "the store has not been heard of since"
+    );
+    assert_eq!(decide(vec![down()], SLOT + 90, SLOT + 100), ["shop-19700102-020100"]);
+    assert_eq!(decide(vec![down()], SLOT + 90, SLOT + 3600), Vec::<String>::new(), "the slot is too late");
+    assert_eq!(decide(vec![failed_run(Reason::DumpFailed)], SLOT + 90, SLOT + 100), Vec::<String>::new());
+    let mut made_up = failed_run(Reason::StoreUnreachable);
+    made_up.metadata.annotations.as_mut().unwrap().insert(CATCH_UP_ANNOTATION.to_owned(), "earlier".to_owned());
+    assert_eq!(decide(vec![made_up], SLOT + 90, SLOT + 100), Vec::<String>::new(), "once");
+    let running = backup("shop-19700102-020100", SLOT + 60);
+    assert_eq!(decide(vec![down(), running], SLOT + 90, SLOT + 100), Vec::<String>::new(), "it is there already");
+}
+
+#[test]
+fn a_policy_says_what_its_newest_complete_backup_says_of_its_size() {
+    let with = |value: bool, reason: Reason| {
+        let mut backup = ended("one", SLOT - 90_000, BackupPhase::Completed, Reason::Completed);
+        let said = holdfast_crds::condition(ConditionType::Plausible, Some(value), reason, "too small", None, at(0));
+        backup.status.as_mut().unwrap().conditions.push(said);
+        let later = ended("two", SLOT - 80_000, BackupPhase::Failed, Reason::DumpFailed);
+        plan_policy(&settled(), &observed(vec![backup, later]), at(SLOT - 1))
+    };
+    assert_eq!(
+        state(&with(false, Reason::Suspicious), ConditionType::Plausible),
+        ("False".into(), "Suspicious".into())
+    );
+    assert_eq!(state(&with(true, Reason::Plausible), ConditionType::Plausible), ("True".into(), "Plausible".into()));
+    let silent = plan_policy(&settled(), &observed(vec![]), at(SLOT - 1));
+    assert_eq!(state(&silent, ConditionType::Plausible), (String::new(), String::new()));
+}

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::plan::backup::slot_of;
 use crate::plan::found::is_foreign;
+use crate::plan::plausibility;
 use crate::task::{Failure, Select};
 
 /// At most this many candidates are listed where none fits.
@@ -107,7 +108,10 @@ fn newest(policy: &str, at: Option<Timestamp>, backups: &[Arc<Backup>]) -> Resul
         .filter(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Completed))
         .collect();
     complete.sort_by_key(|b| Reverse((slot_of(b), b.metadata.name.clone())));
-    let fits = |b: &&Arc<Backup>| at.is_none_or(|at| slot_of(b) <= at);
+    // A backup that is too small to be believed is mostly one of what was lost: whoever wants it names it.
+    let fits = |b: &&Arc<Backup>| {
+        at.is_none_or(|at| slot_of(b) <= at) && !b.status.as_ref().is_some_and(plausibility::is_suspicious)
+    };
     let fitting = || complete.iter().copied().filter(fits);
     // Two clusters that write to one folder must not restore each other's data by accident: what was found of another one is for
     // who has none of his own.
@@ -118,8 +122,11 @@ fn newest(policy: &str, at: Option<Timestamp>, backups: &[Arc<Backup>]) -> Resul
     let mut message = format!("BackupPolicy {policy} has no complete backup{wanted}");
     if !complete.is_empty() {
         let listed = complete.iter().take(LISTED);
-        let listed: Vec<String> =
-            listed.map(|b| format!("{} ({})", b.metadata.name.as_deref().unwrap_or_default(), slot_of(b))).collect();
+        let suspicious =
+            |b: &Backup| if b.status.as_ref().is_some_and(plausibility::is_suspicious) { ", suspicious" } else { "" };
+        let listed: Vec<String> = listed
+            .map(|b| format!("{} ({}{})", b.metadata.name.as_deref().unwrap_or_default(), slot_of(b), suspicious(b)))
+            .collect();
         let more = complete.len().saturating_sub(LISTED);
         let more = if more > 0 { format!(" and {more} older ones") } else { String::new() };
         message = format!("{message}; there are {}{more}", listed.join(", "));

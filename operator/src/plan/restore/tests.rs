@@ -446,3 +446,16 @@ fn a_dry_run_is_never_taken_for_a_restore() {
     let plan = plan_restore(&install(), &request, &failed, at(6000));
     assert!(complete_of(&plan).1.starts_with("dry run: "), "{}", complete_of(&plan).1);
 }
+
+#[test]
+fn the_newest_that_is_suspicious_is_passed_over_unless_it_is_named() {
+    let mut small = (*saved("two", 2000, BackupPhase::Completed)).clone();
+    let said = holdfast_crds::condition(ConditionType::Plausible, Some(false), Reason::Suspicious, "", None, at(0));
+    small.status.as_mut().unwrap().conditions.push(said);
+    let backups = [saved("one", 1000, BackupPhase::Completed), Arc::new(small)];
+    let chosen = |from, backups: &[Arc<Backup>]| choose(&request(from), backups).map(|c| c.backup.unwrap());
+    assert_eq!(chosen(from_policy(None), &backups).unwrap(), "one");
+    assert_eq!(chosen(from_backup("two"), &backups).unwrap(), "two");
+    let failure = chosen(from_policy(None), &backups[1..]).unwrap_err();
+    assert!(failure.message.contains("two (1970-01-01T00:33:20Z, suspicious)"), "{}", failure.message);
+}

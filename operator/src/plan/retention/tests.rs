@@ -22,6 +22,7 @@ fn run(slot: &str) -> Run {
         protected: false,
         stored: None,
         foreign: false,
+        suspicious: false,
     }
 }
 
@@ -207,4 +208,17 @@ fn equal_slots_are_ordered_by_run_id() {
     let rules = RetentionSpec { keep_last: Some(1), ..Default::default() };
     let named = |id: &str| Run { run_id: id.to_owned(), ..run("2026-11-20T02:00:00Z") };
     assert_eq!(kept(&[named("a"), named("c"), named("b")], &rules, "UTC"), ["c"]);
+}
+
+#[test]
+fn the_newest_that_is_not_suspicious_stays_beside_small_ones_however_many_they_are() {
+    let mut runs = daily(1..=9);
+    for run in runs.iter_mut().skip(2) {
+        run.suspicious = true;
+    }
+    let rules = RetentionSpec { keep_last: Some(2), ..RetentionSpec::default() };
+    assert_eq!(kept(&runs, &rules, "UTC"), ["2026-11-09T02:00:00Z", "2026-11-08T02:00:00Z", "2026-11-02T02:00:00Z"]);
+    let verdicts = decide(&runs, &rules, &zone("UTC"), GRACE);
+    let why = &verdicts.iter().find(|v| v.run_id == "2026-11-02T02:00:00Z").unwrap().reasons;
+    assert_eq!(*why, [Why::NewestPlausibleWith(vec!["db".into()])]);
 }

@@ -1,6 +1,6 @@
 //! Tables of decisions: what runs, what is skipped and what people read. Pure.
 
-use holdfast_crds::{CompressionSpec, LocalRef};
+use holdfast_crds::{CompressionSpec, LocalRef, PlausibilitySpec};
 
 use super::*;
 
@@ -19,6 +19,7 @@ fn spec(text: &str) -> BackupPolicySpec {
         sources: Vec::new(),
         compression: CompressionSpec::default(),
         max_age: None,
+        plausibility: PlausibilitySpec::default(),
         retention: None,
         job_template: None,
     }

@@ -1,0 +1,167 @@
+//! Whose turn it is: at most so many runs at a time, in the installation and in each store, the earliest slot first. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+/// A run that is not over.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The instant it stands for. The earliest is the first in the queue.
+    pub slot: Timestamp,
+    /// Namespace of its Backup.
+    pub namespace: String,
+    /// Name of its Backup.
+    pub name: String,
+    /// Name of its store, in its namespace.
+    pub store: String,
+    /// How many runs may write to that store at a time; none: any number.
+    pub store_limit: Option<usize>,
+    /// Whether it has been started. One that has not is waiting for its turn and for nothing else.
+    pub running: bool,
+}
+
+/// Why a run has to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Its place among those that wait for the same, 1 for the next one; beyond 10 rounded up, so that it is not written anew each time
+    /// a run ends.
+    pub position: i32,
+    /// For what, in one line.
+    pub why: String,
+}
+
+/// Who waits for what, by where they stand in the queue.
+///
+/// Runs that are blocked by their store take no place away from others. `limit`: how many runs there may be at a time in all; none: any
+/// number.
+pub fn turns(line: &[Place], limit: Option<usize>) -> Vec<(&Place, Result<(), Wait>)> {
+    let mut in_all = 0;
+    let mut in_store: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for place in line.iter().filter(|p| p.running) {
+        in_all += 1;
+        *in_store.entry(store_of(place)).or_default() += 1;
+    }
+    let mut waiting: Vec<&Place> = line.iter().filter(|p| !p.running).collect();
+    waiting.sort_unstable();
+    let mut ahead = 0;
+    let mut ahead_in_store: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut turns = Vec::with_capacity(waiting.len());
+    for place in waiting {
+        let of_store = in_store.entry(store_of(place)).or_default();
+        if let Some(most) = place.store_limit.filter(|most| *of_store >= *most) {
+            let ahead = ahead_in_store.entry(store_of(place)).or_default();
+            *ahead += 1;
+            let why = format!(
+                "{} of at most {most} runs write to BackupStore {} (spec.maxConcurrentRuns)",
+                of_store, place.store
+            );
+            turns.push((place, Err(Wait { position: coarse(*ahead), why })));
+        } else if let Some(most) = limit.filter(|most| in_all >= *most) {
+            ahead += 1;
+            let why = format!("{in_all} of at most {most} runs are under way (the chart's maxConcurrentRuns)");
+            turns.push((place, Err(Wait { position: coarse(ahead), why })));
+        } else {
+            in_all += 1;
+            *of_store += 1;
+            turns.push((place, Ok(())));
+        }
+    }
+    turns
+}
+
+fn store_of(place: &Place) -> (&str, &str) {
+    (&place.namespace, &place.store)
+}
+
+/// Exact up to 10, then rounded up to 20, 50, 100, 200, 500, …
+fn coarse(position: usize) -> i32 {
+    let position = i32::try_from(position).unwrap_or(i32::MAX);
+    if position <= 10 {
+        return position;
+    }
+    let steps = (1..8).flat_map(|power| [2, 5, 10].map(|digit| digit * 10_i32.pow(power)));
+    steps.into_iter().find(|step| *step >= position).unwrap_or(position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::fixture::at;
+
+    fn place(slot: i64, store: &str, store_limit: Option<usize>, running: bool) -> Place {
+        Place {
+            slot: at(slot),
+            namespace: "shop".into(),
+            name: format!("b{slot}"),
+            store: store.into(),
+            store_limit,
+            running,
+        }
+    }
+
+    fn told(line: &[Place], limit: Option<usize>) -> Vec<(String, Option<i32>)> {
+        turns(line, limit).into_iter().map(|(p, turn)| (p.name.clone(), turn.err().map(|w| w.position))).collect()
+    }
+
+    #[test]
+    fn the_earliest_slots_go_first_and_no_more_than_there_is_room_for() {
+        let line = [
+            place(4, "a", None, false),
+            place(1, "a", None, true),
+            place(3, "a", None, false),
+            place(2, "a", None, false),
+        ];
+        let told = told(&line, Some(2));
+        assert_eq!(told, [("b2".into(), None), ("b3".into(), Some(1)), ("b4".into(), Some(2))]);
+        assert!(turns(&line, None).iter().all(|(_, turn)| turn.is_ok()));
+    }
+
+    #[test]
+    fn a_store_that_is_busy_holds_up_its_own_runs_alone() {
+        let line = [
+            place(1, "busy", Some(1), true),
+            place(2, "busy", Some(1), false),
+            place(3, "other", None, false),
+            place(4, "busy", Some(1), false),
+        ];
+        assert_eq!(told(&line, Some(2)), [("b2".into(), Some(1)), ("b3".into(), None), ("b4".into(), Some(2))]);
+        let why = turns(&line, Some(2))[0].1.clone().unwrap_err().why;
+        assert_eq!(why, "1 of at most 1 runs write to BackupStore busy (spec.maxConcurrentRuns)");
+    }
+
+    #[test]
+    fn five_hundred_at_once_are_never_more_than_the_limit_and_all_get_their_turn() {
+        let mut line: Vec<Place> =
+            (0..500).map(|i| place(7, if i % 3 == 0 { "a" } else { "b" }, Some(4 + i % 3), false)).collect();
+        for (i, place) in line.iter_mut().enumerate() {
+            place.name = format!("b{i:03}");
+            place.store_limit = Some(if place.store == "a" { 4 } else { 6 });
+        }
+        let mut rounds = 0;
+        while !line.is_empty() {
+            let go: Vec<String> =
+                turns(&line, Some(8)).into_iter().filter(|(_, t)| t.is_ok()).map(|(p, _)| p.name.clone()).collect();
+            for place in &mut line {
+                place.running |= go.contains(&place.name);
+            }
+            let running = line.iter().filter(|p| p.running).count();
+            let of_a = line.iter().filter(|p| p.running && p.store == "a").count();
+            assert!(running <= 8 && of_a <= 4 && running - of_a <= 6, "{running} {of_a}");
+            // One of those that run ends.
+            let over = line.iter().position(|p| p.running).unwrap();
+            line.remove(over);
+            rounds += 1;
+        }
+        assert_eq!(rounds, 500);
+    }
+
+    #[test]
+    fn positions_far_back_are_rounded_up() {
+        let table =
+            [(1, 1), (10, 10), (11, 20), (21, 50), (99, 100), (101, 200), (490, 500), (501, 1000), (1_001, 2000)];
+        for (position, told) in table {
+            assert_eq!(coarse(position), told, "{position}");
+        }
+    }
+}
