@@ -91,7 +91,7 @@ impl Observer {
             None => Ground::default(),
         };
         let jobs = self.attempts(&namespace, backup.metadata.uid.as_deref(), &needed, now).await?;
-        let mut observed = ObservedBackup { policy, store, jobs, ground, turn, ..ObservedBackup::default() };
+        let mut observed = ObservedBackup { policy, store, jobs, turn, ground, ..ObservedBackup::default() };
         let deleting = backup.metadata.deletion_timestamp.is_some();
         if deleting && backup.finalizers().iter().any(|f| f == FINALIZER) {
             observed.namespace_terminating = self.is_terminating(&namespace).await?;

@@ -29,31 +29,31 @@ pub fn look_at_something(cluster: &mut Cluster) {
     let (stores, policies) = (cluster.world.stores.all().len(), cluster.world.policies.all().len());
     let (backups, restores) = (cluster.world.backups.all().len(), cluster.world.restores.all().len());
     match cluster.rng.usize(..1 + stores + 2 * policies + 3 * (backups + restores)) {
-        n if n < stores + 1 => at_random(cluster, |c| names(c.world.stores.all()), look_at_store),
-        n if n < 1 + stores + 2 * policies => at_random(cluster, |c| names(c.world.policies.all()), look_at_policy),
+        n if n < stores + 1 => at_random(cluster, |c| names(&c.world.stores.all()), look_at_store),
+        n if n < 1 + stores + 2 * policies => at_random(cluster, |c| names(&c.world.policies.all()), look_at_policy),
         n if n < 1 + stores + 2 * policies + 3 * backups => {
-            at_random(cluster, |c| names(c.world.backups.all()), look_at_backup);
+            at_random(cluster, |c| names(&c.world.backups.all()), look_at_backup);
         }
-        _ => at_random(cluster, |c| names(c.world.restores.all()), look_at_restore),
+        _ => at_random(cluster, |c| names(&c.world.restores.all()), look_at_restore),
     }
 }
 
 pub fn look_at_all(cluster: &mut Cluster) {
-    for name in names(cluster.world.stores.all()) {
+    for name in names(&cluster.world.stores.all()) {
         look_at_store(cluster, &name);
     }
-    for name in names(cluster.world.policies.all()) {
+    for name in names(&cluster.world.policies.all()) {
         look_at_policy(cluster, &name);
     }
-    for name in names(cluster.world.backups.all()) {
+    for name in names(&cluster.world.backups.all()) {
         look_at_backup(cluster, &name);
     }
-    for name in names(cluster.world.restores.all()) {
+    for name in names(&cluster.world.restores.all()) {
         look_at_restore(cluster, &name);
     }
 }
 
-fn names<K: ResourceExt>(objects: Vec<Arc<K>>) -> Vec<String> {
+fn names<K: ResourceExt>(objects: &[Arc<K>]) -> Vec<String> {
     let names: BTreeSet<String> = objects.iter().map(|o| o.name_any()).collect();
     names.into_iter().collect()
 }
@@ -107,7 +107,6 @@ fn look_at_policy(cluster: &mut Cluster, name: &str) {
         store: cluster.world.stores.get(NAMESPACE, &policy.spec.store_ref.name),
         backups: cluster.world.backups.of(&of_policy(NAMESPACE, name)),
         retains: retains.iter().map(|j| attempt(cluster, (**j).clone())).collect(),
-        ..ObservedPolicy::default()
     };
     let plan = plan_policy(&policy, &observed, cluster.now);
     let _ = carry_out(cluster, plan, |cluster, status| {
@@ -305,6 +304,7 @@ fn dropped(cluster: &mut Cluster) -> Result<(), CutOff> {
     if cluster.faulty && cluster.chance(4) { Err(CutOff) } else { Ok(()) }
 }
 
+#[allow(clippy::match_wildcard_for_single_variants, reason = "none of the others happens in this world")]
 fn apply(cluster: &mut Cluster, action: &Action) -> Result<(), CutOff> {
     cluster.writes += 1;
     match action {

@@ -30,8 +30,8 @@ fn whatever_goes_wrong_nothing_is_lost_or_done_twice_and_all_comes_to_rest() {
     let lives = if only.is_some() { 1 } else { steps.div_ceil(STEPS_OF_A_LIFE) };
     let (mut taken, mut told) = (0, oracle::Tally::default());
     for seed in first..first + lives {
-        let lived = std::panic::catch_unwind(|| live(seed));
-        let Ok((steps, tally)) = lived else {
+        let outcome = std::panic::catch_unwind(|| live(seed));
+        let Ok((steps, tally)) = outcome else {
             panic!("the life above failed: run it again with HOLDFAST_SIMULATOR_SEED={seed}");
         };
         taken += steps;

@@ -256,10 +256,10 @@ fn any_policy_of_any_name_makes_a_backup_of_its_own() {
     assert_eq!(created_backups(&plan)[0].len(), 253);
 }
 
-fn probed_at(second: i64) -> Option<Arc<BackupStore>> {
+fn probed_at(second: i64) -> Arc<BackupStore> {
     let mut store = ready_store();
     store.status.as_mut().unwrap().last_probe_time = Some(Time(at(second)));
-    Some(Arc::new(store))
+    Arc::new(store)
 }
 
 /// A scheduled run of the slot that failed a minute after it.
@@ -274,7 +274,7 @@ fn a_run_that_failed_for_its_store_is_made_up_for_once_when_the_store_is_back() 
     let decide = |backups: Vec<Backup>, probed: i64, now: i64| {
         let mut policy = settled();
         policy.status.as_mut().unwrap().last_scheduled_time = Some(Time(at(SLOT)));
-        let observed = ObservedPolicy { store: probed_at(probed), ..observed(backups) };
+        let observed = ObservedPolicy { store: Some(probed_at(probed)), ..observed(backups) };
         let plan = plan_policy(&policy, &observed, at(now));
         created_backups(&plan).into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
