@@ -35,7 +35,9 @@ fn history() -> impl Strategy<Value = Vec<Run>> {
         // Around the changes of the clocks of 2010, and over the day that Samoa left out in 2011.
         let mut at = [1_289_000_000, 1_301_000_000, 1_325_000_000][usize::try_from(start).unwrap()];
         let mut runs = Vec::new();
-        for (i, ((step, other, sources, missing, protected), future, (foreign, suspicious))) in steps.into_iter().enumerate() {
+        for (i, ((step, other, sources, missing, protected), future, (foreign, suspicious))) in
+            steps.into_iter().enumerate()
+        {
             at = (at + step).clamp(0, 4_000_000_000);
             let run_sources = if other == 1 { sources } else { usual.clone() };
             let missing: BTreeSet<&str> = missing.into_iter().map(|i: usize| SOURCES[i]).collect();
