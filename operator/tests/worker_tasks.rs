@@ -287,7 +287,8 @@ async fn a_run_that_other_hands_deleted_pushes_out_none_that_is_there() {
     }
     let mut task = retain(test.store());
     task.retention.keep_last = Some(1);
-    task.known = (1..=3).map(|day| KnownRun { run_id: run_id(day), sources: vec!["db".into()] }).collect();
+    task.known =
+        (1..=3).map(|day| KnownRun { run_id: run_id(day), sources: vec!["db".into()], suspicious: false }).collect();
     let report = run(&Task::Retain(task)).await;
     assert_eq!((&retained(&report).deleted, retained(&report).kept), (&vec![run_id(1)], 1), "{}", report.message);
     assert!(test.keys().await.iter().all(|key| key.contains(&run_id(2))));

@@ -75,6 +75,7 @@ mod tests {
             protected: false,
             stored: dated.then(|| at(hour) + SignedDuration::from_mins(5)),
             foreign,
+            suspicious: false,
         }
     }
 

@@ -106,6 +106,7 @@ fn look_at_policy(cluster: &mut Cluster, name: &str) {
     let observed = ObservedPolicy {
         store: cluster.world.stores.get(NAMESPACE, &policy.spec.store_ref.name),
         backups: cluster.world.backups.of(&of_policy(NAMESPACE, name)),
+        catalogues: attempts(cluster, policy.metadata.uid.as_deref(), &[]),
         retains: retains.iter().map(|j| attempt(cluster, (**j).clone())).collect(),
     };
     let plan = plan_policy(&policy, &observed, cluster.now);

@@ -6,8 +6,8 @@ use holdfast::plan::observed::{ContainerEnd, JobEnd, ObservedPod};
 use holdfast::plan::retention::{Run, decide};
 use holdfast::plan::schedule::time_zone;
 use holdfast::task::{
-    BackupReport, BackupTask, Outcome, Report, RestoreReport, RestoreTask, RestoredSource, RetainReport, RetainTask,
-    Select, Task,
+    BackupReport, BackupTask, CatalogueReport, Outcome, Report, RestoreReport, RestoreTask, RestoredSource,
+    RetainReport, RetainTask, Select, Task,
 };
 use holdfast_crds::Reason;
 use jiff::{SignedDuration, Timestamp};
@@ -84,6 +84,10 @@ fn move_on(cluster: &mut Cluster, name: &str) {
         Task::Delete(task) if cluster.store_is_up => {
             cluster.bucket.runs.remove(&(task.scope.policy.clone(), task.run_id.clone()));
             Report::completed("", None)
+        }
+        // What is there was made by this very policy: its Backup is there, or was deleted on purpose.
+        Task::Catalogue(_) if cluster.store_is_up => {
+            Report::completed("", Some(Outcome::Catalogue(CatalogueReport { runs: vec![], more: 0 })))
         }
         Task::Restore(task) => restore(cluster, &task, &work.job.uid),
         _ => Report { reason: Reason::StoreUnreachable, message: "no route".into(), outcome: None },
