@@ -90,8 +90,8 @@ pub struct BackupPolicySpec {
     #[serde(default)]
     pub compression: CompressionSpec,
     /// How old what can be restored may be: a number and `m` (minutes), `h`, `d` or `w`, such as `26h` for a nightly backup with two hours
-    /// to run. While each source is in a complete backup whose slot is younger than this, the condition `Protected` is True. Absent:
-    /// nothing is promised, and there is no such condition.
+    /// to run. While each source is in a complete backup whose slot is younger than this, the condition `Protected` is True; suspicious
+    /// backups do not count. Absent: nothing is promised, and there is no such condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8))]
     #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]{0,4}[mhdw]$')").message(
@@ -202,19 +202,19 @@ pub struct BackupPolicyStatus {
     /// How many backups there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<BackupCounts>,
-    /// The oldest and the newest instant that can be restored. Absent while there is no complete backup.
+    /// The oldest and the newest instant that can be restored. Absent while there is no complete backup. Suspicious ones do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_window: Option<RecoveryWindow>,
     /// The instant that each source can be brought back to, or a later one: of the newest complete backup of each source of the spec, the
-    /// slot of the oldest. Absent while a source is in none. `spec.maxAge` is about the age of this.
+    /// slot of the oldest. Absent while a source is in none; suspicious ones do not count. `spec.maxAge` is about the age of this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_point: Option<Time>,
     /// Bytes in the bucket of all complete backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<i64>,
     /// By how many bytes a day a backup of all sources grows in the bucket; negative where it shrinks. It is the slope of the straight line
-    /// that fits size over slot best (least squares), of the complete backups that have exactly the sources of the spec and are at most
-    /// 30 days older than the newest of them. Absent where these span less than a day.
+    /// that fits size over slot best (least squares), of the complete backups that have exactly the sources of the spec, are not suspicious
+    /// and at most 30 days older than the newest of them. Absent where these span less than a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_bytes_per_day: Option<i64>,
     /// How many backups have failed since the last complete one, of those that are still there: the newest ten of the schedule stay.

@@ -136,6 +136,11 @@ fn figures() -> Vec<Figure> {
         plain("policy_ready", "1 while a policy can run", |f| {
             Some(flag(is_true(&f.status.conditions, ConditionType::Ready)))
         }),
+        plain(
+            "policy_plausible",
+            "1 where the newest complete backup of a policy is as large as those before it let expect; absent before there is one",
+            |f| Some(flag(find(&f.status.conditions, ConditionType::Plausible)?.status == "True")),
+        ),
         plain("policy_suspended", "1 while the schedule of a policy is suspended", |f| {
             Some(flag(f.policy.spec.suspend))
         }),

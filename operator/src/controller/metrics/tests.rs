@@ -21,6 +21,7 @@ fn full() -> World {
         conditions: vec![
             condition(ConditionType::Ready, Some(true), Reason::Ready, "", None, at(1)),
             condition(ConditionType::Protected, Some(false), Reason::BackupTooOld, "", None, at(1)),
+            condition(ConditionType::Plausible, Some(false), Reason::Suspicious, "", None, at(1)),
             condition(ConditionType::RetentionApplied, Some(false), Reason::StoreRefused, "", None, at(1)),
         ],
         last_successful_time: Some(Time(at(5000))),
@@ -100,6 +101,7 @@ fn the_figures_are_those_of_the_resources() {
         r#"holdfast_policy_creation_timestamp_seconds{namespace="shop",policy="shop"} 7.0"#,
         r#"holdfast_policy_max_age_seconds{namespace="shop",policy="shop"} 93600.0"#,
         r#"holdfast_policy_protected{namespace="shop",policy="shop"} 0.0"#,
+        r#"holdfast_policy_plausible{namespace="shop",policy="shop"} 0.0"#,
         r#"holdfast_policy_ready{namespace="shop",policy="shop"} 1.0"#,
         r#"holdfast_policy_recovery_point_timestamp_seconds{namespace="shop",policy="shop"} 4000.0"#,
         r#"holdfast_policy_recovery_window_start_timestamp_seconds{namespace="shop",policy="shop"} 100.0"#,

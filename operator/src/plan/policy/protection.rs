@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{Backups, Entry};
 use crate::plan::action::{Event, Plan};
 use crate::plan::observed::created;
+use crate::plan::plausibility::is_suspicious;
 use crate::plan::status::{after, find, with_condition};
 use crate::task::Failure;
 
@@ -19,19 +20,19 @@ const DAY: i128 = 86_400;
 /// Whether a Backup is complete and has exactly the sources that the policy saves now: only such are compared with each other.
 pub fn is_of_all_sources(backup: &Backup, policy: &BackupPolicy) -> bool {
     let wanted = &policy.spec.sources;
-    can_be_restored(backup)
+    is_complete(backup)
         && sources(backup).count() == wanted.len()
         && wanted.iter().all(|w| sources(backup).any(|s| s == w.name))
 }
 
 /// Sets what can be restored and how it grows.
 pub(super) fn sum_up(status: &mut BackupPolicyStatus, policy: &BackupPolicy, backups: &Backups<'_>) {
-    let mut slots = backups.all.iter().filter(|b| can_be_restored(b.backup)).map(|b| b.slot);
+    let mut slots = backups.all.iter().filter(|b| counts(b.backup)).map(|b| b.slot);
     let newest = slots.next();
     let oldest = slots.next_back().or(newest);
     status.recovery_window = oldest.zip(newest).map(|(from, to)| RecoveryWindow { from: Time(from), to: Time(to) });
     status.recovery_point = weakest(policy, backups).ok().map(|w| Time(w.instant));
-    let sizes = backups.all.iter().filter(|b| is_of_all_sources(b.backup, policy));
+    let sizes = backups.all.iter().filter(|b| counts(b.backup) && is_of_all_sources(b.backup, policy));
     status.growth_bytes_per_day =
         growth(&sizes.filter_map(|b| Some((b.slot, b.status.stored_bytes?))).collect::<Vec<_>>());
 }
@@ -53,21 +54,25 @@ pub(super) fn protected(
         Ok(max_age) => match weakest(policy, backups) {
             Err(source) => {
                 let why = why_none(plan, policy, backups, obstacle);
-                (Some(false), Reason::NoBackupYet, format!("source {source} is in no complete backup yet: {why}"))
+                (
+                    Some(false),
+                    Reason::NoBackupYet,
+                    format!("source {source} is in no backup yet that is complete and plausible: {why}"),
+                )
             }
             Ok(weakest) => {
                 let until = after(weakest.instant, max_age.seconds);
                 if now < until {
                     plan.check_at(until);
                     let message = format!(
-                        "each source is in a complete backup of {} or later; maxAge ({text}) is reached at {until}",
+                        "each source is in a complete and plausible backup of {} or later; maxAge ({text}) is reached at {until}",
                         weakest.instant
                     );
                     (Some(true), Reason::Protected, message)
                 } else {
                     let why = why_none(plan, policy, backups, obstacle);
                     let message = format!(
-                        "the newest complete backup with source {} is {}, of {}: older than maxAge ({text}) since {until}: {why}",
+                        "the newest complete and plausible backup with source {} is {}, of {}: older than maxAge ({text}) since {until}: {why}",
                         weakest.source, weakest.backup, weakest.instant
                     );
                     (Some(false), Reason::BackupTooOld, message)
@@ -96,7 +101,7 @@ struct Weakest<'a> {
 fn weakest<'a>(policy: &'a BackupPolicy, backups: &Backups<'a>) -> Result<Weakest<'a>, &'a str> {
     let mut weakest: Option<Weakest<'a>> = None;
     for source in policy.spec.sources.iter().map(|s| s.name.as_str()) {
-        let having = backups.all.iter().filter(|b| can_be_restored(b.backup) && sources(b.backup).any(|s| s == source));
+        let having = backups.all.iter().filter(|b| counts(b.backup) && sources(b.backup).any(|s| s == source));
         let newest = having.max_by_key(|b| instant(b)).ok_or(source)?;
         let instant = instant(newest);
         if weakest.as_ref().is_none_or(|w| instant < w.instant) {
@@ -111,7 +116,12 @@ fn instant(entry: &Entry<'_>) -> Timestamp {
     entry.slot.min(created(&entry.backup.metadata))
 }
 
-fn can_be_restored(backup: &Backup) -> bool {
+/// Whether a Backup is one to rely on. A suspicious one can be restored by its name, but nothing takes it by itself.
+fn counts(backup: &Backup) -> bool {
+    is_complete(backup) && !backup.status.as_ref().is_some_and(is_suspicious)
+}
+
+fn is_complete(backup: &Backup) -> bool {
     backup.metadata.deletion_timestamp.is_none()
         && backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Completed)
 }
@@ -134,8 +144,14 @@ fn why_none(
     if let Some(running) = backups.running() {
         return format!("{running} is under way");
     }
-    if let Some(failed) = backups.ended().first().filter(|b| b.phase == BackupPhase::Failed) {
-        return format!("{} failed: {}", failed.name, failed.failure().message);
+    if let Some(last) = backups.ended().first() {
+        if last.phase == BackupPhase::Failed {
+            return format!("{} failed: {}", last.name, last.failure().message);
+        }
+        if is_suspicious(&last.status) {
+            let why = find(&last.status.conditions, ConditionType::Plausible).map(|c| c.message.clone());
+            return format!("{} is suspicious: {}", last.name, why.unwrap_or_default());
+        }
     }
     if policy.spec.suspend {
         return "the policy is suspended: set spec.suspend to false, or create a Backup".to_owned();

@@ -172,7 +172,28 @@ fn each_source_must_be_in_a_young_backup() {
     policy.spec.sources.push(source("new"));
     let (status, reason, message) = told(&policy, &backups, 31 * HOUR);
     assert_eq!((status.as_str(), reason.as_str()), ("False", "NoBackupYet"));
-    assert!(message.starts_with("source new is in no complete backup yet"), "{message}");
+    assert!(message.starts_with("source new is in no backup yet that is complete and plausible"), "{message}");
+}
+
+#[test]
+fn a_suspicious_backup_protects_nothing_until_it_is_accepted() {
+    let with = |reason: Reason, value: bool| {
+        let mut emptied = complete("emptied", 40 * HOUR, &["db"], 1);
+        emptied.status.as_mut().unwrap().conditions =
+            vec![condition(ConditionType::Plausible, Some(value), reason, "source db is empty", None, at(1))];
+        vec![complete("old", HOUR, &["db"], 1000), emptied]
+    };
+    let backups = with(Reason::Suspicious, false);
+    let (status, reason, message) = told(&promising(), &backups, 50 * HOUR);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "BackupTooOld"));
+    assert!(
+        message.contains("source db is old") && message.contains("emptied is suspicious: source db is empty"),
+        "{message}"
+    );
+    let status = plan_policy(&promising(), &observed(&backups), at(50 * HOUR)).status;
+    assert_eq!(status.recovery_window.map(|w| w.to), Some(Time(at(HOUR))));
+    assert_eq!(status.growth_bytes_per_day, None, "nor is it a measure of growth");
+    assert_eq!(told(&promising(), &with(Reason::Accepted, true), 50 * HOUR).0, "True");
 }
 
 #[test]
