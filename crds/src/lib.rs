@@ -25,7 +25,7 @@ pub use policy::{
 pub use reason::{Reason, Retry};
 pub use restore::{
     OnExisting, RestoreFrom, RestoreFromPolicy, RestoreFromStore, RestoreInto, RestoreRequest, RestoreRequestSpec,
-    RestoreRequestStatus, RestoreSourceStatus, ScaleTarget,
+    RestoreRequestStatus, RestoreSourceStatus, ScaleTarget, ScaledWorkload, WorkloadKind,
 };
 pub use retention::{KeepWithin, RetentionSpec};
 pub use source::{

@@ -39,9 +39,14 @@ use crate::{BackupPhase, ConfigInto, MongodbInto, PostgresInto, Reason, RedisInt
 #[x_kube(validation = Rule::new(
     "!has(self.sources) || !has(self.into) || self.into.all(i, i.source in self.sources)"
 ).message("into names a source that is not restored: every into[].source must be one of sources"))]
-#[x_kube(validation = Rule::new("!has(self.scaleDown) || size(self.scaleDown) == 0").message(
-    "spec.scaleDown is not supported by this version of Holdfast: scale the workloads down yourself, restore, and scale them up again"
-).reason(Reason::FieldValueForbidden))]
+#[x_kube(validation = Rule::new(
+    "!has(self.safetyBackup) || !self.safetyBackup || self.onExisting == 'Replace'"
+).message("safetyBackup saves what onExisting: Replace replaces: without Replace there is nothing to save, leave it out"))]
+#[x_kube(validation = Rule::new(
+    "self.onExisting != 'Replace' || (has(self.safetyBackup) && !self.safetyBackup) || (has(self.dryRun) && self.dryRun) || !has(self.into) || self.into.all(i, !has(i.config) && !(has(i.volume) && has(i.volume.claimName)) && !(has(i.postgres) && (has(i.postgres.host) || has(i.postgres.port) || has(i.postgres.database))) && !(has(i.mongodb) && (has(i.mongodb.uriSecret) || has(i.mongodb.host) || has(i.mongodb.port) || has(i.mongodb.database))) && !(has(i.redis) && (has(i.redis.host) || has(i.redis.port) || has(i.redis.database))))"
+).message(
+    "no safety backup can be made of a target that is not the policy's own: set safetyBackup: false if what onExisting: Replace replaces there may be lost"
+))]
 pub struct RestoreRequestSpec {
     /// The restore point: exactly one of `backup`, `policy` and `store`.
     pub from: RestoreFrom,
@@ -59,6 +64,11 @@ pub struct RestoreRequestSpec {
     /// What to do with a target that holds data already.
     #[serde(default)]
     pub on_existing: OnExisting,
+    /// Before `onExisting: Replace` replaces anything, what is there is saved, as a Backup that `status.safetyBackup` names and that is never
+    /// chosen or deleted by itself: to undo the restore, restore that Backup. If it cannot be made nothing is touched. Absent: true with
+    /// `Replace`. It saves the places the policy names; a request that restores into another place must set it to false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety_backup: Option<bool>,
     /// Only look: a Job checks what a restore checks before it touches anything, and `status.sources` says what would be restored into what,
     /// or what stands in the way. Neither the target nor the bucket is written to, and no claim is made.
     #[serde(default)]
@@ -67,9 +77,10 @@ pub struct RestoreRequestSpec {
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = 2_592_000))]
     pub timeout_seconds: i64,
-    /// Workloads to stop before and to bring back after. Not supported by this version: a request that sets it is refused.
+    /// Workloads to stop before anything is touched, and to bring back to the same number of replicas whatever becomes of the restore. A dry
+    /// run leaves them alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
     pub scale_down: Vec<ScaleTarget>,
 }
 
@@ -183,11 +194,41 @@ pub enum OnExisting {
 #[serde(rename_all = "camelCase")]
 pub struct ScaleTarget {
     /// Deployment or StatefulSet.
-    #[schemars(length(min = 1, max = 63))]
-    pub kind: String,
+    pub kind: WorkloadKind,
     /// Name of the workload, in this namespace.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+}
+
+/// What can be scaled, of the API group `apps`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum WorkloadKind {
+    /// A Deployment.
+    #[default]
+    Deployment,
+    /// A StatefulSet.
+    StatefulSet,
+}
+
+impl std::fmt::Display for WorkloadKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A workload that is stopped while its data is restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaledWorkload {
+    /// Deployment or StatefulSet.
+    pub kind: WorkloadKind,
+    /// Name of the workload.
+    pub name: String,
+    /// How many replicas it had, and gets back.
+    pub replicas: i32,
+    /// Once the restore is over: what became of it, in one line. Absent: it is to be brought back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
 }
 
 /// What is known of a restore.
@@ -212,6 +253,13 @@ pub struct RestoreRequestStatus {
     /// The Backup that is restored, where there is such an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
+    /// The Backup of what was there before, made because of `onExisting: Replace`. Restore it to undo this restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety_backup: Option<String>,
+    /// The workloads of `spec.scaleDown`, with the number of replicas that each had. Written before any of them is scaled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
+    pub scaled_down: Vec<ScaledWorkload>,
     /// The Job that restores: the only one there ever is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,

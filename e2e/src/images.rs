@@ -99,6 +99,21 @@ pub fn tools_pod(name: &str) -> Value {
     pod(name, 65532, "tools:1", &json!({"env": [{"name": "RCLONE_CONFIG", "value": "/dev/null"}]}))
 }
 
+/// A Deployment of Pods that do nothing: an application that can be stopped.
+pub fn deployment(name: &str, replicas: u32) -> Value {
+    let mut pod = tools_pod(name);
+    pod["metadata"] = json!({"labels": {"application": name}});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"application": name}},
+            "template": {"metadata": pod["metadata"], "spec": pod["spec"]},
+        },
+    })
+}
+
 fn pod(name: &str, user: u32, image: &str, container: &Value) -> Value {
     let prefix = std::env::var("TEST_IMAGES").unwrap_or_else(|_| "localhost/holdfast-test".to_owned());
     let mut container = container.clone();

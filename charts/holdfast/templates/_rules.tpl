@@ -4,8 +4,11 @@ list, and a test compares the two.
 */ -}}
 {{- define "holdfast.rules" -}}
 - apiGroups: [holdfast.dev]
-  resources: [backupstores, backuppolicies, restorerequests]
+  resources: [backupstores, backuppolicies]
   verbs: [get, list, watch]
+- apiGroups: [holdfast.dev]
+  resources: [restorerequests]
+  verbs: [get, list, watch, patch]
 - apiGroups: [holdfast.dev]
   resources: [backups]
   verbs: [get, list, watch, create, patch, delete]
@@ -18,6 +21,9 @@ list, and a test compares the two.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
+- apiGroups: [apps]
+  resources: [deployments/scale, statefulsets/scale]
+  verbs: [get, patch]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]

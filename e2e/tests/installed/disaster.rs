@@ -60,6 +60,7 @@ fn with_nothing_but_an_encrypted_bucket_and_its_key_everything_comes_back() {
     ]);
     let mut request = restore("disaster", &json!({"store": {"name": "old-cluster", "policy": "shop"}}), &into);
     request["spec"]["onExisting"] = json!("Replace");
+    request["spec"]["safetyBackup"] = json!(false);
     scene.space.apply(&request);
     scene.store("old-cluster", &store);
     scene.space.apply(&holdfast_e2e::objects::secret("age-key", &json!({"identity": identity})));

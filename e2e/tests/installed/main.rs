@@ -9,6 +9,7 @@ mod engines;
 mod no_false_success;
 mod own_controllers;
 mod protection;
+mod restores;
 mod retention;
 mod roundtrip;
 mod secrets;

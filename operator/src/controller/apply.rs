@@ -6,7 +6,8 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use holdfast_crds::Backup;
+use holdfast_crds::{Backup, RestoreRequest, WorkloadKind};
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
@@ -96,7 +97,16 @@ impl Writer {
                 Action::CreateClaim(claim) => self.create_claim(claim).await?,
                 Action::DeleteJob(target) => self.delete::<Job>(target, "Job").await?,
                 Action::DeleteBackup(target) => self.delete::<Backup>(target, "Backup").await?,
-                Action::SetFinalizers(target, finalizers) => self.set_finalizers(target, finalizers).await?,
+                Action::SetFinalizers(target, finalizers) => self.set_finalizers::<Backup>(target, finalizers).await?,
+                Action::SetRestoreFinalizers(target, finalizers) => {
+                    self.set_finalizers::<RestoreRequest>(target, finalizers).await?;
+                }
+                Action::Scale(WorkloadKind::Deployment, target, replicas) => {
+                    self.scale::<Deployment>(target, *replicas).await?;
+                }
+                Action::Scale(WorkloadKind::StatefulSet, target, replicas) => {
+                    self.scale::<StatefulSet>(target, *replicas).await?;
+                }
             }
         }
         Ok(())
@@ -213,9 +223,28 @@ impl Writer {
         }
     }
 
-    async fn set_finalizers(&self, target: &Target, finalizers: &[String]) -> Result<(), Error> {
-        let step = format!("set the finalizers of Backup {}/{}", target.namespace, target.name);
-        let api: Api<Backup> = Api::namespaced(self.client.clone(), &target.namespace);
+    /// Through the subresource: the right to scale is not the right to change what runs. It is refused where the workload was written to
+    /// since it was looked at.
+    async fn scale<K>(&self, target: &Target, replicas: i32) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let step = format!("scale {} {}/{} to {replicas}", K::kind(&()), target.namespace, target.name);
+        let api: Api<K> = Api::namespaced(self.client.clone(), &target.namespace);
+        let body = json!({"metadata": {"resourceVersion": target.resource_version}, "spec": {"replicas": replicas}});
+        match self.send(&step, api.patch_scale(&target.name, &PatchParams::default(), &Patch::Merge(&body))).await {
+            Ok(_) => Ok(()),
+            Err(Error::Api { source, .. }) if is_not_found(&source) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn set_finalizers<K>(&self, target: &Target, finalizers: &[String]) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let step = format!("set the finalizers of {} {}/{}", K::kind(&()), target.namespace, target.name);
+        let api: Api<K> = Api::namespaced(self.client.clone(), &target.namespace);
         let body = json!({
             "metadata": {"uid": target.uid, "resourceVersion": target.resource_version, "finalizers": finalizers},
         });
@@ -258,7 +287,8 @@ fn is_already_exists(error: &Error) -> bool {
     matches!(error, Error::Api { source, .. } if matches!(&**source, kube::Error::Api(s) if s.is_already_exists()))
 }
 
-fn is_not_found(error: &kube::Error) -> bool {
+/// Whether there is no such object.
+pub(super) fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_not_found())
 }
 

@@ -3,23 +3,26 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, Reason, RestoreRequest};
+use holdfast_crds::{
+    Backup, BackupPhase, BackupPolicy, BackupStore, Reason, RestoreRequest, ScaleTarget, WorkloadKind,
+};
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, PersistentVolumeClaim, Pod};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 
-use super::apply::{Error, within};
+use super::apply::{Error, is_not_found, within};
 use super::cache::{World, in_namespace, of_owner, of_policy, of_store};
 use super::line;
 use crate::plan::backup::{Holds, ObservedBackup};
 use crate::plan::found::is_found;
 use crate::plan::job::{self, ENFORCE_LABEL, Ground};
-use crate::plan::names::{FINALIZER, SCHEDULED_LABEL, label_value};
+use crate::plan::names::{FINALIZER, SCALE_FINALIZER, SCHEDULED_LABEL, label_value};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod, Words};
 use crate::plan::policy::ObservedPolicy;
-use crate::plan::restore::{ObservedRestore, choose};
+use crate::plan::restore::{ObservedRestore, ObservedWorkload, as_saved, choose, is_safety};
 use crate::plan::status::after;
 use crate::plan::store::ObservedStore;
 use crate::plan::verdict::LATE_SECONDS;
@@ -77,6 +80,9 @@ impl Observer {
             // Whoever edits a policy and then asks for a backup means the policy as edited: the watch of policies may lag behind.
             policy = self.policy_now(&namespace, &backup.spec.policy_ref.name).await?;
         }
+        if is_safety(backup) {
+            policy = policy.map(|policy| Arc::new(as_saved(&policy)));
+        }
         let store = status.store.clone().or_else(|| policy.as_ref().map(|p| p.spec.store_ref.name.clone()));
         let store = store.and_then(|name| self.world.stores.get(&namespace, &name));
         // Jobs that must be there: were one believed gone because the cache lags, a good run would fail.
@@ -104,7 +110,7 @@ impl Observer {
             .is_some_and(|t| now < after(t.0, crate::plan::backup::COMPLETED_JOB_SECONDS));
         if !deleting && status.phase == BackupPhase::Completed && ((retention && fresh) || retained) {
             let policy = &backup.spec.policy_ref.name;
-            observed.siblings = self.world.backups.of(&of_policy(&namespace, policy));
+            observed.siblings = self.restore_points(&namespace, policy);
             observed.holds = self.holds(&namespace, policy);
             observed.retaining = self.is_retaining(&namespace, backup, &observed.siblings);
         }
@@ -137,9 +143,26 @@ impl Observer {
                 observed.job = Some(self.attempt(job, now).await?);
             }
         }
-        if status.phase.is_terminal() || status.job_uid.is_some() {
+        let deleting = request.metadata.deletion_timestamp.is_some();
+        let pending: Vec<ScaleTarget> = if deleting || status.phase.is_terminal() {
+            observed.pods_left = status.job_uid.as_deref().is_some_and(|uid| self.has_pods(uid));
+            let stopped = status.scaled_down.iter().filter(|w| w.outcome.is_none());
+            stopped.map(|w| ScaleTarget { kind: w.kind, name: w.name.clone() }).collect()
+        } else if status.job_uid.is_none() {
+            request.spec.scale_down.clone()
+        } else {
+            Vec::new()
+        };
+        for target in &pending {
+            observed.workloads.extend(self.workload(&namespace, target, !deleting).await?);
+        }
+        if deleting && request.finalizers().iter().any(|f| f == SCALE_FINALIZER) {
+            observed.namespace_terminating = self.is_terminating(&namespace).await?;
+        }
+        if deleting || status.phase.is_terminal() || status.job_uid.is_some() {
             return Ok(observed);
         }
+        observed.held = self.held_workload(&namespace, request);
         let from = &request.spec.from;
         observed.backups = match (&from.backup, &from.policy) {
             (Some(name), _) => self.world.backups.get(&namespace, name).into_iter().collect(),
@@ -153,9 +176,78 @@ impl Observer {
             observed.policy = self.world.policies.get(&namespace, &choice.policy);
             observed.store = self.world.stores.get(&namespace, &choice.store);
         }
+        let safety = status.safety_backup.as_ref();
+        observed.safety = safety.and_then(|name| self.world.backups.get(&namespace, name));
         let claims = crate::plan::restore::claims(request, observed.policy.as_deref());
         observed.ground = self.ground(&namespace, &claims).await?;
         Ok(observed)
+    }
+
+    /// A workload with its replicas and its Pods; none where it is not there.
+    async fn workload(
+        &self,
+        namespace: &str,
+        target: &ScaleTarget,
+        with_pods: bool,
+    ) -> Result<Option<ObservedWorkload>, Error> {
+        let name = &target.name;
+        let step = format!("look up the scale of {} {namespace}/{name}", target.kind);
+        let answer = match target.kind {
+            WorkloadKind::Deployment => {
+                let api: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
+                within(&step, api.get_scale(name)).await
+            }
+            WorkloadKind::StatefulSet => {
+                let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
+                within(&step, api.get_scale(name)).await
+            }
+        };
+        let scale = match answer {
+            Ok(scale) => scale,
+            Err(Error::Api { source, .. }) if is_not_found(&source) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let selector = scale.status.as_ref().and_then(|s| s.selector.clone()).filter(|s| !s.is_empty());
+        let mut pods = Vec::new();
+        if let Some(selector) = selector.filter(|_| with_pods) {
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+            let running =
+                ListParams::default().labels(&selector).fields("status.phase!=Succeeded,status.phase!=Failed");
+            let found =
+                within(&format!("list the Pods of {} {namespace}/{name}", target.kind), api.list(&running)).await?;
+            pods = found.items.iter().map(ResourceExt::name_any).collect();
+        }
+        Ok(Some(ObservedWorkload {
+            kind: target.kind,
+            name: name.clone(),
+            replicas: scale.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0),
+            pods,
+            resource_version: scale.metadata.resource_version,
+        }))
+    }
+
+    /// Whether a Pod of this Job has not ended, also where the Job is gone.
+    fn has_pods(&self, job_uid: &str) -> bool {
+        self.world.pods.of(&of_owner(job_uid)).iter().any(|pod| pod.ended.is_none())
+    }
+
+    /// A workload of this request that another one has stopped and not brought back: its number of replicas is not its own.
+    fn held_workload(&self, namespace: &str, request: &RestoreRequest) -> Option<String> {
+        let others = self.world.restores.of(&in_namespace(namespace));
+        let others = others.iter().filter(|other| other.metadata.uid != request.metadata.uid);
+        others
+            .flat_map(|other| {
+                other
+                    .status
+                    .iter()
+                    .flat_map(|s| &s.scaled_down)
+                    .map(|w| (other.name_any(), w.clone()))
+                    .collect::<Vec<_>>()
+            })
+            .find(|(_, w)| {
+                w.outcome.is_none() && request.spec.scale_down.iter().any(|t| (t.kind, &t.name) == (w.kind, &w.name))
+            })
+            .map(|(other, w)| format!("{} {} is scaled down by RestoreRequest {other}", w.kind, w.name))
     }
 
     /// What is known around a policy.
@@ -166,10 +258,17 @@ impl Observer {
         let namespace = policy.namespace().unwrap_or_default();
         Ok(ObservedPolicy {
             store: self.world.stores.get(&namespace, &policy.spec.store_ref.name),
-            backups: self.world.backups.of(&of_policy(&namespace, &policy.name_any())),
+            backups: self.restore_points(&namespace, &policy.name_any()),
             retains: self.retains(policy, now).await?,
             catalogues: self.attempts(&namespace, policy.metadata.uid.as_deref(), &[], now).await?,
         })
+    }
+
+    /// The Backups of a policy, but for those that were made before a restore: the policy's figures and its retention do not know them.
+    fn restore_points(&self, namespace: &str, policy: &str) -> Vec<Arc<Backup>> {
+        let mut backups = self.world.backups.of(&of_policy(namespace, policy));
+        backups.retain(|backup| !is_safety(backup));
+        backups
     }
 
     /// The retain Jobs of a policy.

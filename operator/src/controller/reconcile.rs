@@ -192,6 +192,9 @@ fn told(action: &Action) -> (&'static str, &str) {
         Action::DeleteJob(target) => ("delete Job", &target.name),
         Action::DeleteBackup(target) => ("delete Backup", &target.name),
         Action::SetFinalizers(target, _) => ("set finalizers of Backup", &target.name),
+        Action::SetRestoreFinalizers(target, _) => ("set finalizers of RestoreRequest", &target.name),
+        Action::Scale(_, target, 0) => ("scale down", &target.name),
+        Action::Scale(_, target, _) => ("scale up", &target.name),
     }
 }
 

@@ -244,10 +244,11 @@ fn pod_changed(Sinks { world, .. }: &Sinks, pod: &ObservedPod) -> Vec<Request> {
     world.jobs.of(&with_uid(&pod.job_uid)).iter().flat_map(|job| owner_of(job)).collect()
 }
 
-/// Restores that have not started may be waiting for anything in their namespace.
+/// Restores that have no Job yet may be waiting for anything in their namespace.
 fn waiting_restores(world: &World, namespace: &str) -> Vec<Request> {
     let restores = world.restores.of(&in_namespace(namespace));
-    let waiting = restores.iter().filter(|r| r.status.as_ref().is_none_or(|s| s.phase == BackupPhase::Pending));
+    let waiting =
+        restores.iter().filter(|r| r.status.as_ref().is_none_or(|s| !s.phase.is_terminal() && s.job_uid.is_none()));
     waiting.map(|r| request(Subject::Restore, r.key())).collect()
 }
 

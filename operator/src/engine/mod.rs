@@ -155,6 +155,20 @@ pub async fn dump(
     }
 }
 
+/// What there is to save of a source that may not be there, or in part: it is about to be restored into. None: nothing.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn existing(source: &Source, mounts: &Mounts, scratch: &Path) -> Result<Option<Source>, Failure> {
+    Ok(match source.engine() {
+        Some(Engine::Postgres(postgres)) => postgres::existing(postgres, mounts, scratch)
+            .await?
+            .map(|postgres| Source { postgres: Some(postgres), ..source.clone() }),
+        Some(Engine::Mongodb(mongodb)) => mongodb::holds_any(mongodb, mounts).await?.then(|| source.clone()),
+        _ => Some(source.clone()),
+    })
+}
+
 /// Checks a target without touching it: reachable, allowed, versions compatible, and empty where `on_existing` says so.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! What a decision consists of: actions as complete, comparable values, the status to report, and when to look again. Pure.
 
-use holdfast_crds::Backup;
+use holdfast_crds::{Backup, WorkloadKind};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -46,6 +46,10 @@ pub enum Action {
     DeleteBackup(Target),
     /// Let these be the finalizers of this very version of a Backup.
     SetFinalizers(Target, Vec<String>),
+    /// Let these be the finalizers of this very version of a RestoreRequest.
+    SetRestoreFinalizers(Target, Vec<String>),
+    /// Let this very version of a workload have this many replicas.
+    Scale(WorkloadKind, Target, i32),
 }
 
 /// One very object: the write is refused if it is not that one any more.

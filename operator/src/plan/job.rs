@@ -17,7 +17,9 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-use super::names::{BACKUP_LABEL, POLICY_LABEL, RESTORE_LABEL, SOURCE_LABEL, STORE_LABEL, job_name, what_to};
+use super::names::{
+    BACKUP_LABEL, POLICY_LABEL, RESTORE_LABEL, SAFETY_LABEL, SOURCE_LABEL, STORE_LABEL, job_name, what_to,
+};
 use crate::task::{
     BackupTask, CatalogueTask, DeleteTask, KnownRun, ProbeTask, RestoreTask, RetainTask, Scope, StoreTask, Task,
 };
@@ -113,6 +115,7 @@ pub fn backup(install: &Install, run: Run<'_>, source: &Source, ground: &Ground)
         slot: run.slot,
         run_sources: run.sources.to_vec(),
         source: source.clone(),
+        safety_for: run.backup.metadata.labels.as_ref().and_then(|labels| labels.get(SAFETY_LABEL).cloned()),
         mounts: mount.paths(),
         level: spec.compression.level,
         timeout_seconds: spec.timeout_seconds,

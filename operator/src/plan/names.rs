@@ -28,6 +28,8 @@ pub const SOURCE_LABEL: &str = "holdfast.dev/source";
 pub const TASK_LABEL: &str = "holdfast.dev/task";
 /// Label of Backups that the schedule made.
 pub const SCHEDULED_LABEL: &str = "holdfast.dev/scheduled";
+/// Label of Backups that were made before a restore replaced what they hold: the RestoreRequest.
+pub const SAFETY_LABEL: &str = "holdfast.dev/safety-for";
 /// Annotation with the slot of a Backup that the schedule made, RFC 3339.
 pub const SLOT_ANNOTATION: &str = "holdfast.dev/slot";
 /// Label of Backups that were found in the bucket.
@@ -42,6 +44,9 @@ pub const ACCEPTED_ANNOTATION: &str = "holdfast.dev/accepted";
 pub const CATCH_UP_ANNOTATION: &str = "holdfast.dev/catch-up-of";
 /// Finalizer that keeps a Backup until its data is deleted.
 pub const FINALIZER: &str = "holdfast.dev/delete-data";
+
+/// Finalizer that keeps a RestoreRequest until the workloads it has stopped are brought back.
+pub const SCALE_FINALIZER: &str = "holdfast.dev/scale-up";
 
 const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;

@@ -5,6 +5,8 @@
 
 mod choice;
 mod claims;
+mod safety;
+mod scale;
 mod target;
 
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use crate::task::{Failure, Outcome, Report, RestoreTask, Scope, Select};
 
 pub use choice::{Choice, choose};
 pub use claims::claims;
+pub use safety::{as_saved, is_safety};
+pub use scale::ObservedWorkload;
 use target::targets;
 
 /// What a restore needs may be this many seconds late: it waits as Pending, then it fails.
@@ -54,6 +58,16 @@ pub struct ObservedRestore {
     pub store: Option<Arc<BackupStore>>,
     /// What is known around the claims that it writes into. Only needed while it has no Job.
     pub ground: Ground,
+    /// The safety backup that the status names, if it is there.
+    pub safety: Option<Arc<Backup>>,
+    /// The workloads to stop or to bring back, as far as they are there.
+    pub workloads: Vec<ObservedWorkload>,
+    /// A workload that another request has stopped, in words.
+    pub held: Option<String>,
+    /// Whether a Pod of its Job has not ended yet. Only needed once the request is over or being deleted.
+    pub pods_left: bool,
+    /// Whether the namespace is going away: nothing in it needs to be brought back.
+    pub namespace_terminating: bool,
     /// Its Job, as the API server has it where it is missing from the cache.
     pub job: Option<Attempt>,
 }
@@ -67,6 +81,7 @@ pub fn plan_restore(
 ) -> Plan<RestoreRequestStatus> {
     let mut plan = Plan::keep(request.status.clone().unwrap_or_default());
     if request.metadata.deletion_timestamp.is_some() {
+        scale::cancel(&mut plan, request, observed, now);
         return plan;
     }
     match (plan.status.phase, plan.status.job_uid.clone()) {
@@ -83,6 +98,7 @@ pub fn plan_restore(
                     resource_version: None,
                 }));
             }
+            scale::bring_back(&mut plan, request, observed, now);
         }
     }
     plan
@@ -106,14 +122,24 @@ fn start(
         }
     };
     let prepared = match prepare(install, request, observed, &choice) {
-        Ok(prepared) => prepared.task,
+        Ok(prepared) => prepared,
         Err(failure) => return wait(plan, request, failure, now),
     };
-    let names = prepared.sources.clone().unwrap_or_default();
+    let scaled_down = match scale::record(request, observed) {
+        Ok(recorded) => recorded,
+        Err(failure) => return wait(plan, request, failure, now),
+    };
+    if !scaled_down.is_empty() && !scale::is_kept(request) {
+        plan.status = request.status.clone().unwrap_or_default();
+        return plan.actions.push(scale::keep(request));
+    }
+    let names = prepared.task.sources.clone().unwrap_or_default();
     let status = &mut plan.status;
+    status.scaled_down = scaled_down;
     status.phase = BackupPhase::Running;
     status.job = Some(job::restore_name(request));
     status.start_time = Some(Time(now));
+    status.safety_backup = (!prepared.to_save.is_empty()).then(|| safety::name(request));
     status.backup.clone_from(&choice.backup);
     if let Select::RunId(run_id) = &choice.select {
         status.run_id = Some(run_id.clone());
@@ -141,8 +167,32 @@ fn create(
     }
     let prepared = choose(request, &observed.backups).and_then(|choice| prepare(install, request, observed, &choice));
     match (prepared, observed.store.as_deref()) {
-        (Ok(Prepared { task, mounts, seat, make }), Some(store)) => {
-            let since = plan.status.start_time.as_ref().map_or(now, |t| t.0);
+        (Ok(Prepared { task, mounts, seat, make, to_save }), Some(store)) => {
+            match scale::down(plan, request, observed, now) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(failure) => return end(plan, request, Err((failure, None)), now, now),
+            }
+            let mut since = plan.status.start_time.as_ref().map_or(now, |t| t.0);
+            if !plan.status.scaled_down.is_empty() {
+                since = after(since, scale::DOWN_SECONDS);
+            }
+            if to_save.is_empty() && observed.safety.is_none() {
+                plan.status.safety_backup = None;
+            }
+            if plan.status.safety_backup.is_some() {
+                let Some(backup) = observed.safety.as_deref() else {
+                    let backup = safety::backup(request, &task.scope.policy, to_save);
+                    return plan.actions.push(Action::CreateBackup(Box::new(backup)));
+                };
+                match safety::progress(backup, now) {
+                    Ok(safety::Progress::Done(at)) => since = since.max(at),
+                    Ok(safety::Progress::Waits(words)) => {
+                        return complete_is(plan, request, None, Reason::InProgress, &words, now);
+                    }
+                    Err(failure) => return end(plan, request, Err((failure, None)), now, now),
+                }
+            }
             if let Some(claim) = make.first().filter(|_| now >= after(since, CLAIM_SECONDS)) {
                 let name = claim.metadata.name.as_deref().unwrap_or_default();
                 let message = format!(
@@ -197,6 +247,8 @@ struct Prepared {
     seat: Option<job::Seat>,
     /// Claims to make before.
     make: Vec<PersistentVolumeClaim>,
+    /// Sources to save before.
+    to_save: Vec<String>,
 }
 
 fn prepare(
@@ -217,6 +269,21 @@ fn prepare(
     if request.spec.dry_run {
         claims_to_make.extend(std::mem::take(&mut make).into_iter().filter_map(|claim| claim.metadata.name));
         claims::unmount(&mut targets, &mut mounts, &claims_to_make);
+    }
+    let to_save = if safety::is_wanted(request) {
+        safety::sources(request, policy, &targets, &observed.ground)?
+    } else {
+        Vec::new()
+    };
+    if let Some(policy) = policy.filter(|_| !to_save.is_empty())
+        && policy.spec.store_ref.name == choice.store
+        && store.spec.read_only
+    {
+        let message = format!(
+            "BackupStore {} is read-only, so what is there cannot be saved before it is replaced: set safetyBackup: false if it may be lost",
+            choice.store
+        );
+        return Err(Failure::new(Reason::StoreReadOnly, message));
     }
     let users = claims::users(request, policy, &targets);
     let seat = job::seat(&mounts, &users, claims::purpose(&targets), &observed.ground)?;
@@ -240,14 +307,17 @@ fn prepare(
         timeout_seconds: request.spec.timeout_seconds,
         idle_timeout_seconds: policy.map_or(IDLE_TIMEOUT_SECONDS, |p| p.spec.idle_timeout_seconds),
     };
-    Ok(Prepared { task, mounts, seat, make })
+    Ok(Prepared { task, mounts, seat, make, to_save })
 }
 
 fn wait(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, failure: Failure, now: Timestamp) {
     let until = match failure.reason {
         // It ends by itself.
-        Reason::InProgress => None,
-        Reason::NoMatchingBackup | Reason::InvalidConfiguration => Some(now),
+        Reason::InProgress => {
+            plan.check_at(after(now, scale::LOOK_SECONDS));
+            None
+        }
+        Reason::NoMatchingBackup | Reason::InvalidConfiguration | Reason::StoreReadOnly => Some(now),
         Reason::BackupNotFound => Some(after(created(&request.metadata), BACKUP_GRACE_SECONDS)),
         Reason::StoreNotReady => Some(after(created(&request.metadata), super::backup::PROBING_GRACE_SECONDS)),
         _ => Some(after(created(&request.metadata), GRACE_SECONDS)),
@@ -303,6 +373,10 @@ fn end(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, result: 
             Some(items) => format!("{items} items restored in {took}"),
             None => format!("everything is restored, in {took}"),
         });
+        let message = match &plan.status.safety_backup {
+            Some(backup) => format!("{message}; what was there before is in Backup {backup}"),
+            None => message,
+        };
         plan.events.push(Event::normal(Reason::Completed, "Restore", message.clone()));
         complete_is(plan, request, Some(true), Reason::Completed, &message, now);
     }

@@ -50,6 +50,11 @@ impl CatalogueRun {
     pub fn is_complete(&self) -> bool {
         !self.run_sources.is_empty() && self.run_sources.iter().all(|s| self.manifests.contains_key(s))
     }
+
+    /// Whether it was made of what a restore was about to replace: it is chosen by name only, and retention leaves it alone.
+    pub fn is_safety(&self) -> bool {
+        self.manifests.values().any(|manifest| manifest.safety_for.is_some())
+    }
 }
 
 /// Reads all of a policy's folder.

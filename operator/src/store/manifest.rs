@@ -58,6 +58,10 @@ pub struct Manifest {
     pub tool_version: String,
     /// Version of Holdfast that wrote it.
     pub holdfast_version: String,
+    /// The RestoreRequest that replaced what is in here. Such a run is a restore point only for who names it, and no rule of retention sees
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety_for: Option<String>,
     /// Of an encrypted backup: the hash of this manifest, encrypted ([`crate::store::encryption`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal: Option<String>,

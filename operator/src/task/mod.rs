@@ -143,6 +143,9 @@ pub struct BackupTask {
     pub run_sources: Vec<String>,
     /// What to save.
     pub source: Source,
+    /// The RestoreRequest that is about to replace what is saved. Where there is nothing yet, nothing is saved, and that is no failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety_for: Option<String>,
     /// Its Secrets and certificates.
     pub mounts: Mounts,
     /// zstd level; 0 = off.

@@ -40,7 +40,14 @@ pub(super) async fn run(task: &BackupTask, attempt: &Attempt) -> Result<Report, 
         attempt.progress.clone(),
         attempt.ledger.clone(),
     );
-    let dumped = engine::dump(&task.source, &task.mounts, &attempt.scratch, &mut uploads).await?;
+    let dumped = match &task.safety_for {
+        None => engine::dump(&task.source, &task.mounts, &attempt.scratch, &mut uploads).await?,
+        Some(_) => match engine::existing(&task.source, &task.mounts, &attempt.scratch).await? {
+            Some(source) => engine::dump(&source, &task.mounts, &attempt.scratch, &mut uploads).await?,
+            // A manifest without artifacts: it is known that there was nothing.
+            None => engine::Dumped { consistency: "snapshot".to_owned(), ..engine::Dumped::default() },
+        },
+    };
     let artifacts = uploads.into_entries();
     let mut manifest = Manifest {
         format_version: FORMAT_VERSION,
@@ -61,6 +68,7 @@ pub(super) async fn run(task: &BackupTask, attempt: &Attempt) -> Result<Report, 
         server_version: dumped.server_version,
         tool_version: dumped.tool_version,
         holdfast_version: env!("CARGO_PKG_VERSION").to_owned(),
+        safety_for: task.safety_for.clone(),
         seal: None,
         unknown: BTreeMap::new(),
     };

@@ -28,7 +28,7 @@ fn tell(task: &CatalogueTask, catalogue: &Catalogue) -> (CatalogueReport, String
     let is_its_own = |run: &CatalogueRun| run.manifests.values().any(|m| m.policy_uid == task.scope.policy_uid);
     let is_unknown = |run: &CatalogueRun| !task.known.contains(&run.run_id) && !is_its_own(run);
     let mut unknown: Vec<&CatalogueRun> =
-        catalogue.runs.iter().filter(|run| run.is_complete() && is_unknown(run)).collect();
+        catalogue.runs.iter().filter(|run| run.is_complete() && !run.is_safety() && is_unknown(run)).collect();
     unknown.sort_by(|a, b| (b.slot, &b.run_id).cmp(&(a.slot, &a.run_id)));
     let (whole, damaged): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|run| is_whole(run, catalogue));
     let clusters: BTreeSet<&str> = whole.iter().map(|r| r.cluster()).filter(|c| *c != task.scope.cluster_uid).collect();

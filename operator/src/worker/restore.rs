@@ -103,7 +103,7 @@ fn select<'a>(task: &RestoreTask, catalogue: &'a Catalogue) -> Result<&'a Catalo
         Select::RunId(run_id) => catalogue.runs.iter().filter(fits).find(|r| r.run_id == *run_id),
         Select::At(at) => {
             let mut complete: Vec<&CatalogueRun> =
-                catalogue.runs.iter().filter(|r| r.is_complete()).filter(fits).collect();
+                catalogue.runs.iter().filter(|r| r.is_complete() && !r.is_safety()).filter(fits).collect();
             complete.sort_by(|a, b| (b.slot, &b.run_id).cmp(&(a.slot, &a.run_id)));
             of_one_cluster(task, &complete)?;
             complete.into_iter().find(|r| at.is_none_or(|at| r.slot <= at))
@@ -115,7 +115,8 @@ fn select<'a>(task: &RestoreTask, catalogue: &'a Catalogue) -> Result<&'a Catalo
             Select::At(Some(at)) => format!("a complete backup at or before {at}"),
             Select::At(None) => "any complete backup".to_owned(),
         };
-        let mut complete: Vec<&CatalogueRun> = catalogue.runs.iter().filter(|r| r.is_complete()).collect();
+        let mut complete: Vec<&CatalogueRun> =
+            catalogue.runs.iter().filter(|r| r.is_complete() && !r.is_safety()).collect();
         complete.sort_by(|a, b| (b.slot, &b.run_id).cmp(&(a.slot, &a.run_id)));
         let names: Vec<&str> = complete.iter().take(CANDIDATES).map(|r| r.run_id.as_str()).collect();
         let of = task.cluster.as_ref().map(|c| format!(" of cluster {c}")).unwrap_or_default();
@@ -211,6 +212,13 @@ fn pair<'a>(
             ),
         )
     })?;
+    if manifest.artifacts.is_empty() {
+        let message = format!(
+            "source {name}: there was nothing when run {} was made, so nothing can be brought back: name the other sources in spec.sources, and drop by hand what has come since",
+            run.run_id
+        );
+        return Err(Failure::new(Reason::InvalidConfiguration, message));
+    }
     Ok((target, manifest))
 }
 

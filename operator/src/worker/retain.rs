@@ -25,12 +25,15 @@ pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
         schedule::time_zone(&task.time_zone).map_err(|error| Failure::new(error.reason(), error.to_string()))?;
     let bucket = Bucket::open(&task.store).await?;
     let folder = PolicyFolder::new(&task.store.s3, &task.scope);
-    let catalogue = catalogue::read(&bucket, &folder).await?;
+    let mut catalogue = catalogue::read(&bucket, &folder).await?;
     if let Some(unread) = catalogue.in_doubt.first() {
         return Err(doubt(&format!("{unread}; and {} more like it", catalogue.in_doubt.len() - 1)));
     }
     let gone = known_and_gone(task, &bucket, &folder, &catalogue).await?;
 
+    let all: Vec<Run> = catalogue.runs.iter().map(|run| as_run(run, task)).collect();
+    // What was saved before a restore takes no other run's place, and goes with its Backup only. Its objects are no debris.
+    catalogue.runs.retain(|run| !run.is_safety());
     let grace = SignedDuration::from_secs(task.grace_seconds);
     let decide = |runs: &[Run]| retention::decide(runs, &task.retention, &time_zone, grace);
     let runs: Vec<Run> = catalogue.runs.iter().map(|run| as_run(run, task)).collect();
@@ -51,7 +54,7 @@ pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
         debris: 0,
     };
     going.truncate(task.limit);
-    let debris = confirmed_debris(&bucket, &folder, task, &catalogue, &runs).await?;
+    let debris = confirmed_debris(&bucket, &folder, task, &catalogue, &all).await?;
     if !going.is_empty() || !debris.is_empty() {
         confirm_newest(task, &bucket, &ours, &kept).await?;
     }

@@ -125,6 +125,7 @@ pub fn backup(store: StoreTask, cluster: &Cluster, secret: &Secret, database: &s
             postgres: Some(holdfast_crds::PostgresSource { database: Some(database.into()), ..cluster.source() }),
             ..Source::default()
         },
+        safety_for: None,
         mounts: secret.mounts.clone(),
         level: 3,
         timeout_seconds: 120,

@@ -133,6 +133,7 @@ impl Memory {
             server_version: String::new(),
             tool_version: "holdfast test".into(),
             holdfast_version: "test".into(),
+            safety_for: None,
             seal: None,
             unknown: BTreeMap::new(),
         }

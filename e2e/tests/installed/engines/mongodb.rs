@@ -52,6 +52,7 @@ fn a_database_restores_in_place_after_it_was_dropped_and_into_another() {
     assert_eq!(mongodb.contents(&copy), changed);
     let mut replace = restore("replace", &json!({"backup": "monday"}), &into);
     replace["spec"]["onExisting"] = json!("Replace");
+    replace["spec"]["safetyBackup"] = json!(false);
     let replaced = scene.try_restore(&replace);
     assert_eq!(phase(&replaced), "Completed", "{replaced:#}");
     let lines =

@@ -63,6 +63,7 @@ fn a_claim_in_use_restores_in_place_and_into_one_that_is_made_for_it() {
     assert_eq!(copy.contents(), changed);
     let mut replace = restore("replace", &json!({"backup": "monday"}), &into);
     replace["spec"]["onExisting"] = json!("Replace");
+    replace["spec"]["safetyBackup"] = json!(false);
     let replaced = scene.try_restore(&replace);
     assert_eq!(phase(&replaced), "Completed", "{replaced:#}");
     assert_eq!(copy.contents(), before);

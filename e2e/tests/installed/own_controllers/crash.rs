@@ -10,6 +10,7 @@ use std::time::Duration;
 use holdfast_e2e::bucket::S3;
 use holdfast_e2e::controller::{Controller, Settings};
 use holdfast_e2e::history::History;
+use holdfast_e2e::images::deployment;
 use holdfast_e2e::objects::{backup, condition, has_ended, name, phase, restore};
 use holdfast_e2e::postgres::Postgres;
 use holdfast_e2e::proxy::{Fault, Proxy};
@@ -53,6 +54,30 @@ fn killed_at_any_write_of_a_restore_it_restores_once() {
         scene.postgres.drop_database(&copy);
         scene.postgres.drop_database(&database);
         json!(rows)
+    });
+}
+
+#[test]
+fn killed_at_any_write_of_a_restore_that_replaces_the_workload_comes_back_and_what_was_there_is_saved() {
+    at_every_write(&|scene| {
+        let database = scene.postgres.seed(LITTLE);
+        scene.policy("shop", &database, &Value::Null);
+        scene.backup("only", "shop");
+        scene.postgres.sql(&database, "insert into t values (11)");
+        scene.space.apply(&deployment("api", 2));
+        scene.space.wait("Deployment", "api", "runs", seconds(60), |d| d["status"]["readyReplicas"] == 2);
+        let mut request = restore("undo", &json!({"backup": "only"}), &Value::Null);
+        request["spec"]["onExisting"] = json!("Replace");
+        request["spec"]["scaleDown"] = json!([{"kind": "Deployment", "name": "api"}]);
+        scene.space.apply(&request);
+        scene.space.wait("RestoreRequest", "undo", "has ended", seconds(120), has_ended);
+        let ended = scene.space.wait("RestoreRequest", "undo", "has brought it back", seconds(60), |r| {
+            r["metadata"]["finalizers"].is_null()
+        });
+        let rows = scene.postgres.contents(&database).rows;
+        let api = scene.space.get("Deployment", "api").unwrap();
+        scene.postgres.drop_database(&database);
+        json!([rows, api["spec"]["replicas"], ended["status"]["scaledDown"]])
     });
 }
 
@@ -172,8 +197,10 @@ fn purposes(jobs: &[Value]) -> BTreeMap<String, usize> {
         let owner = &job["metadata"]["ownerReferences"][0];
         // A store is proved anew whenever it is time to.
         if owner["kind"] != "BackupStore" {
-            let purpose =
-                format!("{} {} {} {}", owner["kind"], owner["name"], label(job, "task"), label(job, "source"));
+            // What is saved before a restore is named after the request's UID.
+            let owner_name = owner["name"].as_str().unwrap_or_default();
+            let owner_name = owner_name.split_once("-safety-").map_or(owner_name, |(request, _)| request);
+            let purpose = format!("{} {owner_name} {} {}", owner["kind"], label(job, "task"), label(job, "source"));
             *counts.entry(purpose).or_insert(0) += 1;
         }
     }
@@ -190,7 +217,9 @@ fn objects(scene: &Scene<'_>) -> BTreeMap<String, String> {
             let part = |part: &Value| format!("{} {} {}", part["source"], part["phase"], part["items"]);
             let parts: Vec<String> = parts.iter().filter_map(|p| p.as_array()).flatten().map(part).collect();
             let end = format!("{} {} {} {items} {parts:?}", phase(&object), complete["status"], complete["reason"]);
-            all.insert(format!("{kind} {}", name(&object)), end);
+            let name = name(&object);
+            let name = name.split_once("-safety-").map_or(name, |(request, _)| request);
+            all.insert(format!("{kind} {name}"), end);
         }
     }
     for policy in scene.space.list("BackupPolicy") {
@@ -209,7 +238,11 @@ fn keys(scene: &Scene<'_>) -> BTreeSet<String> {
     let backups = scene.space.list("Backup");
     let known =
         |key: &str| backups.iter().find(|b| key.contains(b["status"]["runId"].as_str().unwrap_or("none"))).map(name);
+    let known = |key: &str| known(key).map(|name| name.split_once("-safety-").map_or(name, |(request, _)| request));
     let normal = |key: String| {
+        if key.contains("/.restores/") {
+            return "a restore was carried out".to_owned();
+        }
         let run = known(&key).map_or_else(|| format!("unknown run of {key}"), str::to_owned);
         let file = key.rsplit('/').next().unwrap();
         let kind = if file == "manifest.json" { file } else { file.split_once('.').map_or(file, |(_, ending)| ending) };

@@ -14,6 +14,7 @@ use super::{Figures, flag, seconds};
 use crate::controller::cache::{World, of_policy};
 use crate::plan::found::is_foreign;
 use crate::plan::policy::is_of_all_sources;
+use crate::plan::restore::is_safety;
 use crate::plan::status::find;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,7 +70,7 @@ pub(super) fn register(world: &World, registry: &mut Registry) {
 fn facts(world: &World, policy: Arc<BackupPolicy>) -> (PolicyLabels, Facts) {
     let labels = PolicyLabels { namespace: policy.namespace().unwrap_or_default(), policy: policy.name_any() };
     let mut backups = world.backups.of(&of_policy(&labels.namespace, &labels.policy));
-    backups.retain(|backup| !is_foreign(backup));
+    backups.retain(|backup| !is_foreign(backup) && !is_safety(backup));
     let full = backups.iter().filter(|b| is_of_all_sources(b, &policy)).filter_map(|b| b.status.clone());
     let last = full.max_by_key(|s| s.completion_time.as_ref().map(|t| t.0));
     let status = policy.status.clone().unwrap_or_default();

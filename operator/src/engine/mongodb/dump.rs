@@ -35,6 +35,13 @@ pub(super) struct Subject<'a> {
     pub collections: Arc<[Collection]>,
 }
 
+/// Whether there is any collection in what a source names.
+pub(super) async fn holds_any(source: &MongodbSource, deployment: &Deployment) -> Result<bool, Failure> {
+    let choice = Choice { include: &source.include_collections, exclude: &source.exclude_collections };
+    let databases = catalogue::databases(deployment, source.database.as_deref()).await?;
+    Ok(!catalogue::collections(deployment, &databases, &choice).await?.is_empty())
+}
+
 /// Dumps what a source names.
 pub(super) async fn dump(
     source: &MongodbSource,

@@ -34,6 +34,15 @@ pub async fn dump(source: &MongodbSource, mounts: &Mounts, sink: &mut impl Artif
     dump::dump(source, &deployment, sink).await
 }
 
+/// Whether there is any collection in what a source names.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn holds_any(source: &MongodbSource, mounts: &Mounts) -> Result<bool, Failure> {
+    let place = Place { host: source.host.as_deref(), port: source.port, tls: source.tls.as_ref() };
+    dump::holds_any(source, &Deployment::reach(&place, mounts).await?).await
+}
+
 /// Checks a target without touching it.
 ///
 /// # Errors

@@ -45,6 +45,24 @@ pub async fn dump(
     dump::dump(source, &server, sink).await
 }
 
+/// The source with those of its databases that are there; none where it names databases and none of them is.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn existing(
+    source: &PostgresSource,
+    mounts: &Mounts,
+    scratch: &Path,
+) -> Result<Option<PostgresSource>, Failure> {
+    let PostgresDatabases::Named(names) = source.selection() else { return Ok(Some(source.clone())) };
+    let login = Login::prepare(&source.host, source.port, &source.tls, mounts, scratch)?;
+    let through: Vec<&str> = MAINTENANCE.into_iter().chain(names.iter().map(String::as_str)).collect();
+    let server = Server::connect(login, &through).await?;
+    let there = target::databases(&server).await?;
+    let databases: Vec<String> = names.iter().filter(|name| there.contains(*name)).cloned().collect();
+    Ok((!databases.is_empty()).then(|| PostgresSource { database: None, databases: Some(databases), ..source.clone() }))
+}
+
 /// Checks a target without touching it.
 ///
 /// # Errors

@@ -213,6 +213,12 @@ pub(super) async fn assess(
     })
 }
 
+/// The names of all databases of a server.
+pub(super) async fn databases(server: &Server) -> Result<BTreeSet<String>, Failure> {
+    let existing = server.ask::<Existing>(&server.maintenance, EXISTING, Reason::SourceRefused).await?;
+    Ok(existing.into_iter().map(|existing| existing.name).collect())
+}
+
 /// Whether a database is restored in one transaction.
 pub(super) fn in_one_transaction(entry: &ArtifactEntry) -> bool {
     let entries = entry.properties.get("tocEntries").and_then(|count| count.parse::<u64>().ok());

@@ -65,6 +65,7 @@ fn of_restore() -> Job {
             on_existing: OnExisting::Replace,
             dry_run: false,
             timeout_seconds: 600,
+            safety_backup: None,
             scale_down: vec![],
         },
         status: None,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use holdfast_crds::{Backup, BackupPhase, Reason, RestoreFrom, RestoreRequest};
 use jiff::Timestamp;
 
+use super::is_safety;
 use crate::plan::backup::slot_of;
 use crate::plan::found::is_foreign;
 use crate::plan::plausibility;
@@ -105,6 +106,7 @@ fn newest(policy: &str, at: Option<Timestamp>, backups: &[Arc<Backup>]) -> Resul
     let mut complete: Vec<&Arc<Backup>> = backups
         .iter()
         .filter(|b| b.spec.policy_ref.name == policy && b.metadata.deletion_timestamp.is_none())
+        .filter(|b| !is_safety(b))
         .filter(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Completed))
         .collect();
     complete.sort_by_key(|b| Reverse((slot_of(b), b.metadata.name.clone())));

@@ -14,7 +14,7 @@ use crate::plan::observed::{ObservedJob, Words};
 use crate::plan::status::find;
 use crate::task::{RestoreReport, RestoredSource, Target as Server, Task};
 
-fn request(from: RestoreFrom) -> RestoreRequest {
+pub(super) fn request(from: RestoreFrom) -> RestoreRequest {
     RestoreRequest {
         metadata: meta("undo", "rr-uid", 5000),
         spec: RestoreRequestSpec {
@@ -24,13 +24,14 @@ fn request(from: RestoreFrom) -> RestoreRequest {
             on_existing: OnExisting::Fail,
             dry_run: false,
             timeout_seconds: 600,
+            safety_backup: None,
             scale_down: vec![],
         },
         status: None,
     }
 }
 
-fn from_backup(name: &str) -> RestoreFrom {
+pub(super) fn from_backup(name: &str) -> RestoreFrom {
     RestoreFrom { backup: Some(name.into()), ..RestoreFrom::default() }
 }
 
@@ -55,12 +56,17 @@ fn saved(name: &str, created: i64, phase: BackupPhase) -> Arc<Backup> {
     Arc::new(backup_with(name, created, status))
 }
 
-fn observed() -> ObservedRestore {
+pub(super) fn observed() -> ObservedRestore {
     ObservedRestore {
         ground: Ground::default(),
         backups: vec![saved("one", 1000, BackupPhase::Completed), saved("two", 2000, BackupPhase::Completed)],
         policy: Some(Arc::new(policy())),
         store: Some(Arc::new(ready_store())),
+        safety: None,
+        workloads: vec![],
+        held: None,
+        pods_left: false,
+        namespace_terminating: false,
         job: None,
     }
 }
@@ -143,7 +149,7 @@ fn into(host: Option<&str>, secret: Option<&str>, database: Option<&str>) -> Vec
     vec![RestoreInto { source: "db".into(), postgres: Some(postgres), ..RestoreInto::default() }]
 }
 
-fn complete_of(plan: &Plan<RestoreRequestStatus>) -> (String, String) {
+pub(super) fn complete_of(plan: &Plan<RestoreRequestStatus>) -> (String, String) {
     let complete = find(&plan.status.conditions, ConditionType::Complete);
     complete.map(|c| (c.reason.clone(), c.message.clone())).unwrap_or_default()
 }
@@ -158,7 +164,7 @@ fn running(from: RestoreFrom) -> RestoreRequest {
     request
 }
 
-fn created(plan: &Plan<RestoreRequestStatus>) -> Option<RestoreTask> {
+pub(super) fn created(plan: &Plan<RestoreRequestStatus>) -> Option<RestoreTask> {
     plan.actions.iter().find_map(|a| {
         let Action::CreateJob(job) = a else { return None };
         let pod = job.spec.as_ref()?.template.spec.as_ref()?;
@@ -169,7 +175,11 @@ fn created(plan: &Plan<RestoreRequestStatus>) -> Option<RestoreTask> {
     })
 }
 
-fn its(request: &RestoreRequest, job: ObservedJob, pods: Vec<crate::plan::observed::ObservedPod>) -> Attempt {
+pub(super) fn its(
+    request: &RestoreRequest,
+    job: ObservedJob,
+    pods: Vec<crate::plan::observed::ObservedPod>,
+) -> Attempt {
     attempt(ObservedJob { name: job::restore_name(request), uid: "job-uid".into(), ..job }, pods)
 }
 
@@ -458,4 +468,154 @@ fn the_newest_that_is_suspicious_is_passed_over_unless_it_is_named() {
     assert_eq!(chosen(from_backup("two"), &backups).unwrap(), "two");
     let failure = chosen(from_policy(None), &backups[1..]).unwrap_err();
     assert!(failure.message.contains("two (1970-01-01T00:33:20Z, suspicious)"), "{}", failure.message);
+}
+
+/// A request that replaces, as its first look left it.
+fn replacing(observed: &ObservedRestore) -> RestoreRequest {
+    let mut request = request(from_backup("one"));
+    request.spec.on_existing = OnExisting::Replace;
+    let plan = plan_restore(&install(), &request, observed, at(5001));
+    assert_eq!((plan.status.phase, plan.actions.len()), (BackupPhase::Running, 0), "{:?}", complete_of(&plan));
+    request.status = Some(plan.status);
+    request
+}
+
+/// The safety backup of a request, as its plan made it, in a later phase.
+fn safety_backup(request: &RestoreRequest, phase: BackupPhase) -> Arc<Backup> {
+    let reason = if phase == BackupPhase::Failed { Reason::SourceUnreachable } else { Reason::InProgress };
+    let complete = holdfast_crds::condition(ConditionType::Complete, None, reason, "its words", Some(1), at(5500));
+    let mut backup = safety::backup(request, "shop", vec!["db".into()]);
+    backup.status = Some(BackupStatus {
+        phase,
+        run_id: Some("run-of-safety".into()),
+        store: Some("main".into()),
+        completion_time: phase.is_terminal().then(|| Time(at(5500))),
+        conditions: vec![complete],
+        ..BackupStatus::default()
+    });
+    Arc::new(backup)
+}
+
+#[test]
+fn what_is_there_is_saved_before_it_is_replaced() {
+    let request = replacing(&observed());
+    let name = request.status.as_ref().unwrap().safety_backup.clone().unwrap();
+    // The status names it, then it is made, again and again until it is seen.
+    for _ in 0..2 {
+        let plan = plan_restore(&install(), &request, &observed(), at(5002));
+        let [Action::CreateBackup(made)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+        assert_eq!(made.metadata.name.as_ref(), Some(&name));
+        assert_eq!((made.spec.policy_ref.name.as_str(), made.spec.sources.clone()), ("shop", Some(vec!["db".into()])));
+        assert_eq!(made.spec.deletion_policy, holdfast_crds::DeletionPolicy::Delete);
+        assert!(is_safety(made) && made.metadata.owner_references.is_none());
+    }
+    let with = |phase| ObservedRestore { safety: Some(safety_backup(&request, phase)), ..observed() };
+    for phase in [BackupPhase::Pending, BackupPhase::Running] {
+        let plan = plan_restore(&install(), &request, &with(phase), at(99_999));
+        assert!(plan.actions.is_empty(), "it waits for as long as that runs");
+        assert!(complete_of(&plan).1.contains(&name) && complete_of(&plan).1.contains("its words"));
+        assert_eq!(plan.status.phase, BackupPhase::Running);
+    }
+    let saved = plan_restore(&install(), &request, &with(BackupPhase::Completed), at(5501));
+    assert!(created(&saved).is_some());
+    assert_eq!(saved.status.safety_backup, Some(name.clone()));
+
+    let failed = plan_restore(&install(), &request, &with(BackupPhase::Failed), at(5501));
+    let (reason, message) = complete_of(&failed);
+    assert!(failed.actions.is_empty(), "nothing is touched");
+    assert_eq!((failed.status.phase, reason.as_str()), (BackupPhase::Failed, "SourceUnreachable"));
+    assert!(message.contains("nothing was touched: its words") && message.contains("safetyBackup: false"), "{message}");
+
+    let mut deleted = (*safety_backup(&request, BackupPhase::Completed)).clone();
+    deleted.metadata.deletion_timestamp = Some(Time(at(5501)));
+    let deleted = ObservedRestore { safety: Some(Arc::new(deleted)), ..observed() };
+    assert_eq!(plan_restore(&install(), &request, &deleted, at(5502)).status.phase, BackupPhase::Failed);
+
+    // Whoever reads the result reads how to undo it.
+    let mut ended = request.clone();
+    ended.status.as_mut().unwrap().job_uid = Some("job-uid".into());
+    let job = its(&ended, completed(a_job("j")), vec![]);
+    let done = ObservedRestore { job: Some(job), ..ObservedRestore::default() };
+    assert!(complete_of(&plan_restore(&install(), &ended, &done, at(6000))).1.contains(&format!("in Backup {name}")));
+}
+
+#[test]
+fn only_what_is_replaced_is_saved_and_only_if_that_is_wanted() {
+    let table: [fn(&mut RestoreRequestSpec); 3] =
+        [|s| s.on_existing = OnExisting::Fail, |s| s.dry_run = true, |s| s.safety_backup = Some(false)];
+    for change in table {
+        let mut request = request(from_backup("one"));
+        request.spec.on_existing = OnExisting::Replace;
+        change(&mut request.spec);
+        let status = plan_restore(&install(), &request, &observed(), at(5001)).status;
+        assert_eq!((status.phase, status.safety_backup), (BackupPhase::Running, None));
+    }
+    // A claim that is not there holds nothing.
+    assert!(replacing(&with_volume(&["uploads"])).status.unwrap().safety_backup.is_some());
+    let none = replacing(&with_volume(&[]));
+    assert_eq!(none.status.as_ref().unwrap().safety_backup, None);
+    assert!(created(&plan_restore(&install(), &none, &with_volume(&[]), at(5002))).is_some());
+    // It went after it had been found: there is nothing to save any more.
+    let gone = replacing(&with_volume(&["uploads"]));
+    let plan = plan_restore(&install(), &gone, &with_volume(&[]), at(5002));
+    assert!(created(&plan).is_some() && plan.status.safety_backup.is_none());
+}
+
+#[test]
+fn what_cannot_be_saved_is_not_replaced_unless_that_is_said() {
+    let mut read_only = ready_store();
+    read_only.spec.read_only = true;
+    let read_only = ObservedRestore { store: Some(Arc::new(read_only)), ..observed() };
+    let orphaned = ObservedRestore { policy: None, ..observed() };
+    let table = [
+        (into(None, None, Some("copy")), observed(), "InvalidConfiguration"),
+        (into(Some("new.shop.svc"), Some("new"), None), orphaned, "InvalidConfiguration"),
+        (into_claim(false), with_volume(&["copy"]), "InvalidConfiguration"),
+        (vec![], read_only, "StoreReadOnly"),
+    ];
+    for (into, observed, reason) in table {
+        let mut request = request(from_backup("one"));
+        request.spec.on_existing = OnExisting::Replace;
+        request.spec.into = into;
+        let plan = plan_restore(&install(), &request, &observed, at(5001));
+        assert_eq!((plan.status.phase, complete_of(&plan).0.as_str()), (BackupPhase::Failed, reason));
+        assert!(complete_of(&plan).1.contains("safetyBackup: false"), "{}", complete_of(&plan).1);
+        request.spec.safety_backup = Some(false);
+        assert_eq!(plan_restore(&install(), &request, &observed, at(5001)).status.phase, BackupPhase::Running);
+    }
+}
+
+#[test]
+fn a_safety_backup_is_restored_only_by_its_name() {
+    let request = replacing(&observed());
+    let mut safety = (*safety_backup(&request, BackupPhase::Completed)).clone();
+    safety.metadata.creation_timestamp = Some(Time(at(9000)));
+    let name = safety.metadata.name.clone().unwrap();
+    let all = [saved("one", 1000, BackupPhase::Completed), Arc::new(safety)];
+    let chosen = |from| choose(&super::tests::request(from), &all).unwrap().backup.unwrap();
+    assert_eq!(chosen(from_policy(None)), "one", "the newest may be what is to be undone");
+    assert_eq!(chosen(from_backup(&name)), name);
+}
+
+#[test]
+fn a_safety_backup_saves_all_that_is_replaced_and_deletes_nothing() {
+    let mut policy = policy();
+    policy.spec.retention = Some(holdfast_crds::RetentionSpec::default());
+    policy.spec.sources[0].postgres.as_mut().unwrap().exclude_tables = vec!["audit.*".into()];
+    let volume = holdfast_crds::VolumeSource {
+        claim_name: "uploads".into(),
+        exclude: vec!["cache/**".into()],
+        ..holdfast_crds::VolumeSource::default()
+    };
+    policy.spec.sources.push(holdfast_crds::Source {
+        name: "files".into(),
+        volume: Some(volume),
+        ..holdfast_crds::Source::default()
+    });
+    let saved = as_saved(&policy);
+    assert_eq!(saved.spec.retention, None);
+    assert!(saved.spec.sources[0].postgres.as_ref().unwrap().exclude_tables.is_empty());
+    let volume = saved.spec.sources[1].volume.as_ref().unwrap();
+    assert!(volume.exclude.is_empty() && volume.allow_empty && volume.claim_name == "uploads");
+    assert_eq!(saved.metadata, policy.metadata);
 }

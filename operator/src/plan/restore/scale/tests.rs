@@ -1,0 +1,230 @@
+//! What becomes of workloads around a restore. Pure.
+
+use holdfast_crds::{BackupPhase, ScaleTarget};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::super::tests::{complete_of, created, from_backup, its, observed, request};
+use super::*;
+use crate::plan::fixture::{at, completed, failed, install, job as a_job};
+use crate::plan::restore::plan_restore;
+
+fn target(kind: WorkloadKind, name: &str) -> ScaleTarget {
+    ScaleTarget { kind, name: name.into() }
+}
+
+fn asked() -> RestoreRequest {
+    let mut request = request(from_backup("one"));
+    request.spec.scale_down =
+        vec![target(WorkloadKind::Deployment, "api"), target(WorkloadKind::StatefulSet, "worker")];
+    request
+}
+
+/// The two workloads with these replicas; the first one with these Pods.
+fn there(api: i32, worker: i32, pods: &[&str]) -> ObservedRestore {
+    let workload = |kind, name: &str, replicas, pods: &[&str]| ObservedWorkload {
+        kind,
+        name: name.into(),
+        replicas,
+        pods: pods.iter().map(ToString::to_string).collect(),
+        resource_version: Some(format!("rv-of-{name}")),
+    };
+    let workloads = vec![
+        workload(WorkloadKind::Deployment, "api", api, pods),
+        workload(WorkloadKind::StatefulSet, "worker", worker, &[]),
+    ];
+    ObservedRestore { workloads, ..observed() }
+}
+
+fn kept() -> RestoreRequest {
+    let mut request = asked();
+    request.metadata.finalizers = Some(vec!["other".into(), SCALE_FINALIZER.into()]);
+    request
+}
+
+/// A request that has taken down three replicas and one.
+fn recorded() -> RestoreRequest {
+    let mut request = kept();
+    let plan = plan_restore(&install(), &request, &there(3, 1, &["api-a"]), at(5001));
+    assert_eq!((plan.status.phase, plan.actions.len()), (BackupPhase::Running, 0), "{:?}", complete_of(&plan));
+    request.status = Some(plan.status);
+    request
+}
+
+fn scales(plan: &Plan<RestoreRequestStatus>) -> Vec<(&str, i32)> {
+    let scales = plan.actions.iter().filter_map(|action| match action {
+        Action::Scale(_, target, replicas) => {
+            assert_eq!(target.resource_version, Some(format!("rv-of-{}", target.name)));
+            Some((target.name.as_str(), *replicas))
+        }
+        _ => None,
+    });
+    scales.collect()
+}
+
+fn release_of(plan: &Plan<RestoreRequestStatus>) -> Option<&[String]> {
+    plan.actions.iter().find_map(|a| match a {
+        Action::SetRestoreFinalizers(_, rest) => Some(rest.as_slice()),
+        _ => None,
+    })
+}
+
+#[test]
+fn replicas_are_written_down_before_anything_is_scaled() {
+    let first = plan_restore(&install(), &asked(), &there(3, 1, &[]), at(5001));
+    assert!(matches!(&first.actions[..], [Action::SetRestoreFinalizers(_, f)] if f[..] == [SCALE_FINALIZER]));
+    assert_eq!(first.status, RestoreRequestStatus::default(), "nothing is begun before the finalizer is there");
+
+    let request = recorded();
+    let written = &request.status.as_ref().unwrap().scaled_down;
+    assert_eq!(written.iter().map(|w| (w.name.as_str(), w.replicas)).collect::<Vec<_>>(), [("api", 3), ("worker", 1)]);
+    // Asked for until it is so, also by a controller that comes after; the Pods are waited for.
+    let both = plan_restore(&install(), &request, &there(3, 1, &["api-a"]), at(5002));
+    assert_eq!(scales(&both), [("api", 0), ("worker", 0)]);
+    let one = plan_restore(&install(), &request, &there(0, 1, &["api-a"]), at(5003));
+    assert_eq!(scales(&one), [("worker", 0)]);
+    let waits = plan_restore(&install(), &request, &there(0, 0, &["api-a", "api-b"]), at(5004));
+    assert!(waits.actions.is_empty() && waits.next_check == Some(at(5004 + LOOK_SECONDS)));
+    assert!(complete_of(&waits).1.contains("Deployment api is scaled down and has the Pods api-a, api-b still"));
+    let down = plan_restore(&install(), &request, &there(0, 0, &[]), at(5005));
+    assert!(created(&down).is_some() && scales(&down).is_empty());
+    assert_eq!(down.status.scaled_down, *written, "what it had stays written");
+}
+
+#[test]
+fn what_is_there_is_saved_once_the_workloads_are_down() {
+    let mut request = kept();
+    request.spec.on_existing = holdfast_crds::OnExisting::Replace;
+    request.status = Some(plan_restore(&install(), &request, &there(3, 1, &[]), at(5001)).status);
+    let plan = plan_restore(&install(), &request, &there(3, 1, &[]), at(5002));
+    assert!(plan.actions.iter().all(|a| matches!(a, Action::Scale(..))), "nothing is written after it was saved");
+    let plan = plan_restore(&install(), &request, &there(0, 0, &[]), at(5003));
+    assert!(matches!(&plan.actions[..], [Action::CreateBackup(_)]));
+}
+
+#[test]
+fn pods_that_do_not_go_and_workloads_that_are_gone_end_it_before_anything_is_touched() {
+    let gone = ObservedRestore { workloads: vec![], ..observed() };
+    let table = [
+        (there(0, 0, &["api-a"]), "DeadlineExceeded", "has the Pods api-a still"),
+        (there(2, 0, &[]), "DeadlineExceeded", "started anew by somebody else"),
+        (gone, "InvalidConfiguration", "Deployment api of scaleDown is gone"),
+    ];
+    for (observed, reason, words) in table {
+        let plan = plan_restore(&install(), &recorded(), &observed, at(5001 + DOWN_SECONDS));
+        let (told, message) = complete_of(&plan);
+        assert_eq!((plan.status.phase, told.as_str()), (BackupPhase::Failed, reason));
+        assert!(message.contains(words) && message.contains("nothing was touched"), "{message}");
+        assert!(plan.actions.is_empty(), "the end is written first, then they are brought back");
+    }
+}
+
+/// A request that has ended in this way, as its status says.
+fn ended(completes: bool) -> RestoreRequest {
+    let mut request = recorded();
+    request.status.as_mut().unwrap().job_uid = Some("job-uid".into());
+    let job = if completes { completed(a_job("j")) } else { failed(a_job("j")) };
+    let job = its(&request, job, vec![]);
+    let plan = plan_restore(&install(), &request, &ObservedRestore { job: Some(job), ..observed() }, at(6000));
+    assert!(plan.status.phase.is_terminal() && plan.actions.is_empty());
+    assert!(plan.status.scaled_down.iter().all(|w| w.outcome.is_none()));
+    request.status = Some(plan.status);
+    request
+}
+
+#[test]
+fn whatever_the_end_they_get_back_what_they_had() {
+    for completes in [true, false] {
+        let mut request = ended(completes);
+        let busy = ObservedRestore { pods_left: true, ..there(0, 0, &[]) };
+        let wait = plan_restore(&install(), &request, &busy, at(5011));
+        assert!(wait.actions.is_empty() && wait.next_check.is_some(), "a worker may still write");
+        assert_eq!(
+            scales(&plan_restore(&install(), &request, &busy, at(9999))).len(),
+            2,
+            "a lost node is not waited for"
+        );
+
+        let plan = plan_restore(&install(), &request, &there(0, 0, &[]), at(5011));
+        assert_eq!(scales(&plan), [("api", 3), ("worker", 1)]);
+        assert_eq!(release_of(&plan), None, "the outcome is written before the finalizer goes");
+        // It died after scaling, before it could write: they have what they had.
+        let again = plan_restore(&install(), &request, &there(3, 1, &[]), at(5012));
+        assert!(again.actions.is_empty());
+        assert_eq!(again.status, plan.status);
+        request.status = Some(plan.status);
+        let done = plan_restore(&install(), &request, &observed(), at(5013));
+        assert_eq!(release_of(&done), Some(&["other".to_owned()][..]));
+        assert_eq!(done.status.phase, request.status.as_ref().unwrap().phase);
+    }
+}
+
+#[test]
+fn what_somebody_else_has_scaled_is_left_alone_and_told() {
+    let mut observed = there(5, 0, &[]);
+    observed.workloads.pop();
+    let plan = plan_restore(&install(), &ended(true), &observed, at(6001));
+    assert!(plan.actions.is_empty());
+    let outcomes: Vec<_> = plan.status.scaled_down.iter().filter_map(|w| w.outcome.as_deref()).collect();
+    assert_eq!(outcomes, ["left at 5 replicas, to which somebody has scaled it; it had 3", "it is gone"]);
+    assert!(plan.events.len() == 2 && plan.events.iter().all(|e| e.warning));
+}
+
+#[test]
+fn a_request_that_is_deleted_stops_its_job_and_brings_them_back_before_it_goes() {
+    let mut request = recorded();
+    request.metadata.deletion_timestamp = Some(Time(at(5500)));
+    let go = |request: &RestoreRequest, observed: &ObservedRestore, now| {
+        plan_restore(&install(), request, observed, at(now))
+    };
+    // The Job was made and its UID not written yet.
+    let job = || Some(its(&request, a_job("j"), vec![]));
+    let running = ObservedRestore { job: job(), ..there(0, 0, &[]) };
+    let plan = go(&request, &running, 5501);
+    assert!(matches!(&plan.actions[..], [Action::DeleteJob(_)]), "{:?}", plan.actions);
+    assert_eq!(plan.status.job_uid.as_deref(), Some("job-uid"), "by it its Pods are found");
+    let mut ends = running.clone();
+    ends.job.as_mut().unwrap().job.deleting = true;
+    assert!(go(&request, &ends, 5502).actions.is_empty());
+    let pods = ObservedRestore { pods_left: true, ..there(0, 0, &[]) };
+    assert!(go(&request, &pods, 5503).actions.is_empty(), "the worker may still write");
+    let plan = go(&request, &there(0, 0, &[]), 5504);
+    assert_eq!(scales(&plan), [("api", 3), ("worker", 1)]);
+    let mut told = request.clone();
+    told.status = Some(plan.status);
+    assert_eq!(release_of(&go(&told, &observed(), 5505)), Some(&["other".to_owned()][..]));
+
+    // It never hangs: not where nothing can be scaled any more, and not in a namespace that goes.
+    let late = go(&request, &running, 5500 + CANCEL_SECONDS);
+    assert!(release_of(&late).is_some() && late.actions.len() == 1);
+    assert!(late.events[0].note.contains("Deployment api (3), StatefulSet worker (1)"), "{:?}", late.events);
+    let terminating = ObservedRestore { namespace_terminating: true, ..running.clone() };
+    assert!(release_of(&go(&request, &terminating, 5501)).is_some());
+    let mut fresh = kept();
+    fresh.metadata.deletion_timestamp = Some(Time(at(5500)));
+    assert!(release_of(&go(&fresh, &observed(), 5501)).is_some(), "nothing was stopped");
+    let mut ordinary = asked();
+    ordinary.metadata.deletion_timestamp = Some(Time(at(5500)));
+    assert!(go(&ordinary, &observed(), 5501).actions.is_empty());
+}
+
+#[test]
+fn nothing_is_begun_where_a_workload_is_missing_or_stopped_by_another_restore_and_a_dry_run_stops_none() {
+    let plan = plan_restore(&install(), &kept(), &observed(), at(5001));
+    assert_eq!((plan.status.phase, complete_of(&plan).0.as_str()), (BackupPhase::Failed, "InvalidConfiguration"));
+    assert!(plan.status.scaled_down.is_empty());
+
+    let held = Some("Deployment api is scaled down by RestoreRequest first".to_owned());
+    let plan = plan_restore(&install(), &kept(), &ObservedRestore { held, ..there(0, 1, &[]) }, at(99_999));
+    assert_eq!((plan.status.phase, complete_of(&plan).0.as_str()), (BackupPhase::Pending, "InProgress"));
+    assert!(plan.next_check.is_some() && plan.status.scaled_down.is_empty());
+
+    let mut look = asked();
+    look.spec.dry_run = true;
+    let missing = plan_restore(&install(), &look, &observed(), at(5001));
+    assert_eq!(complete_of(&missing).0, "InvalidConfiguration");
+    let plan = plan_restore(&install(), &look, &there(3, 1, &["api-a"]), at(5001));
+    assert!(plan.status.scaled_down.is_empty() && plan.actions.is_empty());
+    look.status = Some(plan.status);
+    let plan = plan_restore(&install(), &look, &there(3, 1, &["api-a"]), at(5002));
+    assert!(created(&plan).is_some_and(|task| task.dry_run) && plan.actions.len() == 1);
+}
