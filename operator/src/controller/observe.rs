@@ -115,7 +115,7 @@ impl Observer {
             observed.retaining = self.is_retaining(&namespace, backup, &observed.siblings);
         }
         if status.phase == BackupPhase::Running {
-            observed.siblings = self.world.backups.of(&of_policy(&namespace, &backup.spec.policy_ref.name));
+            observed.siblings = self.restore_points(&namespace, &backup.spec.policy_ref.name);
         }
         Ok(observed)
     }

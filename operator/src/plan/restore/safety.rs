@@ -30,6 +30,8 @@ pub fn is_safety(backup: &Backup) -> bool {
 pub fn as_saved(policy: &BackupPolicy) -> BackupPolicy {
     let mut policy = policy.clone();
     policy.spec.retention = None;
+    // What is to be replaced may well be too small to be believed.
+    policy.spec.plausibility.minimum_percent = 0;
     for source in &mut policy.spec.sources {
         if let Some(postgres) = &mut source.postgres {
             postgres.exclude_tables.clear();

@@ -613,7 +613,7 @@ fn a_safety_backup_saves_all_that_is_replaced_and_deletes_nothing() {
         ..holdfast_crds::Source::default()
     });
     let saved = as_saved(&policy);
-    assert_eq!(saved.spec.retention, None);
+    assert_eq!((saved.spec.retention, saved.spec.plausibility.minimum_percent), (None, 0));
     assert!(saved.spec.sources[0].postgres.as_ref().unwrap().exclude_tables.is_empty());
     let volume = saved.spec.sources[1].volume.as_ref().unwrap();
     assert!(volume.exclude.is_empty() && volume.allow_empty && volume.claim_name == "uploads");
