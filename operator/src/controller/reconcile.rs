@@ -120,8 +120,19 @@ async fn reconcile(context: &Context, request: &Request) -> Result<Option<Instan
             let Some(policy) = context.world.policies.get(namespace, name) else { return Ok(None) };
             let observed = context.observer.policy(&policy, now).await?;
             let mut plan = plan_policy(&policy, &observed, now);
-            plan_found(&mut plan, &context.install, &policy, &observed, now);
-            carry_out(context, &*policy, policy.status.as_ref(), plan).await
+            let mut found = Plan::keep(plan.status.clone());
+            plan_found(&mut found, &context.install, &policy, &observed, now);
+            // What stands in the way of reading the bucket, such as a quota, keeps no policy from its slots and its status.
+            let taken_in = act(context, &*policy, &found.actions).await;
+            if taken_in.is_ok() {
+                plan.status.catalogue = found.status.catalogue;
+                plan.events.extend(found.events);
+            }
+            if let Some(at) = found.next_check {
+                plan.check_at(at);
+            }
+            let again = carry_out(context, &*policy, policy.status.as_ref(), plan).await?;
+            taken_in.map(|()| again)
         }
         Subject::Backup => {
             let Some(backup) = context.world.backups.get(namespace, name) else { return Ok(None) };
@@ -156,11 +167,7 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     S: Serialize + PartialEq,
 {
-    for action in &plan.actions {
-        let (what, which) = told(action);
-        tracing::info!(namespace = object.namespace(), object = object.name_any(), which, "{what}");
-    }
-    context.writer.apply(&plan.actions).await?;
+    act(context, object, &plan.actions).await?;
     if before != Some(&plan.status) {
         context.writer.report(object, &plan.status).await?;
     }
@@ -180,6 +187,15 @@ where
         let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO);
         Instant::now() + wait.min(RESYNC)
     }))
+}
+
+/// Carries out actions on behalf of an object.
+async fn act(context: &Context, object: &impl ResourceExt, actions: &[Action]) -> Result<(), Error> {
+    for action in actions {
+        let (what, which) = told(action);
+        tracing::info!(namespace = object.namespace(), object = object.name_any(), which, "{what}");
+    }
+    context.writer.apply(actions).await
 }
 
 fn told(action: &Action) -> (&'static str, &str) {
