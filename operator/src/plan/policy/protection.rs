@@ -141,8 +141,12 @@ fn why_none(
     if let Some(failure) = obstacle {
         return failure.message.clone();
     }
-    if let Some(running) = backups.running() {
-        return format!("{running} is under way");
+    if let Some(name) = backups.running() {
+        let waiting = backups.all.iter().find(|b| b.name == name && b.phase == BackupPhase::Pending);
+        return match waiting.and_then(|b| find(&b.status.conditions, ConditionType::Complete)) {
+            Some(said) => format!("{name} is not under way yet: {}", said.message),
+            None => format!("{name} is under way"),
+        };
     }
     if let Some(last) = backups.ended().first() {
         if last.phase == BackupPhase::Failed {

@@ -125,7 +125,10 @@ fn what_is_not_protected_says_why_there_is_no_newer_backup() {
         policy
     };
     let running = backup_with("now", late - 5, BackupStatus { phase: BackupPhase::Running, ..BackupStatus::default() });
-    let table: [(BackupPolicy, Vec<Backup>, &str, &[&str]); 7] = [
+    let words = condition(ConditionType::Complete, None, Reason::Queued, "3 runs are before it", None, at(1));
+    let queued = backup_with("next", late - 5, BackupStatus { conditions: vec![words], ..BackupStatus::default() });
+    let table: [(BackupPolicy, Vec<Backup>, &str, &[&str]); 8] = [
+        (promising(), vec![old.clone(), queued], "BackupTooOld", &["next is not under way yet: 3 runs are before it"]),
         (promising(), vec![], "NoBackupYet", &["source db", "next run is due at"]),
         (by_hand(promising()), vec![], "NoBackupYet", &["no schedule", "create a Backup"]),
         (
