@@ -21,6 +21,7 @@ use super::names::{
     scheduled_backup_name,
 };
 use super::observed::{Attempt, created};
+use super::restore::is_safety;
 use super::schedule::{Schedule, SoFar, due};
 use super::status::{after, find, with_condition};
 use super::verdict::{Patience, Verdict, judge};
@@ -191,8 +192,16 @@ fn summary(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, backups: 
     let status = &mut plan.status;
     status.backups = Some(BackupCounts { complete: count(BackupPhase::Completed), failed: count(BackupPhase::Failed) });
     status.stored_bytes = Some(completed().filter_map(|b| b.status.stored_bytes).fold(0i64, i64::saturating_add));
-    status.last_backup = backups.all.first().map(|b| LastBackup { name: b.name.to_owned(), phase: b.phase });
-    let newest_success = completed().filter_map(|b| b.status.completion_time.as_ref()).map(|t| t.0).max();
+    status.last_backup = backups
+        .all
+        .iter()
+        .find(|b| !is_safety(b.backup))
+        .map(|b| LastBackup { name: b.name.to_owned(), phase: b.phase });
+    let newest_success = completed()
+        .filter(|b| !is_safety(b.backup))
+        .filter_map(|b| b.status.completion_time.as_ref())
+        .map(|t| t.0)
+        .max();
     let known = status.last_successful_time.as_ref().map(|t| t.0);
     status.last_successful_time = newest_success.max(known).map(Time);
     let ended = backups.ended();
@@ -326,9 +335,9 @@ impl<'a> Backups<'a> {
         self.all.iter().find(|b| !b.phase.is_terminal() && !is_found(b.backup)).map(|b| b.name)
     }
 
-    /// Those that are over, the last to end first.
+    /// The policy's own runs that are over, the last to end first. What a restore saved before it replaced it says nothing of them.
     fn ended(&self) -> Vec<&Entry<'a>> {
-        let mut ended: Vec<_> = self.all.iter().filter(|b| b.phase.is_terminal()).collect();
+        let mut ended: Vec<_> = self.all.iter().filter(|b| b.phase.is_terminal() && !is_safety(b.backup)).collect();
         ended.sort_by_key(|b| Reverse((b.status.completion_time.as_ref().map(|t| t.0), b.slot)));
         ended
     }

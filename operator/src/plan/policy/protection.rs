@@ -10,6 +10,7 @@ use super::{Backups, Entry};
 use crate::plan::action::{Event, Plan};
 use crate::plan::observed::created;
 use crate::plan::plausibility::is_suspicious;
+use crate::plan::restore::is_safety;
 use crate::plan::status::{after, find, with_condition};
 use crate::task::Failure;
 
@@ -21,6 +22,7 @@ const DAY: i128 = 86_400;
 pub fn is_of_all_sources(backup: &Backup, policy: &BackupPolicy) -> bool {
     let wanted = &policy.spec.sources;
     is_complete(backup)
+        && !is_safety(backup)
         && sources(backup).count() == wanted.len()
         && wanted.iter().all(|w| sources(backup).any(|s| s == w.name))
 }
@@ -116,9 +118,10 @@ fn instant(entry: &Entry<'_>) -> Timestamp {
     entry.slot.min(created(&entry.backup.metadata))
 }
 
-/// Whether a Backup is one to rely on. A suspicious one can be restored by its name, but nothing takes it by itself.
+/// Whether a Backup is one to rely on, as `from.policy` would. Suspicious ones, and those of what a restore replaced (which somebody wanted
+/// to be rid of), can be restored by their names alone.
 fn counts(backup: &Backup) -> bool {
-    is_complete(backup) && !backup.status.as_ref().is_some_and(is_suspicious)
+    is_complete(backup) && !is_safety(backup) && !backup.status.as_ref().is_some_and(is_suspicious)
 }
 
 fn is_complete(backup: &Backup) -> bool {

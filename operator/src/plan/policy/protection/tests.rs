@@ -200,6 +200,23 @@ fn a_suspicious_backup_protects_nothing_until_it_is_accepted() {
 }
 
 #[test]
+fn what_a_restore_saved_before_it_replaced_it_protects_nothing_and_is_no_success() {
+    let mut safety = complete("safety", 40 * HOUR, &["db"], 1);
+    safety.metadata.labels = Some([(crate::plan::names::SAFETY_LABEL.to_owned(), "undo".to_owned())].into());
+    let backups = [complete("old", HOUR, &["db"], 1000), failed("bad", 30 * HOUR, "no such user: ann"), safety];
+    let (status, reason, message) = told(&promising(), &backups, 50 * HOUR);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "BackupTooOld"));
+    assert!(message.contains("source db is old") && message.contains("bad failed"), "{message}");
+    let status = plan_policy(&promising(), &observed(&backups), at(50 * HOUR)).status;
+    assert_eq!(status.recovery_window.map(|w| w.to), Some(Time(at(HOUR))));
+    assert_eq!(status.consecutive_failures, Some(1));
+    assert_eq!(status.last_successful_time, Some(Time(at(HOUR + 60))));
+    assert_eq!(status.last_backup.map(|b| b.name), Some("bad".to_owned()));
+    assert_eq!(status.backups.map(|b| b.complete), Some(2), "it is there, and takes its place in the bucket");
+    assert!(!is_of_all_sources(&backups[2], &promising()), "nor is it compared with");
+}
+
+#[test]
 fn a_slot_of_a_wrong_clock_does_not_protect_for_years() {
     let mut far = complete("far", HOUR, &["db"], 1);
     let annotations = [(crate::plan::names::SLOT_ANNOTATION.to_owned(), at(900_000 * HOUR).to_string())];
