@@ -38,7 +38,7 @@ test-e2e: install test-images ## Run the tests that drive the installed product 
 test-cluster: test-e2e
 
 .PHONY: faults
-faults: ## Run the fault suite at length: a million steps of random faults against the decisions, and what prints a seed
+faults: ## Run the fault suite at length: random faults against the decisions, each engine against a failing store
 	@scripts/faults.sh
 
 .PHONY: lint

@@ -7,3 +7,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 say "Random lives of an installation, ${HOLDFAST_SIMULATOR_STEPS:=1000000} steps:"
 export HOLDFAST_SIMULATOR_STEPS
 cargo test --package holdfast --locked --test plan_simulator -- --nocapture
+
+"$cluster_dir/packages.sh" test
+"$repository_dir/e2e/images/seaweedfs.sh"
+"$repository_dir/e2e/images/mongodb.sh"
+say "Every engine against a store that fails in each way, ${HOLDFAST_FAULT_ROUNDS:=6} times each:"
+export HOLDFAST_FAULT_ROUNDS
+cargo test --package holdfast --locked --test worker_faults -- --nocapture
