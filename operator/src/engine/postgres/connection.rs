@@ -108,7 +108,8 @@ impl Login {
              -c default_transaction_read_only=off"
         );
         if server_major.is_some_and(|major| major >= IDLE_SESSION_TIMEOUT_SINCE) {
-            options.push_str(" -c idle_session_timeout=0");
+            // Compiling a query that runs once costs more than it saves.
+            options.push_str(" -c idle_session_timeout=0 -c jit=off");
         }
         options.push_str(extra);
         let mut variables = self.environment.clone();

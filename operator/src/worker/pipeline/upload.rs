@@ -21,12 +21,23 @@ use crate::store::keys::SourceFolder;
 use crate::store::manifest::{ArtifactEntry, MAX_ITEM_COUNTS};
 use crate::task::Failure;
 
-/// Threads that compress. Two keep up with pg_dump.
-const MAX_COMPRESSORS: usize = 2;
-/// What a thread compresses at a time. zstd's own choice is twice that at level 3, and holds several of them in memory.
-const COMPRESSION_JOB_BYTES: u32 = 4 << 20;
-/// Memory for the parts of a stream that is stored beside another one.
-const BESIDE_BUFFER_BYTES: usize = 16 << 20;
+/// What storing one stream may take.
+#[derive(Clone, Copy)]
+struct Means {
+    /// Threads that compress.
+    threads: usize,
+    /// What each of them compresses at a time; 0: as zstd thinks fit, which is twice as much at level 3 and held several times.
+    job_bytes: u32,
+    /// Memory for parts.
+    buffer_bytes: usize,
+}
+
+/// Two threads keep up with pg_dump.
+const ALONE: Means = Means { threads: 2, job_bytes: 0, buffer_bytes: BUFFER_BYTES };
+/// Smaller jobs cost some percent of time and spare the 30 MiB that the other stream takes.
+const WITH_ANOTHER: Means = Means { threads: 2, job_bytes: 4 << 20, buffer_bytes: BUFFER_BYTES };
+/// It trickles beside the other one: a thread and the least of memory are enough.
+const BESIDE: Means = Means { threads: 1, job_bytes: 0, buffer_bytes: 16 << 20 };
 
 /// Stores the artifacts of one source of a run.
 pub struct Uploads {
@@ -69,7 +80,7 @@ impl ArtifactSink for Uploads {
         metadata: ArtifactMetadata,
     ) -> Result<Inspection, Failure> {
         let new = NewArtifact { name: name.to_owned(), stream, inspect, metadata };
-        let (entry, inspection) = self.upload(new, MAX_COMPRESSORS, BUFFER_BYTES).await?;
+        let (entry, inspection) = self.upload(new, ALONE).await?;
         // An engine that begins again stores the same names anew.
         self.entries.retain(|before| before.key != entry.key);
         self.entries.push(entry);
@@ -88,9 +99,8 @@ impl PairSink for Uploads {
         second: NewArtifact,
     ) -> Result<(Inspection, Inspection), Failure> {
         let stored = tokio::try_join!(
-            self.upload(first, MAX_COMPRESSORS, BUFFER_BYTES),
-            // It trickles beside the first: a thread and the least of memory are enough.
-            self.upload(second, 1, BESIDE_BUFFER_BYTES),
+            self.upload(first, WITH_ANOTHER),
+            self.upload(second, BESIDE),
         )?;
         let ((first, of_first), (second, of_second)) = stored;
         self.entries.extend([first, second]);
@@ -99,23 +109,18 @@ impl PairSink for Uploads {
 }
 
 impl Uploads {
-    /// Stores one stream, compressed by as many threads, with this much memory for its parts.
-    async fn upload(
-        &self,
-        new: NewArtifact,
-        compressors: usize,
-        buffer_bytes: usize,
-    ) -> Result<(ArtifactEntry, Inspection), Failure> {
+    /// Stores one stream.
+    async fn upload(&self, new: NewArtifact, means: Means) -> Result<(ArtifactEntry, Inspection), Failure> {
         let NewArtifact { name, stream, inspect, metadata } = new;
         let key = self.folder.artifact(&name, &self.attempt, self.level, !self.recipients.is_empty());
         self.ledger.begin_again(&self.bucket, &key).await?;
         let (sender, receiver) = mpsc::channel(1);
-        let writer = PartWriter::new(sender, Handle::current(), buffer_bytes);
+        let writer = PartWriter::new(sender, Handle::current(), means.buffer_bytes);
         let (level, recipients, progress) = (self.level, self.recipients.clone(), self.progress.clone());
         let hash = recipients.is_empty() && !metadata.hashed_elsewhere;
         let _moving = self.progress.moving();
         let pump = spawn_blocking(move || {
-            pump(stream, inspect, (level, compressors), hash.then(Sha256::new), &recipients, &progress, writer)
+            pump(stream, inspect, (level, means), hash.then(Sha256::new), &recipients, &progress, writer)
         });
         let uploaded = upload(&self.bucket, &key, receiver, &self.ledger, &self.progress).await;
         // A failed upload is told at once: the pump may still wait for the source, and ends when the engine lets go of its tool.
@@ -259,14 +264,14 @@ struct Pumped {
 fn pump(
     mut stream: Box<dyn Read + Send>,
     mut inspect: Box<dyn Inspect>,
-    (level, compressors): (i32, usize),
+    (level, means): (i32, Means),
     mut sha256: Option<Sha256>,
     recipients: &Recipients,
     progress: &Progress,
     parts: PartWriter,
 ) -> Result<Pumped, Failure> {
     let parts = Cipher::new(parts, recipients).map_err(|e| failed("encryption", &e.to_string()))?;
-    let mut encoder = Encoder::new(parts, level, compressors).map_err(|e| failed("compression", &e.to_string()))?;
+    let mut encoder = Encoder::new(parts, level, means).map_err(|e| failed("compression", &e.to_string()))?;
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut source_bytes = 0_u64;
     loop {
@@ -308,16 +313,18 @@ enum Encoder {
 }
 
 impl Encoder {
-    fn new(parts: Cipher, level: i32, compressors: usize) -> io::Result<Self> {
+    fn new(parts: Cipher, level: i32, means: Means) -> io::Result<Self> {
         if level == 0 {
             return Ok(Self::Plain(parts));
         }
         let mut encoder = zstd::stream::write::Encoder::new(parts, level)?;
         encoder.include_checksum(true)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        if compressors > 1 {
-            encoder.multithread(u32::try_from(cores.min(compressors)).unwrap_or(1))?;
-            encoder.set_parameter(CParameter::JobSize(COMPRESSION_JOB_BYTES))?;
+        if means.threads > 1 {
+            encoder.multithread(u32::try_from(cores.min(means.threads)).unwrap_or(1))?;
+            if means.job_bytes > 0 {
+                encoder.set_parameter(CParameter::JobSize(means.job_bytes))?;
+            }
         }
         Ok(Self::Zstd(encoder))
     }
