@@ -416,7 +416,10 @@ async fn suffer(subject: &impl Subject, seed: u64, rounds: u32) {
         }
     }
     let Tally { runs, completed, passing, came_through } = tally;
-    println!("{}: {runs} runs, {completed} completed; {came_through} of {passing} with faults that pass", subject.name());
+    println!(
+        "{}: {runs} runs, {completed} completed; {came_through} of {passing} with faults that pass",
+        subject.name()
+    );
     assert!(came_through * 100 >= passing * 90, "{}: only {came_through} of {passing} came through", subject.name());
     assert!(runs > completed, "{}: nothing ever failed", subject.name());
 }

@@ -95,8 +95,6 @@ pub struct ArtifactMetadata {
     pub extensions: Vec<String>,
     /// What else a restore needs to know, by the engine's own names: encoding, locale, owner, …
     pub properties: BTreeMap<String, String>,
-    /// What is in it has hashes of its own in another artifact: one of the whole is not worth its time.
-    pub hashed_elsewhere: bool,
 }
 
 /// Where an engine gets its streams from: the worker downloads, checks and decompresses them.

@@ -127,9 +127,6 @@ pub struct ArtifactEntry {
     pub source_bytes: u64,
     /// SHA-256 of the object, hex.
     pub stored_sha256: String,
-    /// SHA-256 of what is in it, hex.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_sha256: Option<String>,
     /// `zstd` or `none`.
     pub compression: String,
     /// IDs of the public keys it is encrypted to: the first eight bytes of their SHA-256, hex. Empty: not encrypted.

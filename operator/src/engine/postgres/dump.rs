@@ -152,7 +152,6 @@ impl Dump<'_> {
             roles: facts.roles.clone(),
             extensions: facts.extensions.clone(),
             properties: facts.to_properties(),
-            hashed_elsewhere: false,
         };
         self.stream(&command, Some(database), &name, inspect, metadata, sink).await
     }

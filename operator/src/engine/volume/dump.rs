@@ -61,12 +61,7 @@ pub(super) async fn dump(selection: Selection<'_>, root: &Path, sink: &mut impl 
         spawn("read", move || read_batches(&batches_out, &shared))?;
     }
     let (tar, index) = streams(slots_out, shared.clone(), selection.allow_empty);
-    let of = |format: &str| ArtifactMetadata {
-        format: format.to_owned(),
-        // Each file's is in the list.
-        hashed_elsewhere: format == TAR_FORMAT,
-        ..ArtifactMetadata::default()
-    };
+    let of = |format: &str| ArtifactMetadata { format: format.to_owned(), ..ArtifactMetadata::default() };
     let stored = sink
         .store_pair(
             NewArtifact {

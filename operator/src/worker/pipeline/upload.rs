@@ -1,9 +1,11 @@
-//! From a source into the bucket: read, inspect, hash, compress, encrypt, upload. Talks to the bucket.
+//! From a source into the bucket: read, inspect, compress, encrypt, hash, upload. Talks to the bucket.
+//!
+//! What is hashed is what is stored. What is in it has the checksum of its zstd frame, and a hash of it would let a reader of the manifest
+//! try out what he guesses to be inside.
 
 use std::io::{self, Read, Write};
 
 use holdfast_crds::Reason;
-use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -98,10 +100,7 @@ impl PairSink for Uploads {
         first: NewArtifact,
         second: NewArtifact,
     ) -> Result<(Inspection, Inspection), Failure> {
-        let stored = tokio::try_join!(
-            self.upload(first, WITH_ANOTHER),
-            self.upload(second, BESIDE),
-        )?;
+        let stored = tokio::try_join!(self.upload(first, WITH_ANOTHER), self.upload(second, BESIDE),)?;
         let ((first, of_first), (second, of_second)) = stored;
         self.entries.extend([first, second]);
         Ok((of_first, of_second))
@@ -117,11 +116,8 @@ impl Uploads {
         let (sender, receiver) = mpsc::channel(1);
         let writer = PartWriter::new(sender, Handle::current(), means.buffer_bytes);
         let (level, recipients, progress) = (self.level, self.recipients.clone(), self.progress.clone());
-        let hash = recipients.is_empty() && !metadata.hashed_elsewhere;
         let _moving = self.progress.moving();
-        let pump = spawn_blocking(move || {
-            pump(stream, inspect, (level, means), hash.then(Sha256::new), &recipients, &progress, writer)
-        });
+        let pump = spawn_blocking(move || pump(stream, inspect, (level, means), &recipients, &progress, writer));
         let uploaded = upload(&self.bucket, &key, receiver, &self.ledger, &self.progress).await;
         // A failed upload is told at once: the pump may still wait for the source, and ends when the engine lets go of its tool.
         if let Err(Ended::Failed(failure)) = uploaded {
@@ -145,7 +141,6 @@ impl Uploads {
             stored_bytes: pumped.stored.bytes,
             source_bytes: pumped.source_bytes,
             stored_sha256: hex(&pumped.stored.sha256),
-            source_sha256: pumped.source_sha256.map(|hash| hex(&hash)),
             compression: if self.level == 0 { "none" } else { "zstd" }.to_owned(),
             encryption_key_ids: self.recipients.ids().to_vec(),
             items: inspection.total.unwrap_or_else(|| i64::try_from(inspection.items.len()).unwrap_or(i64::MAX)),
@@ -254,9 +249,6 @@ async fn send(
 struct Pumped {
     stored: Written,
     source_bytes: u64,
-    /// None of what is encrypted: it would let a reader of the manifest try out what it guesses to be inside. None of what is hashed
-    /// piece by piece elsewhere.
-    source_sha256: Option<[u8; 32]>,
     inspection: Inspection,
 }
 
@@ -265,7 +257,6 @@ fn pump(
     mut stream: Box<dyn Read + Send>,
     mut inspect: Box<dyn Inspect>,
     (level, means): (i32, Means),
-    mut sha256: Option<Sha256>,
     recipients: &Recipients,
     progress: &Progress,
     parts: PartWriter,
@@ -292,9 +283,6 @@ fn pump(
         progress.add(read);
         source_bytes += read as u64;
         inspect.feed(bytes)?;
-        if let Some(sha256) = &mut sha256 {
-            sha256.update(bytes);
-        }
         encoder.write_all(bytes).map_err(|e| failed("upload", &e.to_string()))?;
     }
     let inspection = inspect.finish()?;
@@ -303,7 +291,7 @@ fn pump(
         .and_then(Cipher::finish)
         .and_then(PartWriter::finish)
         .map_err(|e| failed("upload", &e.to_string()))?;
-    Ok(Pumped { stored, source_bytes, source_sha256: sha256.map(|hash| hash.finalize().into()), inspection })
+    Ok(Pumped { stored, source_bytes, inspection })
 }
 
 /// Compresses what is written to it, or passes it on.
