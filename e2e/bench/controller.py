@@ -157,6 +157,9 @@ def fill(api, options):
             "spec": {"storeRef": {"name": "main"}, "schedule": "@yearly", "retention": {"keepLast": 7, "keepDaily": 7},
                      "sources": [{"name": "db", "postgres": {
                          "host": "postgres", "database": "app", "credentialsSecret": {"name": "postgres"}}}]}})
+        # Nor can anything look through its bucket for backups.
+        api.call("PATCH", f"{GROUP}/namespaces/{namespace}/backuppolicies/{name}/status", {"status": {"catalogue": {
+            "place": "s3://backups at http://s3.storage.svc:8333", "found": 0, "more": 0}}}, "application/merge-patch+json")
         for j in range(options.backups // options.policies):
             slot = now - datetime.timedelta(days=j + 1)
             backup = f"{name}-{slot.strftime('%Y%m%d-%H%M%S')}"
@@ -198,7 +201,9 @@ def measure(api, options, folder):
     latencies, stop = [], threading.Event()
     watcher = threading.Thread(target=watch_jobs, args=(api, latencies, stop), daemon=True)
     env = {"PATH": os.environ["PATH"], "KUBECONFIG": str(api.kubeconfig), "HOLDFAST_IMAGE": "localhost/holdfast:bench"}
-    command = [options.holdfast, "controller", f"--metrics-addr=127.0.0.1:{free_port()}", "--lease-namespace=default"]
+    command = [options.holdfast, "controller", f"--metrics-addr=127.0.0.1:{free_port()}", "--lease-namespace=default",
+               # Nobody carries Jobs out here, so runs would wait for their turn for ever.
+               "--max-concurrent-runs=0"]
     with process(command, folder / "controller.log", env=env) as controller:
         # Settled: every policy has its status, and a while passes without a write.
         last, since = api.writes(), time.monotonic()
