@@ -252,7 +252,7 @@ def watch_jobs(api, latencies, stop):
         line = answer.readline()
         if not line:
             # The API server ends every watch after a while.
-            return watch_jobs(api, latencies, stop)
+            return None if stop.is_set() else watch_jobs(api, latencies, stop)
         event = json.loads(line)
         heard = time.time()
         job = event["object"]
