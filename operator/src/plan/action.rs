@@ -6,6 +6,8 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::observed::ObservedJob;
+
 /// What is to be done about one object. Carried out in this order: the actions, the status, the events.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan<S> {
@@ -50,6 +52,18 @@ pub enum Action {
     SetRestoreFinalizers(Target, Vec<String>),
     /// Let this very version of a workload have this many replicas.
     Scale(WorkloadKind, Target, i32),
+}
+
+impl Action {
+    /// Deletes this very Job, as it was observed.
+    pub fn delete_job(job: &ObservedJob) -> Self {
+        Self::DeleteJob(Target {
+            namespace: job.namespace.clone(),
+            name: job.name.clone(),
+            uid: job.uid.clone(),
+            resource_version: None,
+        })
+    }
 }
 
 /// One very object: the write is refused if it is not that one any more.

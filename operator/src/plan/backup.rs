@@ -18,7 +18,7 @@ use super::action::{Action, Event, Plan, Target};
 use super::found;
 use super::job::{self, Ground, Install, Run};
 use super::names::{FINALIZER, SCHEDULED_LABEL, SLOT_ANNOTATION, run_id};
-use super::observed::{Attempt, ObservedJob, created};
+use super::observed::{Attempt, created};
 use super::status::{after, duration_text, find, with_condition};
 use super::turn::Wait;
 use super::verdict::{Patience, Verdict, judge};
@@ -321,17 +321,8 @@ fn stop_given_up(status: &BackupStatus, backup: &Backup, observed: &ObservedBack
         })
         .filter_map(|a| observed.jobs.iter().find(|j| j.job.name == job::backup_name(backup, &a.source)))
         .filter(|a| a.job.end.is_none() && !a.job.deleting)
-        .map(|a| delete_job(&a.job))
+        .map(|a| Action::delete_job(&a.job))
         .collect()
-}
-
-fn delete_job(job: &ObservedJob) -> Action {
-    Action::DeleteJob(Target {
-        namespace: job.namespace.clone(),
-        name: job.name.clone(),
-        uid: job.uid.clone(),
-        resource_version: None,
-    })
 }
 
 fn complete(artifact: &mut ArtifactStatus, report: Option<Report>) {

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, Event, Plan, Target};
+use super::action::{Action, Event, Plan};
 use super::backup::{reachable, slot_of};
 use super::job::{self, Install};
 use super::names::{
@@ -157,7 +157,7 @@ pub fn plan_found(
     let name = job::catalogue_name(policy, &place);
     let is_read = plan.status.catalogue.as_ref().is_some_and(|c| c.place == place);
     let stale = observed.catalogues.iter().filter(|a| (is_read || a.job.name != name) && !a.job.deleting);
-    plan.actions.extend(stale.map(delete));
+    plan.actions.extend(stale.map(|a| Action::delete_job(&a.job)));
     if is_read {
         return;
     }
@@ -219,7 +219,7 @@ fn again(plan: &mut Plan<BackupPolicyStatus>, attempt: &Attempt, why: &str, now:
     }
     let note = format!("the bucket could not be read for backups of earlier times, and is read again: {why}");
     plan.events.push(Event::warning("CatalogueUnread", "Catalogue", note));
-    plan.actions.push(delete(attempt));
+    plan.actions.push(Action::delete_job(&attempt.job));
 }
 
 /// Runs that Backups of the policy stand for: those that wrote it down, and those that will.
@@ -284,15 +284,6 @@ fn place(store: &BackupStore) -> String {
     let at = s3.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
     let prefix = if s3.prefix().is_empty() { String::new() } else { format!("/{}", s3.prefix()) };
     format!("s3://{}{prefix}{at}", s3.bucket)
-}
-
-fn delete(attempt: &Attempt) -> Action {
-    Action::DeleteJob(Target {
-        namespace: attempt.job.namespace.clone(),
-        name: attempt.job.name.clone(),
-        uid: attempt.job.uid.clone(),
-        resource_version: None,
-    })
 }
 
 #[cfg(test)]

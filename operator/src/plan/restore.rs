@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::action::{Action, Event, Plan, Target};
+use super::action::{Action, Event, Plan};
 use super::backup::reachable;
 use super::found::unless_awaited;
 use super::job::{self, Ground, Install};
@@ -91,12 +91,7 @@ pub fn plan_restore(
         (BackupPhase::Completed | BackupPhase::Failed, _) => {
             // A Pod that never started must not start later. A Job that ended stays as long as the request does.
             if let Some(attempt) = observed.job.as_ref().filter(|a| a.job.end.is_none() && !a.job.deleting) {
-                plan.actions.push(Action::DeleteJob(Target {
-                    namespace: attempt.job.namespace.clone(),
-                    name: attempt.job.name.clone(),
-                    uid: attempt.job.uid.clone(),
-                    resource_version: None,
-                }));
+                plan.actions.push(Action::delete_job(&attempt.job));
             }
             scale::bring_back(&mut plan, request, observed, now);
         }

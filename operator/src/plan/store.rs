@@ -4,10 +4,10 @@ use holdfast_crds::{BackupStore, BackupStoreStatus, ConditionType, Reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::action::{Action, Event, Plan, Target};
+use super::action::{Action, Event, Plan};
 use super::job::{self, Install};
 use super::names::job_name;
-use super::observed::{Attempt, ObservedJob};
+use super::observed::Attempt;
 use super::status::{after, find, with_condition};
 use super::verdict::{Patience, Verdict, judge};
 use crate::task::Failure;
@@ -47,8 +47,12 @@ pub fn plan_store(
     );
     let mut plan = Plan::keep(before.clone());
     // Probes whose result is recorded, or that proved an earlier spec.
-    plan.actions =
-        observed.probes.iter().filter(|p| p.job.name != wanted && !p.job.deleting).map(|p| delete(&p.job)).collect();
+    plan.actions = observed
+        .probes
+        .iter()
+        .filter(|p| p.job.name != wanted && !p.job.deleting)
+        .map(|p| Action::delete_job(&p.job))
+        .collect();
 
     let due = next_probe(store, &before, observed.suspected);
     if let Some(probe) = observed.probes.iter().find(|p| p.job.name == wanted) {
@@ -197,20 +201,11 @@ fn as_store_reason(reason: Reason) -> Reason {
     }
 }
 
-fn delete(job: &ObservedJob) -> Action {
-    Action::DeleteJob(Target {
-        namespace: job.namespace.clone(),
-        name: job.name.clone(),
-        uid: job.uid.clone(),
-        resource_version: None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plan::fixture::{at, attempt, completed, ended_pod, failed, install, job as a_job, pending_pod, store};
-    use crate::plan::observed::Words;
+    use crate::plan::observed::{ObservedJob, Words};
 
     fn ready_of(status: &BackupStoreStatus) -> (String, String) {
         find(&status.conditions, ConditionType::Ready).map(|c| (c.status.clone(), c.reason.clone())).unwrap_or_default()

@@ -3,7 +3,7 @@
 use holdfast_crds::{Backup, BackupStatus, Reason};
 use jiff::Timestamp;
 
-use super::{ObservedBackup, delete_job, reachable};
+use super::{ObservedBackup, reachable};
 use crate::plan::action::{Action, Event, Plan, Target};
 use crate::plan::job::{self, Install};
 use crate::plan::names::FINALIZER;
@@ -44,7 +44,7 @@ pub(super) fn delete(
     let others: Vec<_> = observed.jobs.iter().filter(|a| a.job.name != name && a.job.end.is_none()).collect();
     if !others.is_empty() {
         // A worker that still writes would leave behind what it writes last. Each change of a Job brings us back here.
-        plan.actions.extend(others.iter().filter(|a| !a.job.deleting).map(|a| delete_job(&a.job)));
+        plan.actions.extend(others.iter().filter(|a| !a.job.deleting).map(|a| Action::delete_job(&a.job)));
         return;
     }
     let Some(run_id) = run_id else {
@@ -80,7 +80,7 @@ pub(super) fn delete(
                 return;
             }
             if again <= now {
-                return plan.actions.push(delete_job(&attempt.job));
+                return plan.actions.push(Action::delete_job(&attempt.job));
             }
             let note = format!("the data of run {run_id} is not deleted yet: {}", failure.message);
             plan.events.push(Event::warning(failure.reason, "Delete", note));

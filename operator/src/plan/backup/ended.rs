@@ -3,7 +3,7 @@
 use holdfast_crds::{Backup, BackupPhase, BackupStatus};
 use jiff::Timestamp;
 
-use super::{ObservedBackup, delete_job, slot_of, stop_given_up, told, usable};
+use super::{ObservedBackup, slot_of, stop_given_up, told, usable};
 use crate::plan::action::{Action, Plan, Target};
 use crate::plan::found::{is_foreign, is_found};
 use crate::plan::job::{self, Install};
@@ -45,7 +45,7 @@ pub(super) fn tidy(
     if now < expiry {
         plan.check_at(expiry);
     } else {
-        plan.actions.extend(left.iter().filter(|a| a.job.end.is_some()).map(|a| delete_job(&a.job)));
+        plan.actions.extend(left.iter().filter(|a| a.job.end.is_some()).map(|a| Action::delete_job(&a.job)));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::plan::fixture::{
     ready_store, running_pod, source, store, unready_store,
 };
 use crate::plan::names::job_name;
-use crate::plan::observed::{ObservedPod, Words};
+use crate::plan::observed::{ObservedJob, ObservedPod, Words};
 use crate::task::RetainReport;
 
 const STORED: &str = r#"{"reason":"Completed","outcome":{"backup":{"key":"prod/shop/shop/r/db/shop.pgdump.zst","storedBytes":10,

@@ -169,12 +169,7 @@ pub(super) fn cancel(
         // By it the Job's Pods are found once the Job is gone.
         plan.status.job_uid = Some(attempt.job.uid.clone());
         if !attempt.job.deleting {
-            plan.actions.push(Action::DeleteJob(Target {
-                namespace: attempt.job.namespace.clone(),
-                name: attempt.job.name.clone(),
-                uid: attempt.job.uid.clone(),
-                resource_version: None,
-            }));
+            plan.actions.push(Action::delete_job(&attempt.job));
         }
         return;
     }
