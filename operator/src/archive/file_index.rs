@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::tar::{Entry, Kind, printable};
+use crate::hex::hex;
 
 /// A sparse file larger than this is hashed without its holes: zeros by the terabyte would take hours.
 pub const HASHED_HOLES_LIMIT: u64 = 16 << 30;
@@ -180,11 +181,6 @@ fn attributes_hash(entry: &Entry) -> [u8; 32] {
         sha256.update(value);
     }
     sha256.finalize().into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).map(char::from).collect()
 }
 
 /// The bytes that [`printable`] made this text of.
