@@ -39,7 +39,7 @@ refuse_others() {
   [[ $(which_cluster) == own ]] || fail "the drill removes a whole cluster: it does so only with one that \`make cluster\` makes as processes of this machine (as root, without KUBECONFIG and without Docker)"
   if [[ -f $pki/admin.kubeconfig ]] && "$bin/kubectl" --kubeconfig "$pki/admin.kubeconfig" get --raw /readyz >/dev/null 2>&1; then
     others=$("$bin/kubectl" --kubeconfig "$pki/admin.kubeconfig" get namespaces --selector "!$mark" --output name |
-      grep -vxE "namespace/(default|kube-.*|$release_namespace)" | tr '\n' ' ' || true)
+      sed -E "\\#^namespace/(default|kube-.*|$release_namespace)\$#d" | tr '\n' ' ')
     [[ -z $others ]] || fail "the cluster of this machine is in use ($others): the drill would remove it. Run \`make cluster-down\` first if nobody needs it."
   fi
 }
