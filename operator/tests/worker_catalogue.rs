@@ -137,19 +137,14 @@ async fn where_two_clusters_wrote_to_one_folder_none_is_restored_by_guess() {
     }
     let restore = |select, cluster_uid: Option<&str>| {
         Task::Restore(Box::new(RestoreTask {
-            store: StoreTask { read_only: true, ..test.store() },
-            scope: scope(),
-            request: "undo".into(),
             request_uid: "uid".into(),
-            select,
             cluster: cluster_uid.map(str::to_owned),
-            sources: None,
-            targets: vec![cluster.target(&secret.mounts, Some("shared_back"))],
-            on_existing: OnExisting::Replace,
-            dry_run: false,
-            claims_to_make: vec![],
-            timeout_seconds: 120,
-            idle_timeout_seconds: 60,
+            ..job::restore(
+                StoreTask { read_only: true, ..test.store() },
+                select,
+                cluster.target(&secret.mounts, Some("shared_back")),
+                OnExisting::Replace,
+            )
         }))
     };
     let before_the_other = Select::At(Some("2026-11-21T12:00:00Z".parse().unwrap()));

@@ -14,9 +14,9 @@ use std::process::{Command, Stdio};
 
 use holdfast::store::encryption::key_id;
 use holdfast::store::manifest::Manifest;
-use holdfast::task::{BackupTask, Outcome, ProbeTask, RestoreTask, Select, StoreTask, Task};
+use holdfast::task::{BackupTask, Outcome, ProbeTask, Select, StoreTask, Task};
 use holdfast_crds::{OnExisting, Reason};
-use job::{backup, folder, run, scope};
+use job::{backup, folder, run};
 use postgres::{Cluster, Secret};
 use s3::{Server, TestBucket};
 
@@ -44,21 +44,12 @@ fn identities(keys: &[&Key]) -> (tempfile::TempDir, PathBuf) {
 }
 
 fn restore(store: StoreTask, cluster: &Cluster, secret: &Secret, run_id: &str, database: &str) -> Task {
-    Task::Restore(Box::new(RestoreTask {
+    Task::Restore(Box::new(job::restore(
         store,
-        scope: scope(),
-        request: "undo".into(),
-        request_uid: job::request_uid(),
-        select: Select::RunId(run_id.into()),
-        cluster: None,
-        sources: None,
-        targets: vec![cluster.target(&secret.mounts, Some(database))],
-        on_existing: OnExisting::Fail,
-        dry_run: false,
-        claims_to_make: vec![],
-        timeout_seconds: 120,
-        idle_timeout_seconds: 60,
-    }))
+        Select::RunId(run_id.into()),
+        cluster.target(&secret.mounts, Some(database)),
+        OnExisting::Fail,
+    )))
 }
 
 /// Saves a database, encrypted; gives the task and the key of its artifact.

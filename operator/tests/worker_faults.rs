@@ -25,7 +25,7 @@ mod volume;
 use std::sync::Arc;
 
 use holdfast::task::{
-    BackupTask, Mounts, Outcome, Report, RestoreTarget, RestoreTask, Select, StoreTask, Target, Task, VolumeTarget,
+    BackupTask, Mounts, Outcome, Report, RestoreTarget, Select, StoreTask, Target, Task, VolumeTarget,
 };
 use holdfast_crds::{MongodbSource, OnExisting, Reason, RedisSource, Source, VolumeSource};
 use job::{folder, run, run_id, scope};
@@ -344,21 +344,7 @@ fn backup(subject: &impl Subject, store: StoreTask, day: u32) -> BackupTask {
 }
 
 fn restore(subject: &impl Subject, store: StoreTask, day: u32) -> Task {
-    Task::Restore(Box::new(RestoreTask {
-        store,
-        scope: scope(),
-        request: "undo".into(),
-        request_uid: job::request_uid(),
-        select: Select::RunId(run_id(day)),
-        cluster: None,
-        sources: None,
-        targets: vec![subject.target()],
-        on_existing: OnExisting::Fail,
-        dry_run: false,
-        claims_to_make: vec![],
-        timeout_seconds: 120,
-        idle_timeout_seconds: 60,
-    }))
+    Task::Restore(Box::new(job::restore(store, Select::RunId(run_id(day)), subject.target(), OnExisting::Fail)))
 }
 
 /// What came of all of it.

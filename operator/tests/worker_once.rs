@@ -44,19 +44,13 @@ impl Scene {
 
     fn request(&self, store: StoreTask, uid: &str) -> Task {
         Task::Restore(Box::new(RestoreTask {
-            store,
-            scope: scope(),
-            request: "undo".into(),
             request_uid: uid.into(),
-            select: Select::At(None),
-            cluster: None,
-            sources: None,
-            targets: vec![self.cluster.target(&self.secret.mounts, Some(self.database))],
-            on_existing: OnExisting::Replace,
-            dry_run: false,
-            claims_to_make: vec![],
-            timeout_seconds: 120,
-            idle_timeout_seconds: 60,
+            ..job::restore(
+                store,
+                Select::At(None),
+                self.cluster.target(&self.secret.mounts, Some(self.database)),
+                OnExisting::Replace,
+            )
         }))
     }
 

@@ -49,21 +49,12 @@ async fn it_is_restored_by_its_name_and_takes_no_other_runs_place() {
     cluster.sql("undone", "delete from t");
 
     let restore = |select| {
-        Task::Restore(Box::new(RestoreTask {
-            store: test.store(),
-            scope: scope(),
-            request: "undo".into(),
-            request_uid: job::request_uid(),
+        Task::Restore(Box::new(job::restore(
+            test.store(),
             select,
-            cluster: None,
-            sources: None,
-            targets: vec![cluster.target(&secret.mounts, Some("undone"))],
-            on_existing: OnExisting::Replace,
-            dry_run: false,
-            claims_to_make: vec![],
-            timeout_seconds: 120,
-            idle_timeout_seconds: 60,
-        }))
+            cluster.target(&secret.mounts, Some("undone")),
+            OnExisting::Replace,
+        )))
     };
     for (select, rows) in [(Select::At(None), "10"), (Select::RunId(run_id(2)), "11")] {
         let report = run(&restore(select)).await;

@@ -19,8 +19,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use holdfast::task::{
-    BackupTask, DeleteTask, KnownRun, Outcome, ProbeTask, Report, RestoreTask, RetainReport, RetainTask, Scope, Select,
-    StoreTask, Task,
+    BackupTask, DeleteTask, KnownRun, Outcome, ProbeTask, Report, RetainReport, RetainTask, Scope, Select, StoreTask,
+    Task,
 };
 use holdfast_crds::{OnExisting, Reason, RetentionSpec};
 use job::{Job, backup, folder, run, run_id, scope};
@@ -75,21 +75,12 @@ async fn a_database_is_saved_and_comes_back_under_another_name() {
     assert_eq!(test.keys().await, keys);
 
     let restore = |select, on_existing, database: &str| {
-        Task::Restore(Box::new(RestoreTask {
-            store: test.store(),
-            scope: scope(),
-            request: "undo".into(),
-            request_uid: job::request_uid(),
+        Task::Restore(Box::new(job::restore(
+            test.store(),
             select,
-            cluster: None,
-            sources: None,
-            targets: vec![cluster.target(&secret.mounts, Some(database))],
+            cluster.target(&secret.mounts, Some(database)),
             on_existing,
-            dry_run: false,
-            claims_to_make: vec![],
-            timeout_seconds: 120,
-            idle_timeout_seconds: 60,
-        }))
+        )))
     };
     let report = run(&restore(Select::At(None), OnExisting::Fail, "back")).await;
     assert_eq!(report.reason, Reason::Completed, "{}", report.message);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast::store::keys::PolicyFolder;
-use holdfast::task::{BackupTask, Report, Scope, StoreTask, TASK_ENV, Task};
-use holdfast_crds::Source;
+use holdfast::task::{BackupTask, Report, RestoreTarget, RestoreTask, Scope, Select, StoreTask, TASK_ENV, Task};
+use holdfast_crds::{OnExisting, Source};
 
 use crate::postgres::{self, Cluster, Secret};
 use crate::s3;
@@ -128,6 +128,25 @@ pub fn backup(store: StoreTask, cluster: &Cluster, secret: &Secret, database: &s
         safety_for: None,
         mounts: secret.mounts.clone(),
         level: 3,
+        timeout_seconds: 120,
+        idle_timeout_seconds: 60,
+    }
+}
+
+/// A restore of all of a run into one target, asked for by a request of its own.
+pub fn restore(store: StoreTask, select: Select, target: RestoreTarget, on_existing: OnExisting) -> RestoreTask {
+    RestoreTask {
+        store,
+        scope: scope(),
+        request: "undo".into(),
+        request_uid: request_uid(),
+        select,
+        cluster: None,
+        sources: None,
+        targets: vec![target],
+        on_existing,
+        dry_run: false,
+        claims_to_make: vec![],
         timeout_seconds: 120,
         idle_timeout_seconds: 60,
     }
