@@ -9,9 +9,11 @@ use std::net::TcpStream;
 fn a_server_comes_and_goes_and_comes_again() {
     let server = mongodb::Server::start();
     server.sql("CREATE TABLE kept (a int); INSERT INTO kept VALUES (7)");
-    server.kill();
-    assert!(TcpStream::connect(("127.0.0.1", server.port)).is_err(), "it still listens");
-    assert!(server.start_again(), "{}", server.log());
-    assert_eq!(server.sql("SELECT a FROM kept"), "7");
+    for _ in 0..3 {
+        server.kill();
+        assert!(TcpStream::connect(("127.0.0.1", server.port)).is_err(), "it still listens");
+        server.start_again();
+        assert_eq!(server.sql("SELECT a FROM kept"), "7");
+    }
     assert!(server.uri().starts_with("mongodb://root:p%3Aa%40"), "{}", server.uri());
 }

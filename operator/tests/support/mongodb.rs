@@ -15,9 +15,12 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is part of tests")]
 
+#[path = "port.rs"]
+mod port;
+
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,10 +43,9 @@ pub struct Server {
     postgres: u16,
 }
 
-/// Ends the server when it is dropped.
+/// Ends the server when it is dropped: then none of its processes is left.
 struct Running {
     stop: Option<(Sender<()>, JoinHandle<()>)>,
-    ports: [u16; 2],
 }
 
 impl Drop for Running {
@@ -51,12 +53,6 @@ impl Drop for Running {
         if let Some((stop, thread)) = self.stop.take() {
             drop(stop);
             let _ = thread.join();
-            // The rest of its processes are killed by the kernel a moment after the first.
-            let start = Instant::now();
-            let open = |port: &u16| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok();
-            while self.ports.iter().any(open) && start.elapsed() < Duration::from_secs(10) {
-                std::thread::sleep(Duration::from_millis(5));
-            }
         }
     }
 }
@@ -76,23 +72,35 @@ impl Server {
 
     /// A server of one test's own. It takes about a second.
     pub fn start() -> Self {
+        let mut told = String::new();
         for _ in 0..5 {
             let folder = tempfile::Builder::new().prefix("holdfast-mongodb").tempdir().unwrap();
             fs::write(folder.path().join("password"), PASSWORD).unwrap();
             give_to_server_user(folder.path());
-            let [port, postgres] = free_ports();
-            let server = Self { folder, port, postgres, running: Mutex::new(None) };
-            if server.start_again() {
-                return server;
+            let server = Self { folder, port: port::lasting(), postgres: port::lasting(), running: Mutex::new(None) };
+            match server.launch() {
+                Ok(()) => return server,
+                Err(why) => told = why,
             }
         }
-        panic!("FerretDB does not start; try it by hand: e2e/images/mongodb/start-mongodb");
+        panic!("FerretDB does not start; try it by hand: e2e/images/mongodb/start-mongodb: {told}");
     }
 
-    /// Starts what [`Server::kill`] ended, with the data it had and on the same port; whether it came up.
-    pub fn start_again(&self) -> bool {
+    /// Starts what [`Server::kill`] ended, with the data it had and on the same port.
+    pub fn start_again(&self) {
+        if let Err(told) = self.launch() {
+            panic!("FerretDB does not start again: {told}");
+        }
+    }
+
+    /// Starts the server; otherwise why it did not come up, with what it wrote.
+    fn launch(&self) -> Result<(), String> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // PostgreSQL does not start where the process named here is there, and numbers of processes begin anew with each start: it could be
+        // any other of this server's own.
+        let _ = fs::remove_file(self.folder.path().join(format!("data/.s.PGSQL.{}.lock", self.postgres)));
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let written = log.metadata().unwrap().len();
         let mut command = in_root(self.folder.path(), "start-mongodb");
         command
             .env("MONGODB_USER", USER)
@@ -108,22 +116,21 @@ impl Server {
         let thread = std::thread::spawn(move || {
             let mut child = command.spawn().unwrap();
             let ready = until_ready(&mut child, port);
+            let is_ready = ready.is_ok();
             tell.send(ready).unwrap();
-            if ready {
+            if is_ready {
                 let _ = stopped.recv();
             }
-            // With its first process all of the server's are killed, for they have a namespace of their own.
-            let _ = child.kill();
-            let _ = child.wait();
+            end(&mut child);
         });
-        let ready = told.recv().unwrap();
-        *running = Some(Running { stop: Some((stop, thread)), ports: [self.port, self.postgres] });
-        ready
-    }
-
-    /// What the server has written.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        let started = Running { stop: Some((stop, thread)) };
+        told.recv().unwrap().map_err(|why| {
+            let log = fs::read(self.folder.path().join("log")).unwrap();
+            let log = log.get(usize::try_from(written).unwrap()..).unwrap_or_default();
+            format!("{why}; it wrote:\n{}", String::from_utf8_lossy(log))
+        })?;
+        *running = Some(started);
+        Ok(())
     }
 
     /// Its address with the credentials of [`USER`], as of a `uriSecret`.
@@ -198,18 +205,38 @@ fn in_root(folder: &Path, program: &str) -> Command {
     command
 }
 
-fn until_ready(child: &mut Child, port: u16) -> bool {
+/// Waits for the server's first answer; otherwise why there is none.
+fn until_ready(child: &mut Child, port: u16) -> Result<(), String> {
     let start = Instant::now();
-    while start.elapsed() < Duration::from_mins(1) {
-        if child.try_wait().unwrap().is_some() {
-            return false;
+    let mut last = String::new();
+    while start.elapsed() < Duration::from_mins(2) {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Err(format!("it ended by itself ({status})"));
         }
-        if answers(port).is_ok() {
-            return true;
+        match answers(port) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error.to_string(),
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    false
+    Err(format!("it does not answer on port {port} ({last})"))
+}
+
+/// Kills all of the server's processes and waits for their end. They have a namespace of their own, whose first process takes all the others
+/// with it and ends after them; `unshare` ends with that one.
+fn end(child: &mut Child) {
+    if let Ok(None) = child.try_wait() {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap_or_default();
+        match children.split_whitespace().next().and_then(|first| first.parse().ok()) {
+            Some(first) => {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL);
+            }
+            None => {
+                let _ = child.kill();
+            }
+        }
+    }
+    let _ = child.wait();
 }
 
 /// Asks the server whether it is there, which needs no password.
@@ -237,12 +264,6 @@ fn give_to_server_user(path: &Path) {
     if is_root() {
         std::os::unix::fs::chown(path, Some(SERVER_USER), Some(SERVER_USER)).unwrap();
     }
-}
-
-/// Ports that were free a moment ago.
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 fn percent_encoded(text: &str) -> String {
