@@ -149,6 +149,10 @@ pub struct BackupStoreStatus {
     /// When the last probe ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_probe_time: Option<Time>,
+    /// How many probes in a row told nothing of the store, because their Pods were lost or never started. `Ready` stays as it was until
+    /// three did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered_probes: Option<i32>,
 }
 
 fn default_region() -> String {

@@ -67,18 +67,19 @@ impl<K: Cached> Kind<K> {
         self.read(|inner| inner.objects.values().cloned().collect())
     }
 
-    /// Takes in an object as it is now. Returns it.
-    pub fn put(&self, object: K) -> Arc<K> {
+    /// Takes in an object as it is now. Returns it, and what was there before.
+    pub fn put(&self, object: K) -> (Arc<K>, Option<Arc<K>>) {
         let object = Arc::new(object);
-        self.write(|inner| {
+        let before = self.write(|inner| {
             let key = object.key();
-            inner.forget(&key);
+            let before = inner.forget(&key);
             for what in object.belongs_to() {
                 inner.index.entry(what).or_default().insert(key.clone());
             }
             inner.objects.insert(key, object.clone());
+            before
         });
-        object
+        (object, before)
     }
 
     /// Forgets an object. Returns it if it was there.
@@ -164,6 +165,9 @@ pub fn with_uid(uid: &str) -> String {
 /// The Backups that are not over.
 pub const NOT_OVER: &str = "not-over";
 
+/// The Jobs that are reading what a bucket holds of a policy.
+pub const READING: &str = "reading";
+
 /// Everything of a kind in a namespace.
 pub fn in_namespace(namespace: &str) -> String {
     format!("namespace/{namespace}")
@@ -220,7 +224,8 @@ impl Cached for ObservedJob {
         let itself = std::iter::once(with_uid(&self.uid));
         // The label may be a shortened name: whoever looks by it compares owners too.
         let policy = (self.task == "retain").then(|| of_policy(&self.namespace, &self.policy));
-        owner.chain(policy).chain(itself).collect()
+        let reading = (self.task == "catalogue" && self.end.is_none()).then(|| READING.to_owned());
+        owner.chain(policy).chain(itself).chain(reading).collect()
     }
 }
 

@@ -1,34 +1,105 @@
-//! The runs that are under way or wait for their turn, as the cache has them. Reads only.
+//! What is under way or waits for its turn, as the cache has it. Reads only.
 
-use holdfast_crds::{Backup, BackupPhase};
+use std::collections::HashSet;
+
+use holdfast_crds::{Backup, BackupPhase, BackupPolicy, RestoreRequest};
 use kube::ResourceExt;
 
-use super::cache::{Key, NOT_OVER, World};
+use super::cache::{Cached, Key, NOT_OVER, READING, World, of_owner};
+use super::queue::{Request, Subject};
 use crate::plan::backup::{slot_of, usable};
-use crate::plan::found::is_found;
-use crate::plan::turn::{Place, Wait, turns};
+use crate::plan::found::{is_found, is_unread};
+use crate::plan::observed::created;
+use crate::plan::turn::{Place, Wait, Work, turns};
 
 /// Why it is not a Backup's turn yet, if it is not. `limit`: how many runs there may be at a time; none: any number.
 pub fn turn_of(world: &World, backup: &Backup, limit: Option<usize>) -> Option<Wait> {
-    let mut line = line(world);
-    let (namespace, name) = (backup.namespace().unwrap_or_default(), backup.name_any());
-    if !line.iter().any(|p| p.namespace == namespace && p.name == name) {
-        // The cache has not seen it yet, or has its policy later than it.
-        line.extend(place(world, backup));
-    }
-    let turn = turns(&line, limit).into_iter().find(|(p, _)| p.namespace == namespace && p.name == name);
-    turn.and_then(|(_, turn)| turn.err())
+    let mut line = runs(world);
+    line.extend(readings(world));
+    // The cache may not have seen it yet, or have its policy later than it.
+    turn(line, place(world, backup), limit)
 }
 
-/// The Backups that may start now.
-pub fn next(world: &World, limit: Option<usize>) -> Vec<Key> {
-    let line = line(world);
+/// Why it is not a policy's turn yet to have its bucket read, if it is not.
+pub fn catalogue_turn_of(world: &World, policy: &BackupPolicy, limit: Option<usize>) -> Option<Wait> {
+    limit?;
+    turn(everything(world), Some(unread(policy)), limit)
+}
+
+/// The Backups that may start now, and the policies whose bucket may be read now.
+pub fn next(world: &World, limit: Option<usize>) -> Vec<Request> {
+    let line = everything(world);
     let free = turns(&line, limit).into_iter().filter(|(_, turn)| turn.is_ok());
-    free.map(|(place, _)| Key::new(&place.namespace, &place.name)).collect()
+    free.map(|(place, _)| {
+        let subject = if place.work == Work::Catalogue { Subject::Policy } else { Subject::Backup };
+        Request { subject, key: Key::new(&place.namespace, &place.name) }
+    })
+    .collect()
 }
 
-fn line(world: &World) -> Vec<Place> {
+/// Whether a restore has work to do beside that of its controller.
+pub fn is_under_way(restore: &RestoreRequest) -> bool {
+    restore.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Running)
+}
+
+fn turn(mut line: Vec<Place>, own: Option<Place>, limit: Option<usize>) -> Option<Wait> {
+    let own = own?;
+    let is_own = |p: &Place| (p.work, &p.namespace, &p.name) == (own.work, &own.namespace, &own.name);
+    if !line.iter().any(is_own) {
+        line.push(own.clone());
+    }
+    turns(&line, limit).into_iter().find(|(p, _)| is_own(p)).and_then(|(_, turn)| turn.err())
+}
+
+fn everything(world: &World) -> Vec<Place> {
+    let mut line = runs(world);
+    let restores = world.restores.all();
+    line.extend(restores.iter().filter(|r| is_under_way(r)).map(|r| beside(Work::Restore, &r.key(), true)));
+    line.extend(readings(world));
+    let has_been_asked: HashSet<Key> = line.iter().filter(|p| p.work == Work::Catalogue).map(key).collect();
+    for policy in world.policies.all() {
+        let store = world.stores.get(&policy.namespace().unwrap_or_default(), &policy.spec.store_ref.name);
+        let waits = is_unread(&policy, store.as_deref()) && !has_been_asked.contains(&policy.key());
+        // One that could not be read waits for a time, not for its turn.
+        let asked =
+            || world.jobs.of(&of_owner(&policy.uid().unwrap_or_default())).iter().any(|j| j.task == "catalogue");
+        if waits && !asked() {
+            line.push(unread(&policy));
+        }
+    }
+    line
+}
+
+fn key(place: &Place) -> Key {
+    Key::new(&place.namespace, &place.name)
+}
+
+fn runs(world: &World) -> Vec<Place> {
     world.backups.of(NOT_OVER).iter().filter_map(|backup| place(world, backup)).collect()
+}
+
+/// The buckets that are being read.
+fn readings(world: &World) -> Vec<Place> {
+    let jobs = world.jobs.of(READING);
+    let owners = jobs.iter().filter_map(|job| Some(Key::new(&job.namespace, &job.owner.as_ref()?.name)));
+    owners.map(|policy| beside(Work::Catalogue, &policy, true)).collect()
+}
+
+/// The place of a policy whose bucket is to be read. The oldest policy is the first.
+fn unread(policy: &BackupPolicy) -> Place {
+    Place { slot: created(&policy.metadata), ..beside(Work::Catalogue, &policy.key(), false) }
+}
+
+fn beside(work: Work, key: &Key, running: bool) -> Place {
+    Place {
+        work,
+        slot: jiff::Timestamp::MIN,
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        store: String::new(),
+        store_limit: None,
+        running,
+    }
 }
 
 /// The place of a run that is under way, or that could be: one that waits for its policy or its store holds up nobody.
@@ -46,7 +117,15 @@ fn place(world: &World, backup: &Backup) -> Option<Place> {
         return None;
     }
     let store_limit = object.and_then(|s| s.spec.max_concurrent_runs).and_then(|n| usize::try_from(n).ok());
-    Some(Place { slot: slot_of(backup), namespace, name: backup.name_any(), store, store_limit, running })
+    Some(Place {
+        work: Work::Run,
+        slot: slot_of(backup),
+        namespace,
+        name: backup.name_any(),
+        store,
+        store_limit,
+        running,
+    })
 }
 
 #[cfg(test)]
@@ -54,7 +133,8 @@ mod tests {
     use holdfast_crds::BackupStatus;
 
     use super::*;
-    use crate::plan::fixture::{backup, backup_with, policy, ready_store, unready_store};
+    use crate::plan::fixture::{backup, backup_with, completed, job, meta, policy, ready_store, unready_store};
+    use crate::plan::observed::{ObservedJob, Owner};
 
     fn world(limit_of_store: Option<i32>) -> World {
         let world = World::default();
@@ -74,12 +154,57 @@ mod tests {
         let third = backup("three", 3);
         assert_eq!(turn_of(&world, &backup("two", 2), None).unwrap().position, 1);
         assert_eq!(turn_of(&world, &third, None).unwrap().position, 2, "the cache has not seen it yet");
-        assert!(next(&world, None).is_empty());
+        assert!(next(&world, None).iter().all(|r| r.subject != Subject::Backup));
 
         world.backups.put(backup_with("one", 1, status(BackupPhase::Completed)));
         assert_eq!(turn_of(&world, &backup("two", 2), None), None);
         assert!(turn_of(&world, &third, None).is_some());
-        assert_eq!(next(&world, None), [Key::new("shop", "two")]);
+        let next = next(&world, None);
+        assert!(next.contains(&Request { subject: Subject::Backup, key: Key::new("shop", "two") }), "{next:?}");
+        assert!(!next.iter().any(|r| r.key.name == "three"), "{next:?}");
+    }
+
+    #[test]
+    fn of_many_new_policies_as_many_have_their_bucket_read_as_there_is_room_for_and_then_the_next_ones() {
+        let world = World::default();
+        world.stores.put(ready_store());
+        let new = |number: i64| {
+            let mut policy = policy();
+            policy.metadata = meta(&format!("p{number:03}"), &format!("uid-of-p{number:03}"), number);
+            policy
+        };
+        for number in 0..200 {
+            world.policies.put(new(number));
+        }
+        let free_from = |first: i64| -> Vec<String> {
+            let all = (first..200).map(new).filter(|p| catalogue_turn_of(&world, p, Some(3)).is_none());
+            all.map(|p| p.name_any()).collect()
+        };
+        assert_eq!(free_from(0), ["p000", "p001", "p002"]);
+        let reading = |number: i64, end| ObservedJob {
+            task: "catalogue".into(),
+            owner: Some(Owner {
+                kind: "BackupPolicy".into(),
+                name: format!("p{number:03}"),
+                uid: format!("uid-of-p{number:03}"),
+            }),
+            end,
+            ..job(&format!("j{number:03}"))
+        };
+        for number in 0..3 {
+            world.jobs.put(reading(number, None));
+        }
+        assert_eq!(free_from(3), [""; 0], "they are being read");
+        world.jobs.put(completed(reading(1, None)));
+        assert_eq!(free_from(3), ["p003"], "a job that ended has no place, whether its result is written down or not");
+        let woken = next(&world, Some(3));
+        assert_eq!(woken, [Request { subject: Subject::Policy, key: Key::new("shop", "p003") }]);
+        let mut late = backup("late", 900);
+        late.spec.policy_ref.name = "p000".into();
+        world.backups.put(late.clone());
+        assert_eq!(free_from(3), [""; 0], "a run goes first");
+        assert_eq!(turn_of(&world, &late, Some(3)), None);
+        assert!(turn_of(&world, &late, Some(2)).is_some(), "what is being read has its place");
     }
 
     #[test]

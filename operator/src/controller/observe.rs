@@ -17,7 +17,7 @@ use super::apply::{Error, is_not_found, within};
 use super::cache::{World, in_namespace, of_owner, of_policy, of_store};
 use super::line;
 use crate::plan::backup::{Holds, ObservedBackup};
-use crate::plan::found::is_found;
+use crate::plan::found::{is_found, is_unread};
 use crate::plan::job::{self, ENFORCE_LABEL, Ground};
 use crate::plan::names::{FINALIZER, SCALE_FINALIZER, SCHEDULED_LABEL, label_value};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod, Words};
@@ -256,11 +256,15 @@ impl Observer {
     /// Where the API server does not answer.
     pub async fn policy(&self, policy: &BackupPolicy, now: Timestamp) -> Result<ObservedPolicy, Error> {
         let namespace = policy.namespace().unwrap_or_default();
+        let store = self.world.stores.get(&namespace, &policy.spec.store_ref.name);
+        let catalogues = self.attempts(&namespace, policy.metadata.uid.as_deref(), &[], now).await?;
+        let asks = catalogues.is_empty() && is_unread(policy, store.as_deref());
         Ok(ObservedPolicy {
-            store: self.world.stores.get(&namespace, &policy.spec.store_ref.name),
+            turn: if asks { line::catalogue_turn_of(&self.world, policy, self.limit) } else { None },
             backups: self.restore_points(&namespace, &policy.name_any()),
             retains: self.retains(policy, now).await?,
-            catalogues: self.attempts(&namespace, policy.metadata.uid.as_deref(), &[], now).await?,
+            catalogues,
+            store,
         })
     }
 
@@ -370,13 +374,28 @@ impl Observer {
         Ok(attempts)
     }
 
-    /// What kubelet, scheduler or Job controller tell, newest first.
+    /// What kubelet, scheduler or Job controller tell, and then what those tell that make volumes, each newest first.
     async fn words_about(&self, attempt: &Attempt) -> Result<Vec<Words>, Error> {
-        let job = &attempt.job;
-        let (kind, name) = attempt.newest_pod().map_or(("Job", job.name.as_str()), |pod| ("Pod", pod.name.as_str()));
-        let api: Api<CoreEvent> = Api::namespaced(self.client.clone(), &job.namespace);
+        let namespace = &attempt.job.namespace;
+        let pod = attempt.newest_pod();
+        let (kind, name) = pod.map_or(("Job", attempt.job.name.as_str()), |pod| ("Pod", pod.name.as_str()));
+        let mut words = self.events_of(namespace, kind, name).await?;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        for claim in pod.into_iter().flat_map(|pod| &pod.claims) {
+            let step = format!("look up PersistentVolumeClaim {namespace}/{claim}");
+            let found = within(&step, claims.get_opt(claim)).await?;
+            if found.and_then(|c| c.status?.phase).is_some_and(|phase| phase == "Pending") {
+                let told = self.events_of(namespace, "PersistentVolumeClaim", claim).await?;
+                words.extend(told.into_iter().map(|w| Words { message: format!("claim {claim}: {}", w.message), ..w }));
+            }
+        }
+        Ok(words)
+    }
+
+    async fn events_of(&self, namespace: &str, kind: &str, name: &str) -> Result<Vec<Words>, Error> {
+        let api: Api<CoreEvent> = Api::namespaced(self.client.clone(), namespace);
         let params = ListParams::default().fields(&format!("involvedObject.kind={kind},involvedObject.name={name}"));
-        let found = within(&format!("list the events of {kind} {}/{name}", job.namespace), api.list(&params)).await?;
+        let found = within(&format!("list the events of {kind} {namespace}/{name}"), api.list(&params)).await?;
         let mut events = found.items;
         events.sort_by_key(|event| std::cmp::Reverse(last_seen(event)));
         Ok(events

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, Reason, RestoreRequest};
@@ -23,6 +24,9 @@ use crate::plan::observed::{ObservedJob, ObservedPod};
 
 /// Small pages keep the peak of a first listing low.
 const PAGE: u32 = 200;
+
+/// Everything is listed anew this long after a watch could not begin where the last one ended.
+const AFTER_GONE: Duration = Duration::from_secs(1);
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -56,15 +60,65 @@ pub fn spawn(client: &Client, namespaces: &[String], sinks: &Sinks) -> usize {
         if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
     for scope in &scopes {
         let start = Start { client, scope: scope.as_deref(), sinks };
-        start.kind::<BackupStore, _>(None, |w| &w.stores, slim::<BackupStore>, store_changed);
-        start.kind::<BackupPolicy, _>(None, |w| &w.policies, slim::<BackupPolicy>, policy_changed);
-        start.kind::<Backup, _>(None, |w| &w.backups, slim::<Backup>, backup_changed);
-        start.kind::<RestoreRequest, _>(None, |w| &w.restores, slim::<RestoreRequest>, restore_changed);
+        start.kind(
+            None,
+            Watched { of: |w| &w.stores, read: slim::<BackupStore>, changed: store_changed, frees: |_, _| false },
+        );
+        start.kind(
+            None,
+            Watched { of: |w| &w.policies, read: slim::<BackupPolicy>, changed: policy_changed, frees: |_, _| false },
+        );
+        start.kind(
+            None,
+            Watched {
+                of: |w| &w.backups,
+                read: slim::<Backup>,
+                changed: backup_changed,
+                frees: |before, now| frees(before, now, backup_has_a_place),
+            },
+        );
+        start.kind(
+            None,
+            Watched {
+                of: |w| &w.restores,
+                read: slim::<RestoreRequest>,
+                changed: restore_changed,
+                frees: |before, now| frees(before, now, line::is_under_way),
+            },
+        );
         let ours = format!("{MANAGED_BY_LABEL}={MANAGED_BY}");
-        start.kind::<Job, _>(Some(&ours), |w| &w.jobs, |job| ObservedJob::from(&job), job_changed);
-        start.kind::<Pod, _>(Some(&ours), |w| &w.pods, |pod| ObservedPod::from(&pod), pod_changed);
+        start.kind(
+            Some(&ours),
+            Watched {
+                of: |w| &w.jobs,
+                read: |job: Job| ObservedJob::from(&job),
+                changed: job_changed,
+                frees: |before, now| frees(before, now, is_reading),
+            },
+        );
+        start.kind(
+            Some(&ours),
+            Watched {
+                of: |w| &w.pods,
+                read: |pod: Pod| ObservedPod::from(&pod),
+                changed: pod_changed,
+                frees: |_, _| false,
+            },
+        );
     }
     scopes.len() * 6
+}
+
+/// How a kind is watched.
+struct Watched<K, V> {
+    /// Where it is cached.
+    of: fn(&World) -> &Kind<V>,
+    /// What is cached of it.
+    read: fn(K) -> V,
+    /// What is to be looked at when one has changed.
+    changed: fn(&Sinks, &V) -> Vec<Request>,
+    /// Whether there is room for what waits for its turn, by how it was and how it is; none where it is gone.
+    frees: fn(&V, Option<&V>) -> bool,
 }
 
 struct Start<'a> {
@@ -74,13 +128,8 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    fn kind<K, V>(
-        &self,
-        labels: Option<&str>,
-        of: fn(&World) -> &Kind<V>,
-        read: fn(K) -> V,
-        changed: fn(&Sinks, &V) -> Vec<Request>,
-    ) where
+    fn kind<K, V>(&self, labels: Option<&str>, watched: Watched<K, V>)
+    where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
             + Debug
@@ -96,7 +145,7 @@ impl Start<'_> {
         let mut config = watcher::Config::default().page_size(PAGE);
         config.label_selector = labels.map(str::to_owned);
         let scope = self.scope.map(str::to_owned);
-        tokio::spawn(follow(api, config, scope, self.sinks.clone(), of, read, changed));
+        tokio::spawn(follow(api, config, scope, self.sinks.clone(), watched));
     }
 }
 
@@ -105,18 +154,23 @@ async fn follow<K, V>(
     config: watcher::Config,
     scope: Option<String>,
     sinks: Sinks,
-    of: fn(&World) -> &Kind<V>,
-    read: fn(K) -> V,
-    changed: fn(&Sinks, &V) -> Vec<Request>,
+    Watched { of, read, changed, frees }: Watched<K, V>,
 ) where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
     V: Cached,
 {
-    let mut stream = watch(api, config).default_backoff().boxed();
+    let begin = || watch(api.clone(), config.clone()).default_backoff().boxed();
+    let mut stream = begin();
     let mut seen = HashSet::new();
-    let wake = |object: &V| changed(&sinks, object).into_iter().for_each(|request| sinks.queue.now(request));
+    let wake = |object: &V, freed: bool| {
+        let next = if freed { line::next(&sinks.world, sinks.limit) } else { Vec::new() };
+        changed(&sinks, object).into_iter().chain(next).for_each(|request| sinks.queue.now(request));
+    };
     let take_in = |object: DeserializeGuard<K>| match object.0 {
-        Ok(object) => wake(&of(&sinks.world).put(read(object))),
+        Ok(object) => {
+            let (now, before) = of(&sinks.world).put(read(object));
+            wake(&now, before.is_some_and(|before| frees(&before, Some(&now))));
+        }
         Err(invalid) => {
             let key = Key::new(
                 invalid.metadata.namespace.clone().unwrap_or_default(),
@@ -144,7 +198,7 @@ async fn follow<K, V>(
             }
             Ok(Seen::InitDone) => {
                 for gone in of(&sinks.world).keep(scope.as_deref(), &seen) {
-                    wake(&gone);
+                    wake(&gone, frees(&gone, None));
                 }
                 seen = HashSet::new();
                 let _ = sinks.listed.send(format!("{} in {scope:?}", K::kind(&())));
@@ -153,12 +207,24 @@ async fn follow<K, V>(
             Ok(Seen::Delete(object)) => {
                 let key = Key::new(object.namespace().unwrap_or_default(), object.name_any());
                 if let Some(gone) = of(&sinks.world).remove(&key) {
-                    wake(&gone);
+                    wake(&gone, frees(&gone, None));
                 }
             }
-            Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "a watch was interrupted"),
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), %error, "a watch was interrupted");
+                if is_gone(&error) {
+                    // It would be begun at the same version for ever.
+                    tokio::time::sleep(AFTER_GONE).await;
+                    stream = begin();
+                }
+            }
         }
     }
+}
+
+/// Whether a watch was refused because the version it should begin at is too old.
+fn is_gone(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
 /// Leaves out what nobody reads.
@@ -197,15 +263,11 @@ fn around_policy(world: &World, policy: &BackupPolicy) -> Vec<Request> {
     requests
 }
 
-fn backup_changed(Sinks { world, limit, .. }: &Sinks, backup: &Backup) -> Vec<Request> {
+fn backup_changed(Sinks { world, .. }: &Sinks, backup: &Backup) -> Vec<Request> {
     let key = backup.key();
     let mut requests = vec![request(Subject::Backup, key.clone())];
     requests.push(request(Subject::Policy, Key::new(&key.namespace, &backup.spec.policy_ref.name)));
     requests.extend(waiting_restores(world, &key.namespace));
-    if phase(backup).is_terminal() || backup.metadata.deletion_timestamp.is_some() {
-        // There may be room for the next one.
-        requests.extend(line::next(world, *limit).into_iter().map(|key| request(Subject::Backup, key)));
-    }
     let artifacts = backup.status.as_ref().map(|s| s.artifacts.as_slice()).unwrap_or_default();
     if artifacts.iter().any(|a| matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused)))
         && let Some(store) = backup.status.as_ref().and_then(|s| s.store.clone())
@@ -252,6 +314,103 @@ fn waiting_restores(world: &World, namespace: &str) -> Vec<Request> {
     waiting.map(|r| request(Subject::Restore, r.key())).collect()
 }
 
+/// Whether there is room now: it had a place, and has none any more.
+fn frees<V>(before: &V, now: Option<&V>, has_a_place: fn(&V) -> bool) -> bool {
+    has_a_place(before) && !now.is_some_and(has_a_place)
+}
+
+fn backup_has_a_place(backup: &Backup) -> bool {
+    !phase(backup).is_terminal() && backup.metadata.deletion_timestamp.is_none()
+}
+
+fn is_reading(job: &ObservedJob) -> bool {
+    job.task == "catalogue" && job.end.is_none()
+}
+
 fn phase(backup: &Backup) -> BackupPhase {
     backup.status.as_ref().map(|s| s.phase).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use holdfast_crds::BackupStatus;
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::fixture::{at, backup, backup_with, completed, job};
+
+    #[test]
+    fn only_what_gave_up_its_place_makes_the_next_ones_be_looked_at() {
+        let of = |phase| backup_with("b", 1, BackupStatus { phase, ..BackupStatus::default() });
+        let running = of(BackupPhase::Running);
+        let done = of(BackupPhase::Completed);
+        let mut deleted = running.clone();
+        deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(9)));
+        let table = [
+            (&running, Some(&done), true),
+            (&running, Some(&deleted), true),
+            (&running, None, true),
+            (&running, Some(&running), false),
+            (&done, Some(&done), false),
+            (&done, None, false),
+            (&deleted, Some(&done), false),
+        ];
+        for (before, now, expected) in table {
+            assert_eq!(frees(before, now, backup_has_a_place), expected, "{before:?} {now:?}");
+        }
+        assert!(frees(&backup("b", 1), None, backup_has_a_place), "one that waits leaves its place to others, too");
+        let reading = || ObservedJob { task: "catalogue".into(), ..job("j") };
+        assert!(frees(&reading(), Some(&completed(reading())), is_reading));
+        assert!(!frees(&job("j"), Some(&completed(job("j"))), is_reading));
+    }
+
+    /// An API server whose first list is empty, and that lets no watch begin.
+    async fn without_watches() -> std::net::SocketAddr {
+        let lists = Arc::new(AtomicUsize::new(0));
+        let answer = move |uri: axum::http::Uri| async move {
+            let (code, body) = if uri.query().unwrap_or_default().contains("watch=true") {
+                (
+                    410,
+                    json!({"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410, "message": "too old"}),
+                )
+            } else {
+                let number = lists.fetch_add(1, Ordering::SeqCst);
+                let items: Vec<Backup> = (0..number).map(|n| backup(&format!("b{n}"), 1)).collect();
+                let version = json!({"resourceVersion": number.to_string()});
+                (
+                    200,
+                    json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "BackupList", "metadata": version, "items": items}),
+                )
+            };
+            let head = [(axum::http::header::CONTENT_TYPE, "application/json")];
+            (axum::http::StatusCode::from_u16(code).unwrap(), head, body.to_string())
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_may_not_begin_where_the_last_one_ended_lists_everything_anew() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let address = without_watches().await;
+        let mut config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        config.default_retry = false;
+        let client = Client::try_from(config).unwrap();
+        let world = Arc::new(World::default());
+        let (unreadable, _unreadable) = mpsc::unbounded_channel();
+        let (listed, mut lists) = mpsc::unbounded_channel();
+        let sinks = Sinks { world: world.clone(), queue: Arc::default(), limit: None, unreadable, listed };
+        let start = Start { client: &client, scope: Some("shop"), sinks: &sinks };
+        let watched =
+            Watched { of: |w| &w.backups, read: slim::<Backup>, changed: backup_changed, frees: |_, _| false };
+        start.kind(None, watched);
+        for _ in 0..2 {
+            tokio::time::timeout(Duration::from_secs(30), lists.recv()).await.unwrap();
+        }
+        assert!(world.backups.get("shop", "b0").is_some());
+    }
 }

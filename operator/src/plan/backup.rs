@@ -32,7 +32,7 @@ pub const GRACE_SECONDS: i64 = 60;
 pub const PROBING_GRACE_SECONDS: i64 = 110;
 
 /// Whose turn it is is looked at again after this many seconds, if nothing is heard before.
-const TURN_SECONDS: i64 = 30;
+pub const TURN_SECONDS: i64 = 30;
 
 /// What is known around a Backup.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -131,9 +131,9 @@ pub fn usable<'a>(name: &str, store: Option<&'a BackupStore>) -> Result<&'a Back
 /// # Errors
 /// The reason, in the store's own words where it has some.
 pub fn reachable<'a>(name: &str, store: &'a BackupStore) -> Result<&'a BackupStore, Failure> {
-    let status = store.status.clone().unwrap_or_default();
-    let ready = find(&status.conditions, ConditionType::Ready);
-    if is_true(&status.conditions, ConditionType::Ready)
+    let conditions = store.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let ready = find(conditions, ConditionType::Ready);
+    if is_true(conditions, ConditionType::Ready)
         && ready.is_some_and(|c| c.observed_generation == store.metadata.generation)
     {
         return Ok(store);

@@ -58,15 +58,23 @@ pub(crate) fn store() -> BackupStore {
 
 pub(crate) fn ready_store() -> BackupStore {
     let ready = condition(ConditionType::Ready, Some(true), Reason::Probed, "", Some(1), at(0));
-    let status =
-        BackupStoreStatus { observed_generation: Some(1), conditions: vec![ready], last_probe_time: Some(Time(at(0))) };
+    let status = BackupStoreStatus {
+        observed_generation: Some(1),
+        conditions: vec![ready],
+        last_probe_time: Some(Time(at(0))),
+        unanswered_probes: None,
+    };
     BackupStore { status: Some(status), ..store() }
 }
 
 pub(crate) fn unready_store(reason: Reason, message: &str) -> BackupStore {
     let ready = condition(ConditionType::Ready, Some(false), reason, message, Some(1), at(0));
-    let status =
-        BackupStoreStatus { observed_generation: Some(1), conditions: vec![ready], last_probe_time: Some(Time(at(0))) };
+    let status = BackupStoreStatus {
+        observed_generation: Some(1),
+        conditions: vec![ready],
+        last_probe_time: Some(Time(at(0))),
+        unanswered_probes: None,
+    };
     BackupStore { status: Some(status), ..store() }
 }
 
@@ -172,6 +180,7 @@ pub(crate) fn pending_pod(name: &str, created: i64) -> ObservedPod {
         waiting: None,
         started: false,
         ended: None,
+        claims: vec![],
     }
 }
 

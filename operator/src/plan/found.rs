@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Event, Plan};
-use super::backup::{reachable, slot_of};
+use super::backup::{TURN_SECONDS, reachable, slot_of};
 use super::job::{self, Install};
 use super::names::{
     CLUSTER_LABEL, FOUND_ANNOTATION, FOUND_LABEL, MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SLOT_ANNOTATION,
@@ -147,21 +147,19 @@ pub fn plan_found(
     observed: &ObservedPolicy,
     now: Timestamp,
 ) {
-    let Some(store) = observed.store.as_deref().filter(|_| policy.metadata.deletion_timestamp.is_none()) else {
-        return;
-    };
-    if reachable(&policy.spec.store_ref.name, store).is_err() || is_bad_input(&plan.status) {
-        return;
-    }
+    let Some(store) = readable(policy, &plan.status, observed.store.as_deref()) else { return };
     let place = place(store);
     let name = job::catalogue_name(policy, &place);
-    let is_read = plan.status.catalogue.as_ref().is_some_and(|c| c.place == place);
+    let is_read = is_read(&plan.status, &place);
     let stale = observed.catalogues.iter().filter(|a| (is_read || a.job.name != name) && !a.job.deleting);
     plan.actions.extend(stale.map(|a| Action::delete_job(&a.job)));
     if is_read {
         return;
     }
     let Some(attempt) = observed.catalogues.iter().find(|a| a.job.name == name) else {
+        if observed.turn.is_some() {
+            return plan.check_at(after(now, TURN_SECONDS));
+        }
         let known = runs_with_a_backup(observed).into_iter().collect();
         let job = job::catalogue(install, policy, store, &place, known, FOUND_LIMIT);
         return plan.actions.push(Action::CreateJob(Box::new(job)));
@@ -175,6 +173,27 @@ pub fn plan_found(
         Verdict::Completed(_) => again(plan, attempt, "its result is lost", now),
         Verdict::Failed(failure, _) => again(plan, attempt, &failure.to_string(), now),
     }
+}
+
+/// Whether a policy's bucket is still to be read, or is being read.
+pub fn is_unread(policy: &BackupPolicy, store: Option<&BackupStore>) -> bool {
+    let none = BackupPolicyStatus::default();
+    let status = policy.status.as_ref().unwrap_or(&none);
+    readable(policy, status, store).is_some_and(|store| !is_read(status, &place(store)))
+}
+
+fn is_read(status: &BackupPolicyStatus, place: &str) -> bool {
+    status.catalogue.as_ref().is_some_and(|c| c.place == place)
+}
+
+/// The store of a policy, where it can be read from.
+fn readable<'a>(
+    policy: &BackupPolicy,
+    status: &BackupPolicyStatus,
+    store: Option<&'a BackupStore>,
+) -> Option<&'a BackupStore> {
+    let store = store.filter(|_| policy.metadata.deletion_timestamp.is_none())?;
+    reachable(&policy.spec.store_ref.name, store).ok().filter(|_| !is_bad_input(status))
 }
 
 /// Whether the policy itself asks for something that cannot be: such a one starts nothing at all.

@@ -20,6 +20,7 @@ use kube::Resource;
 use super::names::{
     BACKUP_LABEL, POLICY_LABEL, RESTORE_LABEL, SAFETY_LABEL, SOURCE_LABEL, STORE_LABEL, job_name, what_to,
 };
+use super::verdict::VOLUME_SECONDS;
 use crate::task::{
     BackupTask, CatalogueTask, DeleteTask, KnownRun, ProbeTask, RestoreTask, RetainTask, Scope, StoreTask, Task,
 };
@@ -30,6 +31,8 @@ use template::{Purpose, build};
 
 /// A Job outlives the worker's own deadline by this many seconds: its Pod's start deadline and a clean end fit in.
 pub const DEADLINE_MARGIN_SECONDS: i64 = 120;
+/// One whose Pod mounts a claim outlives it by this many.
+pub const VOLUME_MARGIN_SECONDS: i64 = VOLUME_SECONDS + 30;
 
 /// At most this many bytes of known runs travel in a task, the newest first: an environment variable holds 128 KiB.
 const MAX_KNOWN_BYTES: usize = 64 * 1024;
@@ -138,7 +141,7 @@ pub fn backup(install: &Install, run: Run<'_>, source: &Source, ground: &Ground)
             seat,
             template: spec.job_template.as_ref(),
             retries: 2,
-            deadline: spec.timeout_seconds.saturating_add(DEADLINE_MARGIN_SECONDS),
+            deadline: spec.timeout_seconds.saturating_add(margin(source.volume.is_some())),
         },
     )
 }
@@ -287,6 +290,7 @@ pub fn restore(
     mounts: Vec<SourceMount>,
     seat: Option<Seat>,
 ) -> Job {
+    let mounts_a_claim = mounts.iter().any(|mount| matches!(mount.data, Some(Data::Claim { .. })));
     build(
         install,
         &Purpose {
@@ -300,9 +304,13 @@ pub fn restore(
             seat,
             template,
             retries: 0,
-            deadline: request.spec.timeout_seconds.saturating_add(DEADLINE_MARGIN_SECONDS),
+            deadline: request.spec.timeout_seconds.saturating_add(margin(mounts_a_claim)),
         },
     )
+}
+
+fn margin(mounts_a_claim: bool) -> i64 {
+    if mounts_a_claim { VOLUME_MARGIN_SECONDS } else { DEADLINE_MARGIN_SECONDS }
 }
 
 /// A store as a worker sees it.

@@ -85,6 +85,8 @@ pub struct ObservedPod {
     pub started: bool,
     /// How its container ended.
     pub ended: Option<ContainerEnd>,
+    /// The claims that it mounts.
+    pub claims: Vec<String>,
 }
 
 /// What the platform says: one word and one sentence.
@@ -116,7 +118,8 @@ pub struct Attempt {
     pub job: ObservedJob,
     /// Its Pods that are still there.
     pub pods: Vec<ObservedPod>,
-    /// What the platform tells about its newest Pod, or about the Job where it has none, newest first. Looked up only while that is late.
+    /// What the platform tells about its newest Pod, or about the Job where it has none, newest first, and then about claims of the Pod
+    /// that have no volume yet. Looked up only while that is late.
     pub events: Vec<Words>,
 }
 
@@ -179,6 +182,7 @@ impl From<&Pod> for ObservedPod {
                 message: c.message.clone().unwrap_or_default(),
             })
         };
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let state: ContainerState =
             status.container_statuses.unwrap_or_default().into_iter().next().and_then(|c| c.state).unwrap_or_default();
         let words = |reason: Option<String>, message: Option<String>| {
@@ -202,6 +206,7 @@ impl From<&Pod> for ObservedPod {
                 message: t.message.unwrap_or_default(),
                 at: t.finished_at.map(|t| t.0),
             }),
+            claims: volumes.filter_map(|v| Some(v.persistent_volume_claim.as_ref()?.claim_name.clone())).collect(),
         }
     }
 }

@@ -25,6 +25,58 @@ pub fn why_not_started(pod: &ObservedPod, events: &[Words]) -> Option<Failure> {
     events.iter().find(|w| w.reason.starts_with("Failed")).map(|words| failure(Reason::PodNotStarted, words))
 }
 
+/// What is known of a volume of the Pod that is being made, attached or mounted, in the platform's words; none where the Pod waits for
+/// something else, or for what will never be.
+pub fn volume_on_its_way(pod: &ObservedPod, events: &[Words]) -> Option<Failure> {
+    let never = |w: &Words| missing_volume(w).is_some() || is_missing(&w.message) || w.reason == "FailedBinding";
+    if pod.claims.is_empty() || events.iter().any(|w| is_about_volumes(&w.reason) && never(w)) {
+        return None;
+    }
+    let told = events.iter().find(|w| is_about_volumes(&w.reason));
+    if let Some(words) = &pod.unschedulable {
+        let unbound = ["unbound immediate PersistentVolumeClaims", "binding volumes"];
+        return unbound.iter().any(|text| words.message.contains(text)).then(|| match told {
+            Some(more) => Failure::new(Reason::PodUnschedulable, format!("{}; {}", sentence(words), sentence(more))),
+            None => failure(Reason::PodUnschedulable, words),
+        });
+    }
+    // The kubelet mounts all volumes before it does anything else for a Pod.
+    let is_creating = pod.waiting.as_ref().is_some_and(|w| w.reason == "ContainerCreating");
+    if (pod.waiting.is_some() && !is_creating) || events.iter().any(|w| !is_before_the_image(&w.reason)) {
+        return None;
+    }
+    match told {
+        Some(words) => Some(failure(Reason::PodNotStarted, words)),
+        None => is_creating.then(|| {
+            let message = format!("ContainerCreating: claim {} is being attached or mounted", pod.claims.join(", "));
+            Failure::new(Reason::PodNotStarted, message)
+        }),
+    }
+}
+
+/// What attaching and mounting are told as, on the Pod, and making a volume, on the claim.
+fn is_about_volumes(reason: &str) -> bool {
+    matches!(
+        reason,
+        "FailedAttachVolume"
+            | "SuccessfulAttachVolume"
+            | "FailedMount"
+            | "FailedMapVolume"
+            | "WaitForFirstConsumer"
+            | "WaitForPodScheduled"
+            | "ExternalProvisioning"
+            | "Provisioning"
+            | "ProvisioningFailed"
+            | "ProvisioningSucceeded"
+            | "FailedBinding"
+    )
+}
+
+fn is_before_the_image(reason: &str) -> bool {
+    is_about_volumes(reason)
+        || matches!(reason, "Scheduled" | "FailedScheduling" | "TriggeredScaleUp" | "NotTriggerScaleUp")
+}
+
 /// Why a Job has no Pod, from what the Job controller tells about it.
 pub fn why_not_created(events: &[Words]) -> Option<Failure> {
     events.iter().find(|w| w.reason == "FailedCreate").map(|words| failure(Reason::PodNotStarted, words))
@@ -76,8 +128,7 @@ fn missing_volume(words: &Words) -> Option<Failure> {
 
 fn missing_object(words: &Words) -> Option<Failure> {
     let text = words.message.to_ascii_lowercase();
-    let missing = text.contains("not found") || text.contains("non-existent");
-    let reason = if !missing {
+    let reason = if !is_missing(&text) {
         return None;
     } else if text.contains("configmap") || text.contains("config key") {
         Reason::ConfigMapNotFound
@@ -89,6 +140,11 @@ fn missing_object(words: &Words) -> Option<Failure> {
         return None;
     };
     Some(failure(reason, words))
+}
+
+fn is_missing(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("not found") || text.contains("non-existent")
 }
 
 fn failure(reason: Reason, words: &Words) -> Failure {
@@ -124,6 +180,7 @@ mod tests {
             waiting: None,
             started: false,
             ended: None,
+            claims: vec![],
         }
     }
 
@@ -213,6 +270,53 @@ mod tests {
             let why = why_not_started(&pod, &events);
             assert_eq!(why.as_ref().map(|f| f.reason), reason, "{pod:?}");
             assert!(why.is_none_or(|f| f.message.contains(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_volume_on_its_way_is_told_from_one_that_will_never_come() {
+        let with_claim = || ObservedPod { claims: vec!["uploads".into()], ..pod() };
+        let creating = || ObservedPod { waiting: Some(words("ContainerCreating", "")), ..with_claim() };
+        let unbound = || ObservedPod {
+            unschedulable: Some(words(
+                "Unschedulable",
+                "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
+            )),
+            ..with_claim()
+        };
+        let external = words("ExternalProvisioning", "claim uploads: waiting for a volume to be created");
+        let no_class = words("ProvisioningFailed", "claim uploads: storageclass.storage.k8s.io \"fast\" not found");
+        let no_volumes = words("FailedBinding", "claim uploads: no persistent volumes available for this claim");
+        let no_secret = words("FailedMount", "MountVolume.SetUp failed for volume \"c\" : secret \"s3\" not found");
+        let timeout = words("ProvisioningFailed", "claim uploads: rpc error: code = DeadlineExceeded");
+        let attaching = words("FailedAttachVolume", "AttachVolume.Attach failed for volume \"pvc-1\" : timed out");
+        let scheduled = words("Scheduled", "Successfully assigned shop/p to node-1");
+        let table = [
+            (unbound(), vec![external.clone()], Some("waiting for a volume to be created")),
+            (unbound(), vec![], Some("unbound immediate")),
+            (unbound(), vec![no_class.clone()], None),
+            (unbound(), vec![no_volumes], None),
+            (with_claim(), vec![external.clone()], Some("ExternalProvisioning: claim uploads: waiting")),
+            (with_claim(), vec![timeout, external.clone()], Some("DeadlineExceeded")),
+            (with_claim(), vec![no_class], None),
+            (with_claim(), vec![], None),
+            (creating(), vec![attaching.clone(), scheduled.clone()], Some("AttachVolume.Attach failed")),
+            (creating(), vec![scheduled.clone()], Some("claim uploads is being attached or mounted")),
+            (creating(), vec![no_secret, attaching.clone()], None),
+            (creating(), vec![words("Pulling", "Pulling image"), scheduled], None),
+            (creating(), vec![words("FailedCreatePodSandBox", "no network")], None),
+            (ObservedPod { claims: vec![], ..creating() }, vec![attaching.clone()], None),
+            (ObservedPod { waiting: Some(words("ImagePullBackOff", "")), ..with_claim() }, vec![attaching], None),
+            (
+                ObservedPod { unschedulable: Some(words("Unschedulable", "Insufficient cpu")), ..with_claim() },
+                vec![external],
+                None,
+            ),
+        ];
+        for (pod, events, expected) in table {
+            let told = volume_on_its_way(&pod, &events);
+            assert_eq!(told.is_some(), expected.is_some(), "{pod:?} {events:?}");
+            assert!(told.iter().all(|t| t.message.contains(expected.unwrap())), "{told:?}");
         }
     }
 

@@ -24,6 +24,7 @@ use super::observed::{Attempt, created};
 use super::restore::is_safety;
 use super::schedule::{Schedule, SoFar, due};
 use super::status::{after, find, with_condition};
+use super::turn::Wait;
 use super::verdict::{Patience, Verdict, judge};
 use crate::task::Failure;
 
@@ -43,6 +44,8 @@ pub struct ObservedPolicy {
     pub retains: Vec<Attempt>,
     /// The Jobs that read what the bucket holds of it.
     pub catalogues: Vec<Attempt>,
+    /// Why it is not its turn yet to have the bucket read, if it is not. Only needed where that is still to be done.
+    pub turn: Option<Wait>,
 }
 
 /// Decides about a policy.

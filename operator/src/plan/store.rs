@@ -19,6 +19,12 @@ pub const FAILING_SECONDS_MIN: i64 = 15;
 /// … and after this many at last.
 pub const FAILING_SECONDS_MAX: i64 = 300;
 
+/// After this many probes in a row that told nothing of the store it is not ready any more.
+pub const UNANSWERED_PROBES: i32 = 3;
+
+/// What comes in a condition's message between what was found out of the store and why nothing was since.
+const SINCE: &str = "; not proved since: ";
+
 /// What is known around a store.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObservedStore {
@@ -104,6 +110,9 @@ fn next_probe(store: &BackupStore, status: &BackupStoreStatus, suspected: Option
     let ready = find(&status.conditions, ConditionType::Ready);
     let seen = ready.and_then(|c| c.observed_generation);
     let Some(ready) = ready.filter(|_| seen == store.metadata.generation) else { return Timestamp::MIN };
+    if status.unanswered_probes.is_some() {
+        return after(last, FAILING_SECONDS_MIN);
+    }
     if ready.status == "True" {
         let regular = after(last, READY_SECONDS);
         return match suspected.filter(|s| *s > last) {
@@ -140,10 +149,52 @@ fn record(plan: &mut Plan<BackupStoreStatus>, store: &BackupStore, probe: &Attem
             result(plan, store, Some(true), Reason::Probed, message, now);
         }
         Verdict::Failed(failure, _) => {
+            if is_of_the_platform(failure.reason) && unanswered(plan, store, &failure, now) {
+                return;
+            }
             let Failure { reason, message } = failure;
             result(plan, store, Some(false), as_store_reason(reason), message, now);
         }
     }
+}
+
+/// Whether a probe failed without a word about its store: what became of its Pod says nothing of a bucket.
+fn is_of_the_platform(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::PodLost
+            | Reason::PodUnschedulable
+            | Reason::PodNotStarted
+            | Reason::ImagePullFailed
+            | Reason::OOMKilled
+            | Reason::JobVanished
+    )
+}
+
+/// Leaves a store that has been proved, or found wanting, as it is, and says that it is to be proved again. Whether it did: not where it
+/// never was under this spec, and not after several such probes.
+fn unanswered(plan: &mut Plan<BackupStoreStatus>, store: &BackupStore, failure: &Failure, now: Timestamp) -> bool {
+    let status = &mut plan.status;
+    let ready = find(&status.conditions, ConditionType::Ready).filter(|c| {
+        c.observed_generation == store.metadata.generation && matches!(c.status.as_str(), "True" | "False")
+    });
+    let Some(ready) = ready else { return false };
+    let reason = serde_json::from_value(ready.reason.clone().into()).unwrap_or(failure.reason);
+    let count = status.unanswered_probes.unwrap_or(0).saturating_add(1);
+    if count >= UNANSWERED_PROBES || is_of_the_platform(reason) {
+        return false;
+    }
+    let known = ready.message.split(SINCE).next().unwrap_or_default();
+    let message = format!("{known}{SINCE}{}; it is probed again", failure.message);
+    let value = ready.status == "True";
+    let note = format!("a probe told nothing of the store, which is probed again: {}", failure.message);
+    plan.events.push(Event::warning(failure.reason, "Probe", note));
+    status.unanswered_probes = Some(count);
+    status.last_probe_time = Some(Time(now));
+    let generation = store.metadata.generation;
+    status.conditions =
+        with_condition(&status.conditions, ConditionType::Ready, Some(value), reason, message, generation, now);
+    true
 }
 
 fn result(
@@ -163,6 +214,7 @@ fn result(
     }
     let status = &mut plan.status;
     status.last_probe_time = Some(Time(now));
+    status.unanswered_probes = None;
     status.observed_generation = store.metadata.generation;
     status.conditions = with_condition(
         &status.conditions,
@@ -205,7 +257,7 @@ fn as_store_reason(reason: Reason) -> Reason {
 mod tests {
     use super::*;
     use crate::plan::fixture::{at, attempt, completed, ended_pod, failed, install, job as a_job, pending_pod, store};
-    use crate::plan::observed::{ObservedJob, Words};
+    use crate::plan::observed::{ObservedJob, ObservedPod, Words};
 
     fn ready_of(status: &BackupStoreStatus) -> (String, String) {
         find(&status.conditions, ConditionType::Ready).map(|c| (c.status.clone(), c.reason.clone())).unwrap_or_default()
@@ -226,7 +278,7 @@ mod tests {
     }
 
     /// The probe that the plan wants for this store.
-    fn probe(store: &BackupStore, job: ObservedJob, pods: Vec<crate::plan::observed::ObservedPod>) -> ObservedStore {
+    fn probe(store: &BackupStore, job: ObservedJob, pods: Vec<ObservedPod>) -> ObservedStore {
         let plan = plan_store(&install(), store, &ObservedStore::default(), Timestamp::MAX);
         let name = created(&plan).remove(0);
         ObservedStore { probes: vec![attempt(ObservedJob { name, ..job }, pods)], ..ObservedStore::default() }
@@ -259,6 +311,56 @@ mod tests {
             assert_eq!(ready_of(&plan.status), (status.into(), reason.into()));
             assert_eq!(plan.status.last_probe_time, Some(Time(at(1000))));
             assert_eq!(plan.events.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_probe_whose_pod_is_lost_or_never_starts_leaves_the_store_as_it_was_until_it_happens_again_and_again() {
+        let evicted = || {
+            let word = Some(Words { reason: "Evicted".into(), message: "the node was low on memory".into() });
+            vec![ObservedPod { word, ..ended_pod("p", 137, "") }]
+        };
+        let step = |store: &mut BackupStore, job: ObservedJob, pods, now| {
+            let plan = plan_store(&install(), store, &probe(store, job, pods), at(now));
+            store.status = Some(plan.status.clone());
+            plan
+        };
+        for (job, pods, before) in [
+            (completed(a_job("x")), vec![], ("True", "Probed")),
+            (
+                failed(a_job("x")),
+                vec![ended_pod("p", 15, r#"{"reason":"StoreRefused","message":"denied"}"#)],
+                ("False", "CredentialsRejected"),
+            ),
+        ] {
+            let before = (before.0.to_owned(), before.1.to_owned());
+            let mut store = store();
+            step(&mut store, job, pods, 1000);
+            assert_eq!(ready_of(store.status.as_ref().unwrap()), before);
+            let words = |store: &BackupStore| {
+                find(&store.status.as_ref().unwrap().conditions, ConditionType::Ready).unwrap().message.clone()
+            };
+            let known = words(&store);
+            let never = vec![pending_pod("p", 100)];
+            for (now, job, pods, why) in [
+                (5000, failed(a_job("x")), evicted(), "Evicted: the node was low on memory"),
+                (5015, a_job("x"), never, "did not start within"),
+            ] {
+                let plan = step(&mut store, job, pods, now);
+                assert_eq!(ready_of(&plan.status), before);
+                assert!(words(&store).starts_with(&format!("{known}; not proved since: ")), "{}", words(&store));
+                assert!(words(&store).contains(why) && words(&store).matches("not proved since").count() == 1);
+                assert_eq!(plan.events.len(), 1);
+                let soon = plan_store(&install(), &store, &ObservedStore::default(), at(now)).next_check;
+                assert_eq!(soon, Some(at(now + FAILING_SECONDS_MIN)));
+            }
+            let mut answered = store.clone();
+            let plan = step(&mut answered, completed(a_job("x")), vec![], 5030);
+            assert_eq!((ready_of(&plan.status).0.as_str(), plan.status.unanswered_probes), ("True", None));
+            step(&mut store, failed(a_job("x")), evicted(), 5030);
+            assert_eq!(ready_of(store.status.as_ref().unwrap()), ("False".into(), "PodLost".into()));
+            let again = step(&mut store, failed(a_job("x")), evicted(), 5045);
+            assert_eq!(again.status.unanswered_probes, None, "from here on ever more seldom");
         }
     }
 

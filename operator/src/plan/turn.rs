@@ -1,17 +1,31 @@
-//! Whose turn it is: at most so many runs at a time, in the installation and in each store, the earliest slot first. Pure.
+//! Whose turn it is: at most so many runs at a time, in the installation and in each store, the earliest slot first; reading of buckets
+//! comes after all of them. Pure.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-/// A run that is not over.
+/// What takes a place, or waits for one. The first is served first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// The run of a Backup.
+    Run,
+    /// A restore. It never waits, and what waits for restores are catalogues alone.
+    Restore,
+    /// Reading what a bucket holds of a policy.
+    Catalogue,
+}
+
+/// Work that is not over.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
+    /// What it is.
+    pub work: Work,
     /// The instant it stands for. The earliest is the first in the queue.
     pub slot: Timestamp,
-    /// Namespace of its Backup.
+    /// Namespace of its Backup, RestoreRequest or policy.
     pub namespace: String,
-    /// Name of its Backup.
+    /// Name of its Backup, RestoreRequest or policy.
     pub name: String,
     /// Name of its store, in its namespace.
     pub store: String,
@@ -33,14 +47,19 @@ pub struct Wait {
 
 /// Who waits for what, by where they stand in the queue.
 ///
-/// Runs that are blocked by their store take no place away from others. `limit`: how many runs there may be at a time in all; none: any
-/// number.
+/// Runs that are blocked by their store take no place away from others. `limit`: how many runs and catalogues there may be at a time in
+/// all; none: any number.
 pub fn turns(line: &[Place], limit: Option<usize>) -> Vec<(&Place, Result<(), Wait>)> {
     let mut in_all = 0;
+    let mut restores = 0;
     let mut in_store: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for place in line.iter().filter(|p| p.running) {
-        in_all += 1;
-        *in_store.entry(store_of(place)).or_default() += 1;
+        match place.work {
+            Work::Run => *in_store.entry(store_of(place)).or_default() += 1,
+            Work::Restore => restores += 1,
+            Work::Catalogue => {}
+        }
+        in_all += usize::from(place.work != Work::Restore);
     }
     let mut waiting: Vec<&Place> = line.iter().filter(|p| !p.running).collect();
     waiting.sort_unstable();
@@ -48,6 +67,18 @@ pub fn turns(line: &[Place], limit: Option<usize>) -> Vec<(&Place, Result<(), Wa
     let mut ahead_in_store: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut turns = Vec::with_capacity(waiting.len());
     for place in waiting {
+        if place.work == Work::Catalogue {
+            // It is not urgent, and writes to no store: it takes what all others leave.
+            if let Some(most) = limit.filter(|most| in_all + restores + ahead >= *most) {
+                ahead += 1;
+                let why = format!("{} of at most {most} runs are under way or wait for their turn", in_all + restores);
+                turns.push((place, Err(Wait { position: coarse(ahead), why })));
+            } else {
+                in_all += 1;
+                turns.push((place, Ok(())));
+            }
+            continue;
+        }
         let of_store = in_store.entry(store_of(place)).or_default();
         if let Some(most) = place.store_limit.filter(|most| *of_store >= *most) {
             let ahead = ahead_in_store.entry(store_of(place)).or_default();
@@ -91,6 +122,7 @@ mod tests {
 
     fn place(slot: i64, store: &str, store_limit: Option<usize>, running: bool) -> Place {
         Place {
+            work: Work::Run,
             slot: at(slot),
             namespace: "shop".into(),
             name: format!("b{slot}"),
@@ -154,6 +186,35 @@ mod tests {
             rounds += 1;
         }
         assert_eq!(rounds, 500);
+    }
+
+    #[test]
+    fn a_thousand_catalogues_take_what_runs_and_restores_leave() {
+        let of = |work, number: i64, running| Place {
+            work,
+            name: format!("{work:?}-{number:04}"),
+            ..place(number, "a", Some(1), running)
+        };
+        let mut line: Vec<Place> = (0..1000).map(|n| of(Work::Catalogue, n, false)).collect();
+        let go = |line: &[Place], limit| {
+            let free = turns(line, limit).into_iter().filter(|(_, turn)| turn.is_ok());
+            free.map(|(place, _)| place.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(go(&line, None).len(), 1000);
+        assert_eq!(go(&line, Some(3)), ["Catalogue-0000", "Catalogue-0001", "Catalogue-0002"]);
+        line.push(of(Work::Restore, 2000, true));
+        line.push(of(Work::Run, 2001, true));
+        assert_eq!(go(&line, Some(3)), ["Catalogue-0000"]);
+        line.push(of(Work::Run, 2002, false));
+        assert_eq!(go(&line, Some(3)), ["Catalogue-0000"], "a run that its store holds up leaves its place");
+        line.push(Place { store: "b".into(), ..of(Work::Run, 2003, false) });
+        assert_eq!(
+            go(&line, Some(3)),
+            ["Run-2003"],
+            "a run goes first, however late it came, and no restore holds it up"
+        );
+        line.iter_mut().filter(|p| p.work == Work::Catalogue).take(2).for_each(|p| p.running = true);
+        assert_eq!(go(&line, Some(3)), [""; 0], "those that are under way count");
     }
 
     #[test]

@@ -4,12 +4,15 @@ use holdfast_crds::Reason;
 use jiff::Timestamp;
 
 use super::observed::{Attempt, ObservedPod};
-use super::pod::{why_lost, why_not_created, why_not_started};
+use super::pod::{volume_on_its_way, why_lost, why_not_created, why_not_started};
 use super::status::after;
 use crate::task::{Failure, Report};
 
 /// What the platform tells about a Pod is looked up once it is this many seconds late: a Pod that starts well costs nothing.
 pub const LATE_SECONDS: i64 = 10;
+
+/// A volume may take this many seconds to be made and attached.
+pub const VOLUME_SECONDS: i64 = 600;
 
 /// How long a Pod may take to start, in seconds since it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +21,15 @@ pub struct Patience {
     pub when_told: i64,
     /// When it says nothing.
     pub when_silent: i64,
+    /// When a volume of it is being made, attached or mounted, which takes some storage minutes.
+    pub for_a_volume: i64,
 }
 
 impl Patience {
     /// For runs: what is missing may still be on its way.
-    pub const RUN: Self = Self { when_told: 90, when_silent: 90 };
+    pub const RUN: Self = Self { when_told: 90, when_silent: 90, for_a_volume: VOLUME_SECONDS };
     /// For probes: they are repeated anyway, and their result is what tells the user what is missing.
-    pub const PROBE: Self = Self { when_told: 12, when_silent: 90 };
+    pub const PROBE: Self = Self { when_told: 12, when_silent: 90, for_a_volume: 90 };
 }
 
 /// What became of a Job.
@@ -77,7 +82,15 @@ fn under_way(attempt: &Attempt, patience: Patience, now: Timestamp) -> Verdict {
         Some(pod) => why_not_started(pod, &attempt.events),
         None => why_not_created(&attempt.events),
     };
-    let limit = if why.is_some() { patience.when_told } else { patience.when_silent };
+    // Before that nothing was looked up.
+    let is_late = now >= after(since, LATE_SECONDS);
+    let volume = pod.filter(|_| is_late).and_then(|pod| volume_on_its_way(pod, &attempt.events));
+    let limit = match (&volume, &why) {
+        (Some(_), _) => patience.for_a_volume,
+        (None, Some(_)) => patience.when_told,
+        (None, None) => patience.when_silent,
+    };
+    let why = volume.or(why);
     if now < after(since, limit) {
         let late = after(since, LATE_SECONDS);
         let told = after(since, patience.when_told);
@@ -246,6 +259,34 @@ mod tests {
         assert_eq!(reason(&waiting(112, Patience::PROBE, &[])), None);
         let running = attempt(job("j"), vec![running_pod("a")]);
         assert_eq!(judge(&running, FALLBACK, Patience::RUN, at(9999)), Verdict::Running);
+    }
+
+    #[test]
+    fn a_volume_that_is_on_its_way_gets_minutes_and_is_told_from_the_first_look_on() {
+        let judged = |now, claims: &[&str], word: &str, message: &str| {
+            let claims = claims.iter().map(|c| (*c).to_owned()).collect();
+            let creating = Some(Words { reason: "ContainerCreating".into(), message: String::new() });
+            let pod = ObservedPod { claims, waiting: creating, ..pending_pod("a", 100) };
+            let mut attempt = attempt(job("j"), vec![pod]);
+            attempt.events = vec![Words { reason: word.into(), message: message.into() }];
+            judge(&attempt, FALLBACK, Patience::RUN, at(now))
+        };
+        let busy = "Multi-Attach error for volume \"pvc-1\" Volume is already used by pod(s) api-0";
+        let waits = judged(110, &["uploads"], "FailedAttachVolume", busy);
+        assert!(
+            matches!(&waits, Verdict::Waiting { why: Some(why), .. } if why.message.contains("already used by pod(s) api-0")),
+            "{waits:?}"
+        );
+        assert!(matches!(judged(699, &["uploads"], "FailedAttachVolume", busy), Verdict::Waiting { .. }));
+        match judged(700, &["uploads"], "FailedAttachVolume", busy) {
+            Verdict::Failed(why, None) => {
+                assert!(why.message.contains("within 600s: FailedAttachVolume: Multi-Attach"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(reason(&judged(190, &[], "FailedAttachVolume", busy)), Some(Reason::PodNotStarted));
+        let never = "MountVolume.SetUp failed for volume \"store-credentials\" : secret \"s3\" not found";
+        assert_eq!(reason(&judged(190, &["uploads"], "FailedMount", never)), Some(Reason::SecretNotFound));
     }
 
     #[test]

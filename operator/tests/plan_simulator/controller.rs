@@ -108,6 +108,7 @@ fn look_at_policy(cluster: &mut Cluster, name: &str) {
         backups: cluster.world.backups.of(&of_policy(NAMESPACE, name)),
         catalogues: attempts(cluster, policy.metadata.uid.as_deref(), &[]),
         retains: retains.iter().map(|j| attempt(cluster, (**j).clone())).collect(),
+        ..ObservedPolicy::default()
     };
     let plan = plan_policy(&policy, &observed, cluster.now);
     let _ = carry_out(cluster, plan, |cluster, status| {

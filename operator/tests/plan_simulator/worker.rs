@@ -113,6 +113,7 @@ fn a_pod(cluster: &mut Cluster, work: &Work, number: usize) -> ObservedPod {
         waiting: None,
         started: true,
         ended: None,
+        claims: vec![],
     }
 }
 

@@ -7,6 +7,7 @@ use crate::plan::fixture::{
 };
 use crate::plan::observed::ObservedJob;
 use crate::plan::policy::plan_policy;
+use crate::plan::turn::Wait;
 
 const OWN: &str = "c1";
 const OTHER: &str = "7f1f1a0c-5f0b-4d3e-9a51-0c2f9d7e1b6a";
@@ -78,6 +79,9 @@ fn a_place_is_read_once_and_only_when_the_store_is_proved() {
     }
     let running = observed(vec![], vec![reading(a_job("j"), None)]);
     assert_eq!(look(&policy(), &running, 150).actions, [], "one at a time");
+    let turn = Some(Wait { position: 3, why: "20 of at most 20 runs are under way".into() });
+    let waits = look(&policy(), &ObservedPolicy { turn, ..observed(vec![], vec![]) }, 0);
+    assert_eq!((waits.actions.len(), waits.next_check), (0, Some(at(TURN_SECONDS))), "it waits for its turn");
 
     let done = observed(vec![], vec![told(vec![])]);
     let mut policy = policy();
