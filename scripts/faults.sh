@@ -14,3 +14,12 @@ cargo test --package holdfast --locked --test plan_simulator -- --nocapture
 say "Every engine against a store that fails in each way, ${HOLDFAST_FAULT_ROUNDS:=6} times each:"
 export HOLDFAST_FAULT_ROUNDS
 cargo test --package holdfast --locked --test worker_faults -- --nocapture
+
+use_cluster
+# The controllers of this one run beside the cluster: of the same program that is in the image.
+target=$(uname -m)-unknown-linux-gnu
+HOLDFAST_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/$target/release/holdfast")
+export HOLDFAST_BIN
+say "Every write of backups and of restores on a real cluster, failed by the API server in each way:"
+HOLDFAST_API_FAULTS=all HOLDFAST_API_FAULTS_AT_ONCE=${HOLDFAST_API_FAULTS_AT_ONCE:-6} \
+  cargo test --package holdfast-e2e --locked --test installed -- --nocapture --test-threads 2 own_controllers::crash own_controllers::faults

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod command;
 pub mod controller;
 pub mod failure_dump;
+pub mod fault;
 pub mod gate;
 pub mod history;
 pub mod images;

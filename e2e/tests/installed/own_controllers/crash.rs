@@ -1,254 +1,48 @@
 //! The controller is killed at each of its writes in turn, before the API server hears of it and before the reply; started again, it
 //! ends up where it would have without, and nothing was done twice.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
-
 use holdfast_e2e::bucket::S3;
 use holdfast_e2e::controller::{Controller, Settings};
-use holdfast_e2e::history::History;
-use holdfast_e2e::images::deployment;
-use holdfast_e2e::objects::{backup, condition, has_ended, name, phase, restore};
+use holdfast_e2e::fault::{At, Fault, Kind};
+use holdfast_e2e::objects::{backup, condition, has_ended};
 use holdfast_e2e::postgres::Postgres;
-use holdfast_e2e::proxy::{Fault, Proxy};
 use holdfast_e2e::scene::Scene;
 use holdfast_e2e::space::Space;
-use holdfast_e2e::wait::{seconds, wait_for};
-use serde_json::{Value, json};
+use holdfast_e2e::wait::seconds;
+use serde_json::Value;
 
-const LITTLE: &str = "create table t as select i from generate_series(1, 10) i";
+use super::faults::{Figures, under};
+use super::story::{self, LITTLE, Story};
+
 /// Runs at the same time. They mostly wait for Pods.
 const AT_ONCE: usize = 6;
 
 #[test]
 fn killed_at_any_write_of_backups_with_retention_it_ends_up_where_it_would_have_without() {
-    at_every_write(&|scene| {
-        let database = scene.postgres.seed(LITTLE);
-        scene.policy("shop", &database, &json!({"retention": {"keepLast": 1}}));
-        scene.backup("first", "shop");
-        scene.backup("second", "shop");
-        scene.space.wait_gone("Backup", "first", seconds(120));
-        scene.space.wait("BackupPolicy", "shop", "has counted", seconds(60), |p| {
-            p["status"]["backups"]["complete"] == 1 && condition(p, "Ready")["status"] == "True"
-        });
-        scene.postgres.drop_database(&database);
-        Value::Null
-    });
+    at_every_write(story::backups_with_retention);
 }
 
 #[test]
 fn killed_at_any_write_of_a_restore_it_restores_once() {
-    at_every_write(&|scene| {
-        let database = scene.postgres.seed(LITTLE);
-        scene.policy("shop", &database, &Value::Null);
-        scene.backup("only", "shop");
-        let copy = format!("{database}_copy");
-        let request =
-            restore("undo", &json!({"backup": "only"}), &json!([{"source": "db", "postgres": {"database": copy}}]));
-        scene.space.apply(&request);
-        scene.space.wait("RestoreRequest", "undo", "has ended", seconds(120), has_ended);
-        let rows = scene.postgres.contents(&copy).rows;
-        scene.postgres.drop_database(&copy);
-        scene.postgres.drop_database(&database);
-        json!(rows)
-    });
+    at_every_write(story::a_restore);
 }
 
 #[test]
 fn killed_at_any_write_of_a_restore_that_replaces_the_workload_comes_back_and_what_was_there_is_saved() {
-    at_every_write(&|scene| {
-        let database = scene.postgres.seed(LITTLE);
-        scene.policy("shop", &database, &Value::Null);
-        scene.backup("only", "shop");
-        scene.postgres.sql(&database, "insert into t values (11)");
-        scene.space.apply(&deployment("api", 2));
-        scene.space.wait("Deployment", "api", "runs", seconds(60), |d| d["status"]["readyReplicas"] == 2);
-        let mut request = restore("undo", &json!({"backup": "only"}), &Value::Null);
-        request["spec"]["onExisting"] = json!("Replace");
-        request["spec"]["scaleDown"] = json!([{"kind": "Deployment", "name": "api"}]);
-        scene.space.apply(&request);
-        scene.space.wait("RestoreRequest", "undo", "has ended", seconds(120), has_ended);
-        let ended = scene.space.wait("RestoreRequest", "undo", "has brought it back", seconds(60), |r| {
-            r["metadata"]["finalizers"].is_null()
-        });
-        let rows = scene.postgres.contents(&database).rows;
-        let api = scene.space.get("Deployment", "api").unwrap();
-        scene.postgres.drop_database(&database);
-        json!([rows, api["spec"]["replicas"], ended["status"]["scaledDown"]])
-    });
+    at_every_write(story::a_restore_that_replaces);
 }
 
-/// What a run left, without what differs between any two.
-#[derive(Debug, PartialEq, Eq)]
-struct End {
-    objects: BTreeMap<String, String>,
-    /// How many Jobs there ever were, by what they were for.
-    jobs: BTreeMap<String, usize>,
-    /// How many Pods there ever were of restores.
-    pods_of_restores: usize,
-    keys: BTreeSet<String>,
-    told: Value,
-}
-
-type Story = dyn Fn(&Scene<'_>) -> Value + Sync;
-
-fn at_every_write(story: &Story) {
-    let Ran { end: expected, writes, .. } = run(story, Fault::None);
-    assert!(writes.len() > 5, "{writes:#?}");
-    // Who comes next finds the same after a kill before the reply to a write as after one before the next is sent: what the killed one
-    // knew is gone either way. So these are all the states there are.
-    let faults: Vec<Fault> =
-        std::iter::once(Fault::BeforeSending(1)).chain((1..=writes.len()).map(Fault::BeforeTheReply)).collect();
-    let next = AtomicUsize::new(0);
-    let struck = AtomicUsize::new(0);
-    let wrong = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                while let Some(fault) = faults.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    match catch_unwind(AssertUnwindSafe(|| run(story, *fault))) {
-                        Ok(ran) => {
-                            struck.fetch_add(usize::from(ran.struck), Ordering::SeqCst);
-                            if ran.end != expected {
-                                wrong.lock().unwrap().push(format!("{fault:?}: {:#?}", ran.end));
-                            }
-                        }
-                        Err(_) => wrong.lock().unwrap().push(format!("{fault:?}: did not get to its end, see above")),
-                    }
-                }
-            });
-        }
+fn at_every_write(story: Story) {
+    let Figures { runs, struck, .. } = under(story, AT_ONCE, |writes| {
+        assert!(writes > 5, "{writes}");
+        // Who comes next finds the same after a kill before the reply to a write as after one before the next is sent: what the killed
+        // one knew is gone either way. So these are all the states there are.
+        let before = Fault { kind: Kind::KilledBefore, at: At::Write(1) };
+        let after = (1..=writes).map(|n| Fault { kind: Kind::KilledAfter, at: At::Write(n) });
+        std::iter::once(before).chain(after).collect()
     });
-    let wrong = wrong.into_inner().unwrap();
-    let numbered: Vec<String> = writes.iter().enumerate().map(|(n, write)| format!("{}: {write}", n + 1)).collect();
-    assert!(wrong.is_empty(), "expected {expected:#?}\n{}\nwrites:\n{}", wrong.join("\n"), numbered.join("\n"));
     // A run makes a few writes more or less than another, by how what it watches arrives.
-    let (struck, due) = (struck.into_inner(), faults.len());
-    println!("{} writes; killed {struck} times", writes.len());
-    assert!(struck * 4 > due * 3, "only {struck} of {due} faults happened");
-}
-
-/// A story that was played.
-struct Ran {
-    end: End,
-    writes: Vec<String>,
-    struck: bool,
-}
-
-/// Plays a story under a controller of its own, which is killed once and started again.
-fn run(story: &Story, fault: Fault) -> Ran {
-    let space = Space::without_the_installed("crash");
-    let jobs = History::of("Job", &space);
-    let pods = History::of("Pod", &space);
-    let proxy = Proxy::start(fault);
-    let settings = Settings { server: Some(proxy.url()), ..Settings::for_namespace(space.name()) };
-    let over = AtomicBool::new(false);
-    let scene = Scene::within(space, S3::shared(), Postgres::shared(18));
-    let told = std::thread::scope(|scope| {
-        let guardian = scope.spawn(|| {
-            let mut controller = Controller::start(&settings);
-            proxy.aim(controller.pid());
-            while !over.load(Ordering::SeqCst) {
-                if controller.ended().is_some() {
-                    controller = Controller::start(&settings);
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        });
-        let _end = Last(&over);
-        let told = story(&scene);
-        wait_for("all Jobs have ended", seconds(60), || {
-            let open = scene.space.list("Job").into_iter().filter(|job| job["status"]["completionTime"].is_null());
-            let names: Vec<String> = open.map(|job| name(&job).to_owned()).collect();
-            if names.is_empty() { Ok(()) } else { Err(format!("{names:?}")) }
-        });
-        over.store(true, Ordering::SeqCst);
-        guardian.join().unwrap();
-        told
-    });
-    let pods_of_restores = pods.objects().iter().filter(|pod| label(pod, "task") == "restore").count();
-    let end =
-        End { objects: objects(&scene), jobs: purposes(&jobs.objects()), pods_of_restores, keys: keys(&scene), told };
-    for (purpose, count) in &end.jobs {
-        assert_eq!(*count, 1, "Jobs for {purpose}");
-    }
-    Ran { end, writes: proxy.writes(), struck: proxy.has_struck() }
-}
-
-/// Ends the guardian also when the story fails.
-struct Last<'a>(&'a AtomicBool);
-
-impl Drop for Last<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-fn label<'a>(object: &'a Value, what: &str) -> &'a str {
-    object["metadata"]["labels"][format!("holdfast.dev/{what}")].as_str().unwrap_or_default()
-}
-
-fn purposes(jobs: &[Value]) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for job in jobs {
-        let owner = &job["metadata"]["ownerReferences"][0];
-        // A store is proved anew whenever it is time to.
-        if owner["kind"] != "BackupStore" {
-            // What is saved before a restore is named after the request's UID.
-            let owner_name = owner["name"].as_str().unwrap_or_default();
-            let owner_name = owner_name.split_once("-safety-").map_or(owner_name, |(request, _)| request);
-            let purpose = format!("{} {owner_name} {} {}", owner["kind"], label(job, "task"), label(job, "source"));
-            *counts.entry(purpose).or_insert(0) += 1;
-        }
-    }
-    counts
-}
-
-fn objects(scene: &Scene<'_>) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
-    for kind in ["Backup", "RestoreRequest"] {
-        for object in scene.space.list(kind) {
-            let complete = condition(&object, "Complete");
-            let items = &object["status"]["items"];
-            let parts = [&object["status"]["artifacts"], &object["status"]["sources"]];
-            let part = |part: &Value| format!("{} {} {}", part["source"], part["phase"], part["items"]);
-            let parts: Vec<String> = parts.iter().filter_map(|p| p.as_array()).flatten().map(part).collect();
-            let end = format!("{} {} {} {items} {parts:?}", phase(&object), complete["status"], complete["reason"]);
-            let name = name(&object);
-            let name = name.split_once("-safety-").map_or(name, |(request, _)| request);
-            all.insert(format!("{kind} {name}"), end);
-        }
-    }
-    for policy in scene.space.list("BackupPolicy") {
-        let status = &policy["status"];
-        let conditions = ["Ready", "LastBackupSucceeded"].map(|type_| condition(&policy, type_)["status"].to_string());
-        all.insert(
-            format!("BackupPolicy {}", name(&policy)),
-            format!("{} {} {conditions:?}", status["backups"], status["lastBackup"]),
-        );
-    }
-    all
-}
-
-/// The keys, with the run and the attempt taken out.
-fn keys(scene: &Scene<'_>) -> BTreeSet<String> {
-    let backups = scene.space.list("Backup");
-    let known =
-        |key: &str| backups.iter().find(|b| key.contains(b["status"]["runId"].as_str().unwrap_or("none"))).map(name);
-    let known = |key: &str| known(key).map(|name| name.split_once("-safety-").map_or(name, |(request, _)| request));
-    let normal = |key: String| {
-        if key.contains("/.restores/") {
-            return "a restore was carried out".to_owned();
-        }
-        let run = known(&key).map_or_else(|| format!("unknown run of {key}"), str::to_owned);
-        let file = key.rsplit('/').next().unwrap();
-        let kind = if file == "manifest.json" { file } else { file.split_once('.').map_or(file, |(_, ending)| ending) };
-        format!("{run} {kind}")
-    };
-    scene.bucket.keys().into_iter().map(normal).collect()
+    assert!(struck * 4 > runs * 3, "only {struck} of {runs} faults happened");
 }
 
 #[test]
