@@ -12,4 +12,4 @@ HOLDFAST_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/$target/release/holdfast")
 export HOLDFAST_BIN
 say "Tests on the cluster of $KUBECONFIG:"
 # They mostly wait for the cluster, so more of them than there are cores run side by side.
-RUST_TEST_THREADS=${RUST_TEST_THREADS:-8} cargo test --package holdfast-e2e --locked
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-12} cargo test --package holdfast-e2e --locked

@@ -56,6 +56,9 @@ table ip $nft_table {
 NFT
 }
 
+# Memory is there, processors are few: the garbage collectors of all these programs run a quarter as often.
+export GOGC=400
+
 start_control_plane() {
   start etcd "$bin/etcd" --name "$node_name" --data-dir "$state/etcd" \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
@@ -75,7 +78,7 @@ start_control_plane() {
 
 start_controllers() {
   start controller-manager "$bin/kube-controller-manager" --kubeconfig "$pki/controller-manager.kubeconfig" \
-    --bind-address 127.0.0.1 --use-service-account-credentials --leader-elect=false \
+    --bind-address 127.0.0.1 --use-service-account-credentials --leader-elect=false --kube-api-qps 200 --kube-api-burst 400 \
     --flex-volume-plugin-dir "$state/volume-plugins" \
     --service-account-private-key-file "$pki/service-accounts.key" --root-ca-file "$pki/ca.crt" \
     --cluster-signing-cert-file "$pki/ca.crt" --cluster-signing-key-file "$pki/ca.key"

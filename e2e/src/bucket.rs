@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use crate::cluster::cluster;
-use crate::command::{Ended, try_kubectl};
+use crate::command::Ended;
+use crate::exec::exec;
 use crate::images;
 use crate::objects::{object, secret};
 use crate::postgres::{random_name, shared_space};
@@ -71,7 +72,7 @@ impl S3 {
     pub fn stop(&self) {
         self.select("nobody");
         // The Pod's first process starts the server anew, but nobody is led to it any more.
-        try_kubectl(&["-n", &self.namespace, "exec", &self.name, "--", "bash", "-c", "kill -KILL -1"], b"");
+        exec(&self.namespace, &self.name, &["bash", "-c", "kill -KILL -1"], b"");
     }
 
     /// Waits until it serves again.

@@ -30,7 +30,7 @@ pub fn mongodb_pod(name: &str) -> Value {
         "mongodb:2",
         &json!({
             "env": [{"name": "MONGODB_PASSWORD_FILE", "value": "/secret/password"}],
-            "readinessProbe": {"exec": {"command": ["ferretdb", "ping"]}, "periodSeconds": 1},
+            "startupProbe": {"exec": {"command": ["ferretdb", "ping"]}, "periodSeconds": 1, "failureThreshold": 120},
             "volumeMounts": [
                 {"name": "secret", "mountPath": "/secret", "readOnly": true},
                 {"name": "data", "mountPath": "/var/lib/mongodb"},

@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::command::{Ended, try_kubectl};
+use crate::command::Ended;
+use crate::exec::exec;
 use crate::images;
 use crate::objects::secret;
 use crate::postgres::{random_name, shared_space};
@@ -161,9 +162,7 @@ impl Mongodb {
 
     /// Runs a program in the server's Pod.
     pub fn exec(&self, arguments: &[&str], input: &[u8]) -> Ended {
-        let mut all = vec!["-n", &self.namespace, "exec", "-i", &self.name, "--"];
-        all.extend_from_slice(arguments);
-        try_kubectl(&all, input)
+        exec(&self.namespace, &self.name, arguments, input)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::command::{Ended, try_kubectl};
+use crate::command::Ended;
+use crate::exec::exec;
 use crate::images;
 use crate::objects::secret;
 use crate::postgres::random_name;
@@ -137,8 +138,8 @@ impl Redis {
     /// Runs the server's own client in its Pod.
     pub fn cli(&self, arguments: &[&str], input: &[u8]) -> Ended {
         let script = "REDISCLI_AUTH=$(cat /etc/redis-secret/password) && export REDISCLI_AUTH VALKEYCLI_AUTH=$REDISCLI_AUTH && exec cli \"$@\"";
-        let mut all = vec!["-n", &self.namespace, "exec", "-i", &self.name, "--", "bash", "-c", script, "cli"];
+        let mut all = vec!["bash", "-c", script, "cli"];
         all.extend_from_slice(arguments);
-        try_kubectl(&all, input)
+        exec(&self.namespace, &self.name, &all, input)
     }
 }

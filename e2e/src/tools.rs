@@ -2,7 +2,8 @@
 
 use std::sync::OnceLock;
 
-use crate::command::{Ended, try_kubectl};
+use crate::command::Ended;
+use crate::exec::exec;
 use crate::images;
 use crate::postgres::shared_space;
 use crate::wait::seconds;
@@ -15,7 +16,5 @@ pub fn run(arguments: &[&str], input: &[u8]) -> Ended {
         space.apply(&images::tools_pod("tools"));
         space.wait("Pod", "tools", "runs", seconds(60), |pod| pod["status"]["phase"] == "Running");
     });
-    let mut all = vec!["-n", space.name(), "exec", "-i", "tools", "--"];
-    all.extend_from_slice(arguments);
-    try_kubectl(&all, input)
+    exec(space.name(), "tools", arguments, input)
 }

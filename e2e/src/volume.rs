@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::command::{Ended, try_kubectl};
+use crate::command::Ended;
+use crate::exec::exec;
 use crate::images;
 use crate::space::Space;
 use crate::wait::seconds;
@@ -70,8 +71,7 @@ impl<'a> Volume<'a> {
     }
 
     fn bash(&self, script: &str) -> Ended {
-        let arguments = ["-n", self.space.name(), "exec", "-i", &self.name, "--", "bash", "-s"];
-        try_kubectl(&arguments, script.as_bytes())
+        exec(self.space.name(), &self.name, &["bash", "-s"], script.as_bytes())
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 #[track_caller]
 pub fn wait_for<T>(what: &str, timeout: Duration, mut check: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
+    // Dozens wait at a time, mostly for long: who has waited a while asks more seldom.
+    let mut pause = Duration::from_millis(100);
     loop {
         match check() {
             Ok(value) => return value,
@@ -15,7 +17,8 @@ pub fn wait_for<T>(what: &str, timeout: Duration, mut check: impl FnMut() -> Res
                 assert!(start.elapsed() < timeout, "after {waited} s still not: {what}; last seen: {seen}");
             }
         }
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(pause);
+        pause = Duration::from_millis(500).min(pause * 5 / 4);
     }
 }
 

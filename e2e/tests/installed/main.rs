@@ -3,11 +3,11 @@
 
 mod admission;
 mod conditions;
+mod controllers;
 mod deletion;
 mod disaster;
 mod engines;
 mod no_false_success;
-mod own_controllers;
 mod protection;
 mod restores;
 mod retention;

@@ -1,7 +1,8 @@
 //! Secret values are in Secrets and nowhere else: not in a Pod, an argument, an environment, a log, an event, a status or the bucket.
 
 use holdfast_e2e::bucket::S3;
-use holdfast_e2e::command::{kubectl, try_kubectl};
+use holdfast_e2e::command::kubectl;
+use holdfast_e2e::exec::exec;
 use holdfast_e2e::gate::Gate;
 use holdfast_e2e::objects::{backup, has_ended, name, phase, restore, secret};
 use holdfast_e2e::postgres::Postgres;
@@ -32,7 +33,7 @@ fn no_secret_value_is_anywhere_but_in_its_secret() {
     gate.wait_for_a_dump();
     let worker = scene.space.wait_for_running_pod(PROMISE);
     let processes = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline";
-    let seen = try_kubectl(&["-n", scene.space.name(), "exec", name(&worker), "--", "bash", "-c", processes], b"");
+    let seen = exec(scene.space.name(), name(&worker), &["bash", "-c", processes], b"");
     assert!(
         seen.text().contains("HOLDFAST_TASK") && seen.text().contains("pg_dump"),
         "the worker was looked into: {seen:?}"
