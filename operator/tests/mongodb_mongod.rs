@@ -1,4 +1,4 @@
-//! What only mongod can do: capped, clustered and time-series collections, collations, snapshots. The tests need one, named by
+//! What only mongod can do: capped, clustered and time-series collections, collations, snapshots, users. The tests need one, named by
 //! `HOLDFAST_TEST_MONGODB_URI` (a replica set for snapshots), and say so where there is none. They use databases `holdfast_test_*`.
 
 #![allow(clippy::unwrap_used, reason = "it is all tests")]
@@ -15,8 +15,9 @@ use forum::{Secret, assert_same, client, contents, fill, nowhere};
 use holdfast::engine::{Dumped, check_target, dump, restore};
 use holdfast::store::manifest::Manifest;
 use holdfast::task::{MongodbTarget, RestoreTarget, Target};
-use holdfast_crds::{MongodbFormat, MongodbSource, OnExisting, Source};
+use holdfast_crds::{MongodbFormat, MongodbSource, OnExisting, Reason, Source};
 use memory::{MemorySink, MemorySource};
+use mongodb::options::{ClientOptions, Credential};
 
 /// The server's connection string; none: the test is skipped, and says so.
 fn mongod(test: &str) -> Option<String> {
@@ -134,4 +135,86 @@ async fn a_replica_set_is_saved_at_one_instant() {
     let (a, b) = (sum("a").await, sum("b").await);
     assert!(a == b || a == b + 1, "{a} and {b} changes: not of one instant");
     db.drop().await.unwrap();
+}
+
+#[tokio::test]
+async fn users_and_roles_come_back_and_log_in_as_before() {
+    let Some(uri) = mongod("users and roles") else { return };
+    let client = client(&uri).await;
+    let (database, copy) = ("holdfast_test_users", "holdfast_test_users_copy");
+    let db = client.database(database);
+    let drop_all = async || {
+        for name in [database, copy] {
+            client.database(name).run_command(doc! {"dropAllUsersFromDatabase": 1}).await.unwrap();
+            client.database(name).run_command(doc! {"dropAllRolesFromDatabase": 1}).await.unwrap();
+            client.database(name).drop().await.unwrap();
+        }
+    };
+    drop_all().await;
+    db.collection::<Document>("orders").insert_one(doc! {"_id": 1}).await.unwrap();
+    let privilege = doc! {"resource": {"db": database, "collection": "orders"}, "actions": ["find"]};
+    db.run_command(doc! {"createRole": "clerk", "privileges": [privilege], "roles": []}).await.unwrap();
+    db.run_command(doc! {"createUser": "app", "pwd": "pässword", "roles": ["clerk"], "customData": {"team": "a"}})
+        .await
+        .unwrap();
+    // Whether somebody of a database may log in there and see the orders.
+    let sees = async |database: &str, password: &str| {
+        let mut options = ClientOptions::parse(&uri).await.unwrap();
+        options.credential = Some(
+            Credential::builder()
+                .username("app".to_owned())
+                .password(password.to_owned())
+                .source(database.to_owned())
+                .build(),
+        );
+        let client = mongodb::Client::with_options(options).unwrap();
+        client
+            .database(database)
+            .collection::<Document>("orders")
+            .find_one(doc! {})
+            .await
+            .is_ok_and(|one| one.is_some())
+    };
+    assert!(sees(database, "pässword").await);
+
+    let source =
+        MongodbSource { database: Some(database.into()), include_users_and_roles: true, ..MongodbSource::default() };
+    let source = Source { name: "chat".into(), mongodb: Some(source), ..Source::default() };
+    let mut sink = MemorySink::default();
+    let dumped = dump(&source, &Secret::of(&uri).mounts, &nowhere(), &mut sink).await.unwrap();
+    let manifest = sink.manifest(&dumped.tool_version, &dumped.server_version);
+    let mut saved = sink.into_source();
+    let secret = Secret::of(&uri);
+    let mut restore_to = async |into: Option<&str>, on_existing| {
+        let server = MongodbTarget {
+            database: into.map(str::to_owned),
+            include_users_and_roles: true,
+            ..MongodbTarget::default()
+        };
+        let server = Target::Mongodb(server);
+        let target = RestoreTarget { source: "chat".into(), mounts: secret.mounts.clone(), server };
+        check_target(&target, &manifest, on_existing, &nowhere()).await?;
+        restore(&target, &manifest, on_existing, &nowhere(), &mut saved).await
+    };
+
+    // All is lost and comes back; elsewhere it is another user, with the same password.
+    drop_all().await;
+    restore_to(None, OnExisting::Fail).await.unwrap();
+    assert!(sees(database, "pässword").await);
+    restore_to(Some(copy), OnExisting::Fail).await.unwrap();
+    assert!(sees(copy, "pässword").await);
+
+    // A password that changed since: refused, or as it was. Who was made since stays.
+    db.drop().await.unwrap();
+    db.run_command(doc! {"updateUser": "app", "pwd": "changed"}).await.unwrap();
+    db.run_command(doc! {"createUser": "later", "pwd": "later", "roles": ["clerk"]}).await.unwrap();
+    let failure = restore_to(None, OnExisting::Fail).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::TargetNotEmpty, "{failure}");
+    restore_to(None, OnExisting::Replace).await.unwrap();
+    assert!(sees(database, "pässword").await && !sees(database, "changed").await);
+    let users = db.run_command(doc! {"usersInfo": "later"}).await.unwrap();
+    assert_eq!(users.get_array("users").unwrap().len(), 1);
+    let left = client.database("admin").list_collection_names().await.unwrap();
+    assert!(!left.iter().any(|name| name.starts_with("temp")), "{left:?}");
+    drop_all().await;
 }

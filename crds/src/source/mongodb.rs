@@ -19,6 +19,9 @@ use crate::SecretKey;
 #[x_kube(validation = Rule::new("!has(self.tls) || self.tls.mode in ['Disable', 'Require', 'VerifyFull']").message(
     "MongoDB's connections are encrypted or not: set tls.mode to Disable, Require or VerifyFull"
 ))]
+#[x_kube(validation = Rule::new("!(has(self.includeUsersAndRoles) && self.includeUsersAndRoles) || !has(self.format) || self.format == 'Archive'").message(
+    "only an archive can hold users and roles: set format: Archive, or leave includeUsersAndRoles out"
+))]
 pub struct MongodbSource {
     /// Secret in this namespace with a connection string (`mongodb://` or `mongodb+srv://`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,6 +52,13 @@ pub struct MongodbSource {
     /// Format of the artifact.
     #[serde(default)]
     pub format: MongodbFormat,
+    /// Also save users and roles, with the hashes of their passwords: those that were made in `database`, or without one all of the deployment.
+    /// A restore brings them back where its `into` says so too. Needs `format: Archive`, and a store that encrypts or `allowUnencrypted`.
+    #[serde(default)]
+    pub include_users_and_roles: bool,
+    /// Store hashes of passwords although the store does not encrypt: whoever can read the bucket can try to guess the passwords.
+    #[serde(default)]
+    pub allow_unencrypted: bool,
     /// Whether and how the connection is encrypted: Disable, Require or VerifyFull. Absent: as the connection string says; with `host` it is
     /// not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +102,11 @@ pub struct MongodbInto {
     /// Insert documents that the validation of their own collection refuses. Without it such a document makes the restore fail.
     #[serde(default)]
     pub bypass_validation: bool,
+    /// Also bring back the users and roles that the backup holds, with their passwords: those of the databases that are restored. One that is
+    /// there already and is another: with `onExisting: Fail` nothing is touched, with `Replace` it becomes what it was. All others stay as they
+    /// are, and so does the user who restores.
+    #[serde(default)]
+    pub include_users_and_roles: bool,
     /// Whether and how the connection is encrypted: Disable, Require or VerifyFull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,

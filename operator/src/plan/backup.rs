@@ -209,22 +209,32 @@ fn resolve<'a>(backup: &Backup, observed: &'a ObservedBackup) -> Result<Resolved
     Ok((policy, store, sources))
 }
 
-/// Whether what a source holds may go to a store: Secrets only where they are encrypted, or where the policy says that it knows.
+/// Whether what a source holds may go to a store: Secrets and hashes of passwords only where they are encrypted, or where the policy says
+/// that it knows.
 ///
 /// # Errors
 /// [`Reason::InvalidConfiguration`], with what to write.
 pub fn kept_secret(source: &Source, store: &BackupStore) -> Result<(), Failure> {
-    let Some(config) = source.config.as_ref().filter(|c| !c.secrets.is_empty() && !c.allow_unencrypted) else {
-        return Ok(());
-    };
     if store.spec.encryption.is_some() {
         return Ok(());
     }
+    let config = source.config.as_ref().filter(|c| !c.secrets.is_empty() && !c.allow_unencrypted);
+    let mongodb = source.mongodb.as_ref().filter(|m| m.include_users_and_roles && !m.allow_unencrypted);
+    let (what, instead) = match (config, mongodb) {
+        (Some(config), _) => (
+            format!("could read the Secrets {}", config.secrets.join(", ")),
+            "leave them out, or set config.allowUnencrypted: true",
+        ),
+        (_, Some(_)) => (
+            "could read hashes of passwords".to_owned(),
+            "leave out mongodb.includeUsersAndRoles, or set mongodb.allowUnencrypted: true",
+        ),
+        (None, None) => return Ok(()),
+    };
+    let store = store.metadata.name.as_deref().unwrap_or_default();
     let message = format!(
-        "source {}: BackupStore {} does not encrypt, so whoever reads the bucket could read the Secrets {}: leave them out, or set config.allowUnencrypted: true",
-        source.name,
-        store.metadata.name.as_deref().unwrap_or_default(),
-        config.secrets.join(", ")
+        "source {}: BackupStore {store} does not encrypt, so whoever reads the bucket {what}: {instead}",
+        source.name
     );
     Err(Failure::new(Reason::InvalidConfiguration, message))
 }

@@ -336,6 +336,9 @@ pub struct MongodbTarget {
     /// Pass by the validation of the collections.
     #[serde(default)]
     pub bypass_validation: bool,
+    /// Bring back users and roles.
+    #[serde(default)]
+    pub include_users_and_roles: bool,
     /// Encryption of the connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,

@@ -26,6 +26,17 @@ pub struct Namespace {
     pub kind: String,
 }
 
+/// What an archive has of users and roles, kept like collections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum List {
+    /// Users.
+    Users,
+    /// Roles that somebody made.
+    Roles,
+    /// The version of the form that they have.
+    Version,
+}
+
 impl Namespace {
     /// What the data of the namespace is called in segments' headers.
     pub fn data_collection(&self) -> String {
@@ -33,6 +44,20 @@ impl Namespace {
             format!("{}{}", super::BUCKETS, self.collection)
         } else {
             self.collection.clone()
+        }
+    }
+
+    /// Which of the lists of users and roles it is; none: it is data.
+    pub fn list(&self) -> Option<List> {
+        let own = self.database == super::AUTH_DATABASE;
+        match self.collection.as_str() {
+            super::USERS => Some(List::Users),
+            super::ROLES => Some(List::Roles),
+            super::AUTH_VERSION => Some(List::Version),
+            "system.users" if own => Some(List::Users),
+            "system.roles" if own => Some(List::Roles),
+            "system.version" if own => Some(List::Version),
+            _ => None,
         }
     }
 

@@ -26,12 +26,12 @@ impl Inspect for ArchiveInspector {
 
     fn finish(&mut self) -> Result<Inspection, Failure> {
         self.reader.finish()?;
-        let items = self.reader.counts().map(|(namespace, count)| ItemCount {
-            name: namespace.full_name(),
-            count: i64::try_from(count).unwrap_or(i64::MAX),
-        });
-        let items: Vec<ItemCount> = items.collect();
-        let total = Some(items.iter().map(|item| item.count).sum());
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let counts = || self.reader.counts();
+        let items =
+            counts().map(|(of, documents)| ItemCount { name: of.full_name(), count: count(documents) }).collect();
+        // Users are no documents: with them an empty database would not look empty.
+        let total = Some(counts().filter(|(of, _)| of.list().is_none()).map(|(_, documents)| count(documents)).sum());
         let mut properties = BTreeMap::new();
         if let Some(header) = self.reader.header() {
             properties.insert("archiveServerVersion".to_owned(), header.server_version.clone());

@@ -16,7 +16,7 @@ mod reader;
 mod tests;
 mod writer;
 
-pub use header::{Header, Namespace};
+pub use header::{Header, List, Namespace};
 pub use inspect::ArchiveInspector;
 pub use reader::{ArchiveReader, Contents, Ignored};
 pub use writer::ArchiveWriter;
@@ -35,6 +35,8 @@ pub const VIEW: &str = "view";
 pub const TIME_SERIES: &str = "timeseries";
 /// What a time-series collection's data is called: this and its name.
 pub const BUCKETS: &str = "system.buckets.";
+/// The database in which a deployment keeps the users and roles of all databases: `system.users`, `system.roles`, `system.version`.
+pub const AUTH_DATABASE: &str = "admin";
 /// Users of one database, beside its collections.
 pub const USERS: &str = "$admin.system.users";
 /// Roles of one database, beside its collections.

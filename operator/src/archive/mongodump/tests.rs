@@ -211,6 +211,66 @@ fn small() -> Kept {
     }
 }
 
+/// CRC-64/XZ, bit by bit.
+fn crc64(bytes: &[u8]) -> u64 {
+    let mut crc = u64::MAX;
+    for byte in bytes {
+        crc ^= u64::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xC96C_5795_D787_0F42 } else { crc >> 1 };
+        }
+    }
+    !crc
+}
+
+#[test]
+fn users_and_roles_are_lists_and_no_documents_of_the_backup() {
+    // What `mongodump --db forum --dumpDbUsersAndRoles --archive` writes, put together from the description of the format.
+    let users = rawdoc! {"_id": "forum.app", "user": "app", "db": "forum", "credentials": {}, "roles": []};
+    let version = rawdoc! {"_id": "authSchema", "currentVersion": 5};
+    let post = rawdoc! {"_id": 1, "text": "hello"};
+    let body: [(&str, &str, &str, &[&bson::RawDocumentBuf]); 4] = [
+        ("$admin.system.users", "", "", &[&users]),
+        ("$admin.system.roles", "", "", &[]),
+        ("$admin.system.version", "", "", &[&version, &version]),
+        ("posts", r#"{"indexes":[],"collectionName":"posts","type":"collection"}"#, "collection", &[&post]),
+    ];
+    let mut archive = MAGIC.to_vec();
+    let header =
+        rawdoc! {"concurrent_collections": 4, "version": "0.1", "server_version": "7.0.77", "tool_version": "100.9.4"};
+    archive.extend_from_slice(header.as_bytes());
+    for (collection, metadata, kind, _) in body.iter().rev() {
+        let named = rawdoc! {"db": "forum", "collection": *collection, "metadata": *metadata, "size": 0, "type": *kind};
+        archive.extend_from_slice(named.as_bytes());
+    }
+    archive.extend_from_slice(&TERMINATOR);
+    for (collection, _, _, documents) in body {
+        let bytes: Vec<u8> = documents.iter().flat_map(|document| document.as_bytes().to_vec()).collect();
+        let head = |end: bool, crc: i64| rawdoc! {"db": "forum", "collection": collection, "EOF": end, "CRC": crc};
+        archive.extend_from_slice(head(false, 0).as_bytes());
+        archive.extend_from_slice(&bytes);
+        archive.extend_from_slice(&TERMINATOR);
+        archive.extend_from_slice(head(true, crc64(&bytes).cast_signed()).as_bytes());
+        archive.extend_from_slice(&TERMINATOR);
+    }
+    let kept = read(&archive).unwrap();
+    assert_eq!(kept.named("$admin.system.users").1, [users.as_bytes()]);
+    let lists: Vec<Option<List>> = kept.namespaces.iter().map(Namespace::list).collect();
+    assert_eq!(lists, [None, Some(List::Version), Some(List::Roles), Some(List::Users)]);
+    let mut inspector = ArchiveInspector::new("test");
+    inspector.feed(&archive).unwrap();
+    let inspection = inspector.finish().unwrap();
+    assert_eq!(inspection.total, Some(1));
+    let counts: Vec<i64> = inspection.items.iter().map(|item| item.count).collect();
+    assert_eq!(counts, [1, 2, 0, 1]);
+    // Collections of users' own of such names are data.
+    let of = |database: &str, collection: &str| {
+        Namespace { database: database.into(), collection: collection.into(), ..Namespace::default() }.list()
+    };
+    assert_eq!((of("admin", "system.users"), of("shop", "system.users")), (Some(List::Users), None));
+    assert_eq!((of("admin", "users"), of("shop", "$admin.system.roles")), (None, Some(List::Roles)));
+}
+
 #[test]
 fn views_and_time_series_have_their_places() {
     let archive = write(&small(), 1);

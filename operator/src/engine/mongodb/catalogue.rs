@@ -31,6 +31,19 @@ pub(super) struct Collection {
     pub mean_bytes: Option<u64>,
     /// Whether the server overwrites its oldest documents.
     pub capped: bool,
+    /// Where its documents are, if that is not what it is called.
+    pub from: Option<Source>,
+}
+
+/// Where documents are that are saved under another name.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// Database.
+    pub database: &'static str,
+    /// Collection.
+    pub collection: String,
+    /// Which of its documents.
+    pub filter: bson::Document,
 }
 
 impl Collection {
@@ -142,6 +155,7 @@ async fn collection(deployment: &Deployment, database: &str, found: &Listed) -> 
         bytes: 0,
         mean_bytes: None,
         capped: found.options.get_bool("capped").unwrap_or(false),
+        from: None,
     };
     if collection.has_data() {
         // Sizes only help to do things in a good order and in good pieces: without the right to ask it goes as well.

@@ -45,6 +45,8 @@ pub(super) struct Deployment {
     pub replicated: bool,
     /// Whether it is a sharded cluster.
     pub sharded: bool,
+    /// As whom it is spoken to: database and name.
+    pub user: Option<(String, String)>,
 }
 
 impl Deployment {
@@ -55,9 +57,10 @@ impl Deployment {
         options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
         options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
         let address = address(&options.hosts);
+        let user = options.credential.as_ref().and_then(user);
         // What the driver says of its own options may hold parts of the connection string.
         let client = Client::with_options(options).map_err(|error| trouble::of_options(&address, &error))?;
-        let mut deployment = Self { client, address, version: String::new(), replicated: false, sharded: false };
+        let mut deployment = Self { client, address, version: String::new(), replicated: false, sharded: false, user };
         let hello = deployment.ask("admin", doc! {"hello": 1}, Reason::SourceUnreachable).await?;
         deployment.sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
         deployment.replicated = deployment.sharded || hello.contains_key("setName");
@@ -144,6 +147,12 @@ fn encryption(tls: &TlsSpec, mounts: &Mounts, address: &str) -> Result<Tls, Fail
     Ok(Tls::Enabled(options))
 }
 
+/// The user that credentials are of: database and name.
+fn user(credential: &Credential) -> Option<(String, String)> {
+    let name = credential.username.clone()?;
+    Some((credential.source.clone().unwrap_or_else(|| "admin".to_owned()), name))
+}
+
 /// Hosts, for messages: `a:27017, b:27017 and 3 more`.
 fn address(hosts: &[ServerAddress]) -> String {
     let mut names: Vec<String> = hosts.iter().take(HOSTS_NAMED).map(ToString::to_string).collect();
@@ -228,6 +237,21 @@ mod tests {
         assert!(
             of(Some(&tls(TlsMode::Prefer))).await.unwrap_err().message.contains("write Disable, Require or VerifyFull")
         );
+    }
+
+    #[tokio::test]
+    async fn the_user_is_the_one_of_the_credentials() {
+        for (uri, expected) in [
+            ("mongodb://h/", None),
+            ("mongodb://app:x@h/", Some(("admin", "app"))),
+            ("mongodb://app:x@h/shop", Some(("shop", "app"))),
+            ("mongodb://app:x@h/shop?authSource=admin", Some(("admin", "app"))),
+        ] {
+            let (mounts, _folder) = mounts(uri);
+            let options = options(&NOWHERE, &mounts).await.unwrap();
+            let found = options.credential.as_ref().and_then(user);
+            assert_eq!(found, expected.map(|(database, name)| (database.to_owned(), name.to_owned())), "{uri}");
+        }
     }
 
     #[test]

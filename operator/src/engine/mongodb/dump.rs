@@ -9,6 +9,7 @@ use tracing::warn;
 use super::catalogue::{self, Collection};
 use super::connection::Deployment;
 use super::json;
+use super::merge;
 use super::pattern::Choice;
 use super::read::{self, AT_ONCE, Piece, Reading, Stopped};
 use super::stream::{Archived, PieceStream};
@@ -18,6 +19,8 @@ use crate::task::Failure;
 
 /// Format of an artifact in mongodump's archive format.
 pub(super) const ARCHIVE: &str = "mongodump-archive";
+/// Property of an archive with users and roles in it.
+pub(super) const LISTS: &str = "usersAndRoles";
 /// The tool that wrote it.
 pub(super) const TOOL: &str = concat!("holdfast ", env!("CARGO_PKG_VERSION"));
 /// Since this version a server has no collections of buckets that could be read.
@@ -55,7 +58,10 @@ pub(super) async fn dump(
     if collections.is_empty() {
         return Err(nothing(deployment, database, &databases, &choice));
     }
-    let subject = Subject { deployment, database, collections: collections.into() };
+    let mut subject = Subject { deployment, database, collections: collections.into() };
+    if source.include_users_and_roles {
+        subject.collections = Box::pin(with_lists(source, &subject)).await?;
+    }
     if source.format == MongodbFormat::Archive {
         readable(&subject)?;
     }
@@ -75,6 +81,20 @@ pub(super) async fn dump(
         tool_version: TOOL.to_owned(),
         consistency: consistency(reading, &subject.collections).to_owned(),
     })
+}
+
+/// The collections of a source, after the lists of its users and roles.
+async fn with_lists(source: &MongodbSource, subject: &Subject<'_>) -> Result<Arc<[Collection]>, Failure> {
+    if source.format != MongodbFormat::Archive {
+        let message = format!(
+            "{}: only an archive can hold users and roles: set format: Archive, or leave includeUsersAndRoles out",
+            subject.deployment.place(subject.database.unwrap_or_default())
+        );
+        return Err(Failure::new(Reason::InvalidConfiguration, message));
+    }
+    let mut all = merge::lists(subject.deployment, subject.database).await?;
+    all.extend_from_slice(&subject.collections);
+    Ok(all.into())
 }
 
 /// `snapshot` where all collections were read as they were at one instant, else `fuzzy`. Capped ones cannot be.
@@ -154,6 +174,9 @@ async fn archive(subject: &Subject<'_>, reading: Reading, sink: &mut impl Artifa
     };
     if namespaces.iter().any(|namespace| namespace.kind == TIME_SERIES) {
         metadata.properties.insert("timeSeries".to_owned(), "true".to_owned());
+    }
+    if namespaces.iter().any(|namespace| namespace.list().is_some()) {
+        metadata.properties.insert(LISTS.to_owned(), "true".to_owned());
     }
     let name = format!("{}.archive", subject.database.unwrap_or("databases"));
     let storing = sink.store(&name, Box::new(stream), Box::new(ArchiveInspector::new(what)), metadata);

@@ -6,6 +6,7 @@ mod connection;
 mod dump;
 mod insert;
 mod json;
+mod merge;
 mod metadata;
 mod pattern;
 mod pour;
@@ -15,6 +16,7 @@ mod stream;
 mod swap;
 mod target;
 mod trouble;
+mod users;
 
 use holdfast_crds::{MongodbSource, OnExisting};
 
@@ -71,7 +73,8 @@ pub async fn restore(
 ) -> Result<Restored, Failure> {
     let backup = Backup::of(manifest, target)?;
     let deployment = reach(target, mounts).await?;
-    restore::restore(&deployment, &backup, on_existing, target.bypass_validation, source).await
+    let wish = restore::Wish { on_existing, bypass_validation: target.bypass_validation };
+    restore::restore(&deployment, &backup, wish, source).await
 }
 
 async fn reach(target: &MongodbTarget, mounts: &Mounts) -> Result<Deployment, Failure> {

@@ -69,7 +69,8 @@ pub(super) enum Stopped {
 /// A snapshot of the deployment, where it can be had.
 pub(super) async fn snapshot(deployment: &Deployment, collections: &[Collection]) -> Option<Timestamp> {
     // Other servers that speak the protocol accept the wish and do nothing about it.
-    let first = collections.iter().find(|c| c.has_data() && !c.capped).filter(|_| deployment.replicated)?;
+    let first =
+        collections.iter().find(|c| c.has_data() && !c.capped && c.from.is_none()).filter(|_| deployment.replicated)?;
     let options = SessionOptions::builder().snapshot(true).build();
     let mut session = deployment.client.start_session().with_options(options).await.ok()?;
     let handle = deployment.client.database(&first.namespace.database);
@@ -87,11 +88,17 @@ pub(super) async fn read(
     pieces: mpsc::Sender<Piece>,
 ) -> Result<(), Stopped> {
     let budget = Arc::new(Semaphore::new(BUDGET as usize));
-    let next = Arc::new(AtomicUsize::new(0));
+    let reader =
+        || Reader { deployment: deployment.clone(), reading, raw, budget: budget.clone(), pieces: pieces.clone() };
+    // The lists of users and roles come whole and before all others: mongorestore reads no archive where they do not.
+    let lists = collections.iter().take_while(|collection| collection.from.is_some()).count();
+    for (place, list) in collections.iter().take(lists).enumerate() {
+        Box::pin(reader().collection(place, list)).await?;
+    }
+    let next = Arc::new(AtomicUsize::new(lists));
     let mut readers = JoinSet::new();
-    for _ in 0..AT_ONCE.min(collections.len()) {
-        let reader =
-            Reader { deployment: deployment.clone(), reading, raw, budget: budget.clone(), pieces: pieces.clone() };
+    for _ in 0..AT_ONCE.min(collections.len() - lists) {
+        let reader = reader();
         let (collections, next) = (collections.clone(), next.clone());
         readers.spawn(async move {
             loop {
@@ -122,8 +129,10 @@ impl Reader {
     async fn collection(&self, place: usize, collection: &Collection) -> Result<(), Stopped> {
         if collection.has_data() {
             let result = match self.reading {
-                // Capped collections have no history.
-                Reading::Snapshot(time) if !collection.capped => self.at(time, place, collection).await,
+                // Neither capped collections nor the server's own lists have a history.
+                Reading::Snapshot(time) if !collection.capped && collection.from.is_none() => {
+                    self.at(time, place, collection).await
+                }
                 _ => self.live(place, collection).await,
             };
             result.map_err(|error| self.stopped(collection, &error))?;
@@ -135,7 +144,8 @@ impl Reader {
     async fn live(&self, place: usize, collection: &Collection) -> mongodb::error::Result<()> {
         let handle = self.handle(collection);
         let mut share = self.expect(collection).await;
-        let mut cursor = handle.find(doc! {}).batch_size(batch_size(collection)).batch().await?;
+        let filter = collection.from.as_ref().map(|from| from.filter.clone()).unwrap_or_default();
+        let mut cursor = handle.find(filter).batch_size(batch_size(collection)).batch().await?;
         while let Some(batch) = cursor.next().await {
             if !self.pass(place, batch?, share).await {
                 return Ok(());
@@ -163,6 +173,9 @@ impl Reader {
     }
 
     fn handle(&self, collection: &Collection) -> mongodb::Collection<RawDocumentBuf> {
+        if let Some(from) = &collection.from {
+            return self.deployment.client.database(from.database).collection(&from.collection);
+        }
         let namespace = &collection.namespace;
         let name = if self.raw { namespace.data_collection() } else { namespace.collection.clone() };
         self.deployment.client.database(&namespace.database).collection(&name)

@@ -4,14 +4,16 @@
 //! Why beside: a stream is known to be whole only at its end, and by then most of it has been inserted. A renamed collection takes the
 //! place of another in one step. Time-series collections cannot be renamed: where a backup has any it is read twice, once to be checked.
 
+mod finish;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use bson::RawBsonRef;
 use holdfast_crds::{OnExisting, Reason};
 use tokio::sync::mpsc;
 
-use super::batch::{Batcher, Destination, Event};
+use super::batch::{Batch, Batcher, Destination, Event};
 use super::catalogue::in_words;
 use super::connection::Deployment;
 use super::insert::{Account, Inserters};
@@ -20,32 +22,41 @@ use super::metadata::Metadata;
 use super::pour::{ArchivePour, LinesPour};
 use super::swap;
 use super::target::{self, Backup, Standing, Stored};
-use crate::archive::mongodump::{ArchiveInspector, Namespace, TIME_SERIES, VIEW};
+use super::users::{Held, Merge};
+use crate::archive::mongodump::{ArchiveInspector, List, Namespace, TIME_SERIES, VIEW};
 use crate::engine::{ArtifactSource, Restored};
 use crate::store::manifest::ArtifactEntry;
 use crate::task::Failure;
 
-/// Collections that get their indexes at once.
-const INDEXED_AT_ONCE: usize = 2;
 /// Events that wait.
 const WAITING: usize = 1;
+
+/// How a backup is to be restored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    /// What becomes of what is there.
+    pub on_existing: OnExisting,
+    /// Whether the collections' validation is passed by.
+    pub bypass_validation: bool,
+}
 
 /// Restores all of a backup that is wanted.
 pub(super) async fn restore(
     deployment: &Deployment,
     backup: &Backup<'_>,
-    on_existing: OnExisting,
-    bypass_validation: bool,
+    wish: Wish,
     source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
-    target::assess(deployment, backup, on_existing).await?;
+    target::assess(deployment, backup, wish.on_existing).await?;
     let mut run = Run {
         deployment,
         backup,
-        on_existing,
-        bypass_validation,
+        wish,
         id: format!("{:08x}", fastrand::u32(..)),
         wanted: Vec::new(),
+        lists: Vec::new(),
+        held: Held::default(),
+        merged: None,
         account: Account::new(0),
         made: Vec::new(),
         left_out: 0,
@@ -72,8 +83,16 @@ pub(super) async fn restore(
                 databases.into_iter().collect::<Vec<_>>().join(", "),
                 deployment.address
             );
+            if let Some(merged) = &run.merged {
+                let _ = write!(restored.message, "; {}", merged.in_words());
+            }
+            if run.lists.iter().flatten().count() > 0 && !backup.users_and_roles {
+                restored
+                    .message
+                    .push_str("; users and roles were left out (includeUsersAndRoles in into brings them back)");
+            }
             if run.left_out > 0 {
-                restored.message.push_str("; users, roles and the server's own databases were left out");
+                restored.message.push_str("; the server's own databases were left out");
             }
             Ok(restored)
         }
@@ -100,11 +119,15 @@ struct Wanted {
 struct Run<'a> {
     deployment: &'a Deployment,
     backup: &'a Backup<'a>,
-    on_existing: OnExisting,
-    bypass_validation: bool,
+    wish: Wish,
     id: String,
     /// By place in the backup; none: not wanted.
     wanted: Vec<Option<Wanted>>,
+    /// By place in the backup: which list of users and roles it is.
+    lists: Vec<Option<List>>,
+    held: Held,
+    /// What was done about users and roles.
+    merged: Option<Merge>,
     account: Account,
     /// Collections that have been made and are not in place yet.
     made: Vec<(String, String)>,
@@ -198,6 +221,9 @@ impl Run<'_> {
                     let destinations = self.prepare(&namespaces, true).await?;
                     let _ = answer.send(destinations);
                 }
+                Event::Batch(batch) if self.lists.get(batch.place).is_some_and(Option::is_some) => {
+                    self.hold(&batch)?;
+                }
                 Event::Batch(batch) => {
                     let ordered =
                         self.wanted.get(batch.place).is_some_and(|w| w.as_ref().is_some_and(|w| w.metadata.capped()));
@@ -223,12 +249,32 @@ impl Run<'_> {
         Err(Failure::new(Reason::SourceIncomplete, BROKE_OFF))
     }
 
+    /// Keeps users and roles for the end.
+    fn hold(&mut self, batch: &Batch) -> Result<(), Failure> {
+        let Some(list) = self.lists.get(batch.place).copied().flatten() else { return Ok(()) };
+        let broken = |error: bson::error::Error| {
+            Failure::new(Reason::SourceIncomplete, format!("users and roles of the backup cannot be read: {error}"))
+        };
+        for document in batch.command.get_array("documents").into_iter().flatten() {
+            if let RawBsonRef::Document(document) = document.map_err(broken)? {
+                self.held.take(list, document)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the collections that documents go into.
     async fn prepare(&mut self, namespaces: &[Namespace], raw: bool) -> Result<Vec<Option<Destination>>, Failure> {
         self.backup.confirm(namespaces)?;
         let mut places = BTreeSet::new();
         for namespace in namespaces {
             let goes = self.backup.goes(&namespace.database, &namespace.collection);
+            self.lists.push(namespace.list());
+            if namespace.list().is_some() {
+                self.held.begin(namespace);
+                self.wanted.push(None);
+                continue;
+            }
             if goes.is_none() && !target::is_restorable(&namespace.database, &namespace.collection) {
                 self.left_out += 1;
             }
@@ -256,7 +302,7 @@ impl Run<'_> {
             return Err(Failure::new(Reason::InvalidConfiguration, "nothing of the backup is to be restored"));
         }
         self.account = Account::new(namespaces.len());
-        let standing = target::standing(self.deployment, &places, self.on_existing).await?;
+        let standing = target::standing(self.deployment, &places, self.wish.on_existing).await?;
         for database in places.iter().map(|(database, _)| database).collect::<BTreeSet<_>>() {
             swap::drop_leftovers(self.deployment, database).await?;
         }
@@ -279,13 +325,16 @@ impl Run<'_> {
         let destination = |wanted: &Wanted| Destination {
             collection: wanted.into.clone(),
             ordered: wanted.metadata.capped(),
-            bypass_validation: self.bypass_validation,
+            bypass_validation: self.wish.bypass_validation,
         };
-        Ok(self
-            .wanted
-            .iter()
-            .map(|wanted| wanted.as_ref().filter(|w| w.namespace.kind != VIEW).map(destination))
-            .collect())
+        // Users and roles are gathered in the same way, and go nowhere for now.
+        let held = Destination { collection: String::new(), ordered: true, bypass_validation: false };
+        let with_users = self.backup.users_and_roles;
+        let of = |(wanted, list): (&Option<Wanted>, &Option<List>)| match list {
+            Some(_) => with_users.then(|| held.clone()),
+            None => wanted.as_ref().filter(|w| w.namespace.kind != VIEW).map(destination),
+        };
+        Ok(self.wanted.iter().zip(&self.lists).map(of).collect())
     }
 
     /// Whether all documents of the backup were taken.
@@ -313,55 +362,6 @@ impl Run<'_> {
         Err(Failure::new(Reason::RestoreFailed, format!("mongodb at {}: {}", self.deployment.address, told.join("; "))))
     }
 
-    /// Indexes, counts, and everything into its place; the number of documents.
-    async fn finish(&mut self) -> Result<u64, Failure> {
-        let deployment = self.deployment;
-        let counted: Vec<u64> = stream::iter(self.wanted.iter().enumerate())
-            .map(|(place, wanted)| {
-                let inserted = self.account.inserted(place);
-                async move { complete(deployment, wanted.as_ref(), inserted).await }
-            })
-            .buffered(INDEXED_AT_ONCE)
-            .try_collect()
-            .await?;
-        let mut unrenamed = Vec::new();
-        let mut placed = 0_usize;
-        let after = |mut failure: Failure, placed: usize| {
-            if placed > 0 {
-                let _ = write!(failure.message, "; in their places before that: {placed} collections");
-            }
-            failure
-        };
-        for wanted in self.wanted.iter().flatten().filter(|wanted| wanted.beside) {
-            if !place(deployment, wanted).await.map_err(|failure| after(failure, placed))? {
-                unrenamed.push(wanted);
-                continue;
-            }
-            placed += 1;
-            let name = (wanted.database.clone(), wanted.into.clone());
-            self.made.retain(|made| *made != name);
-        }
-        // What has to be copied comes last: a copy can fail where a name could not.
-        for wanted in unrenamed {
-            let name = (wanted.database.clone(), wanted.into.clone());
-            // From here on what is beside the place may be all that there is.
-            self.made.retain(|made| *made != name);
-            swap::copy_into_place(deployment, &name.0, &name.1, &wanted.collection, &wanted.metadata)
-                .await
-                .map_err(|failure| after(failure, placed))?;
-            placed += 1;
-        }
-        self.made.clear();
-        for wanted in self.wanted.iter().flatten().filter(|wanted| wanted.namespace.kind == VIEW) {
-            if wanted.standing.is_some() {
-                swap::drop_collection(deployment, &wanted.database, &wanted.collection).await?;
-            }
-            swap::create(deployment, &wanted.database, &wanted.collection, &wanted.collection, &wanted.metadata)
-                .await?;
-        }
-        Ok(counted.iter().sum())
-    }
-
     /// Removes what is not in its place.
     async fn clean_up(&self, failure: &mut Failure) {
         for (database, name) in &self.made {
@@ -383,39 +383,6 @@ fn told<T>(fetched: Result<T, Failure>, taken: Result<(), Failure>) -> Result<T,
         (Err(failure), Err(taken)) if taken.message == BROKE_OFF => Err(failure),
         (_, Err(taken)) => Err(taken),
     }
-}
-
-/// Counts a filled collection and makes its indexes.
-async fn complete(deployment: &Deployment, wanted: Option<&Wanted>, inserted: u64) -> Result<u64, Failure> {
-    let Some(wanted) = wanted.filter(|wanted| wanted.namespace.kind != VIEW) else { return Ok(0) };
-    let (database, collection) = (wanted.database.as_str(), wanted.collection.as_str());
-    // Counted before there are indexes: one that lets documents expire may take some at once. A capped collection may have let go of its oldest documents, as it should.
-    if !wanted.metadata.capped() {
-        let counted = swap::count(deployment, database, &wanted.into).await?;
-        if counted != inserted {
-            return Err(Failure::new(
-                Reason::RestoreFailed,
-                format!(
-                    "{}: {collection} has {counted} documents and the backup {inserted}",
-                    deployment.place(database)
-                ),
-            ));
-        }
-    }
-    // Indexes of a time-series collection are its own, not of what it is stored in.
-    let indexed = if wanted.beside { &wanted.into } else { &wanted.collection };
-    swap::index(deployment, database, collection, indexed, &wanted.metadata).await?;
-    Ok(inserted)
-}
-
-/// Whether the server could put it into its place.
-async fn place(deployment: &Deployment, wanted: &Wanted) -> Result<bool, Failure> {
-    let (database, collection) = (wanted.database.as_str(), wanted.collection.as_str());
-    if matches!(wanted.standing, Some(Standing::View | Standing::TimeSeries)) {
-        // Neither can be replaced by a rename.
-        swap::drop_collection(deployment, database, collection).await?;
-    }
-    swap::into_place(deployment, database, &wanted.into, collection, wanted.standing.is_some()).await
 }
 
 /// Keeps the little that is written to it.

@@ -7,8 +7,9 @@ use holdfast_crds::{OnExisting, Reason};
 
 use super::catalogue::{self, OWN_DATABASES};
 use super::connection::Deployment;
-use super::dump::ARCHIVE;
+use super::dump::{ARCHIVE, LISTS};
 use super::json::{COLLECTION, LINES, SUMMARY};
+use super::merge;
 use super::pattern::Choice;
 use crate::archive::mongodump::{Namespace, TIME_SERIES, VIEW};
 use crate::store::manifest::{ArtifactEntry, Manifest};
@@ -19,6 +20,8 @@ use crate::task::{Failure, MongodbTarget};
 pub(super) struct Backup<'a> {
     /// What it is stored as.
     pub stored: Stored<'a>,
+    /// Whether users and roles are wanted.
+    pub users_and_roles: bool,
     /// The one database it goes into, where that is not where it came from.
     database: Option<&'a str>,
     choice: Choice<'a>,
@@ -66,9 +69,13 @@ impl<'a> Backup<'a> {
         };
         let backup = Self {
             stored,
+            users_and_roles: target.include_users_and_roles,
             database: target.database.as_deref(),
             choice: Choice { include: &target.include_collections, exclude: &target.exclude_collections },
         };
+        if backup.users_and_roles && !backup.may_hold_users() {
+            return Err(without_users());
+        }
         if let Some(database) = backup.database {
             let known = backup.known();
             let databases: BTreeSet<&str> = known.iter().map(|(database, _)| *database).collect();
@@ -99,8 +106,26 @@ impl<'a> Backup<'a> {
         wanted.then(|| (self.database.unwrap_or(database).to_owned(), collection.to_owned()))
     }
 
+    /// Whether everything is wanted, and goes where it came from.
+    pub fn is_all(&self) -> bool {
+        self.database.is_none() && self.choice.takes_all()
+    }
+
+    /// Whether there can be users and roles in it, as far as the manifest tells.
+    fn may_hold_users(&self) -> bool {
+        let Stored::Archive(entry) = &self.stored else { return false };
+        let list = |name: &str| {
+            let (database, collection) = name.split_once('.').unwrap_or_default();
+            Namespace { database: database.into(), collection: collection.into(), ..Namespace::default() }.list()
+        };
+        entry.properties.contains_key(LISTS) || entry.item_counts.iter().any(|item| list(&item.name).is_some())
+    }
+
     /// Checks again with all that the backup really holds.
     pub fn confirm(&self, namespaces: &[Namespace]) -> Result<(), Failure> {
+        if self.users_and_roles && !namespaces.iter().any(|namespace| namespace.list().is_some()) {
+            return Err(without_users());
+        }
         let restorable = namespaces.iter().filter(|n| is_restorable(&n.database, &n.collection));
         let databases: BTreeSet<&str> = restorable.map(|n| n.database.as_str()).collect();
         match self.database {
@@ -108,6 +133,14 @@ impl<'a> Backup<'a> {
             None => Ok(()),
         }
     }
+}
+
+fn without_users() -> Failure {
+    invalid(
+        "the backup holds no users and roles: leave includeUsersAndRoles out of into (a policy saves them where its source says \
+         includeUsersAndRoles: true)"
+            .to_owned(),
+    )
 }
 
 fn one_database(databases: &BTreeSet<&str>, into: &str) -> Result<(), Failure> {
@@ -197,6 +230,9 @@ pub(super) async fn assess(
     on_existing: OnExisting,
 ) -> Result<(), Failure> {
     writable(deployment).await?;
+    if backup.users_and_roles {
+        Box::pin(merge::kept(deployment)).await?;
+    }
     let known = backup.known();
     let wanted: BTreeSet<(String, String)> =
         known.iter().filter_map(|(database, collection)| backup.goes(database, collection)).collect();

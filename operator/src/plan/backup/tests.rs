@@ -73,10 +73,26 @@ fn config(secrets: &[&str], allow_unencrypted: bool) -> Source {
     Source { name: "config".into(), config: Some(config), ..Source::default() }
 }
 
+fn users(include_users_and_roles: bool, allow_unencrypted: bool) -> Source {
+    let mongodb = holdfast_crds::MongodbSource {
+        host: Some("mongo".into()),
+        include_users_and_roles,
+        allow_unencrypted,
+        ..holdfast_crds::MongodbSource::default()
+    };
+    Source { name: "chat".into(), mongodb: Some(mongodb), ..Source::default() }
+}
+
 #[test]
 fn secrets_go_to_a_store_that_does_not_encrypt_only_where_the_policy_says_that_it_knows() {
-    for (source, runs) in [(config(&[], false), true), (config(&["key"], true), true), (config(&["key"], false), false)]
-    {
+    for (source, runs) in [
+        (config(&[], false), true),
+        (config(&["key"], true), true),
+        (config(&["key"], false), false),
+        (users(false, false), true),
+        (users(true, true), true),
+        (users(true, false), false),
+    ] {
         let mut policy = policy();
         policy.spec.sources = vec![source];
         let observed = ObservedBackup { policy: Some(Arc::new(policy.clone())), ..observed() };

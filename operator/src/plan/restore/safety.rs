@@ -81,6 +81,17 @@ pub(super) fn sources(
             );
             return Err(Failure::new(Reason::InvalidConfiguration, message));
         };
+        let with_users = request.spec.into.iter().any(|into| {
+            into.source == target.source && into.mongodb.as_ref().is_some_and(|m| m.include_users_and_roles)
+        });
+        if with_users && !source.mongodb.as_ref().is_some_and(|m| m.include_users_and_roles) {
+            let message = format!(
+                "source {}: users and roles that are replaced would not be in the safety backup: set includeUsersAndRoles in the policy's source \
+                 too, or {WITHOUT}",
+                target.source
+            );
+            return Err(Failure::new(Reason::InvalidConfiguration, message));
+        }
         let absent = source.volume.as_ref().is_some_and(|volume| !ground.claims.contains_key(&volume.claim_name));
         if !absent {
             names.push(source.name.clone());

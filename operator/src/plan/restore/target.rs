@@ -165,6 +165,7 @@ fn mongodb(mount: SourceMount, from: Option<&MongodbSource>, into: MongodbInto) 
         include_collections: into.include_collections,
         exclude_collections: into.exclude_collections,
         bypass_validation: into.bypass_validation,
+        include_users_and_roles: into.include_users_and_roles,
         tls,
     };
     Some((Target::Mongodb(target), mount))

@@ -561,6 +561,34 @@ fn only_what_is_replaced_is_saved_and_only_if_that_is_wanted() {
     assert!(created(&plan).is_some() && plan.status.safety_backup.is_none());
 }
 
+/// A policy of a MongoDB server, with or without its users.
+fn of_mongodb(include_users_and_roles: bool) -> ObservedRestore {
+    let mut policy = policy();
+    let mongodb = holdfast_crds::MongodbSource {
+        host: Some("mongo".into()),
+        include_users_and_roles,
+        allow_unencrypted: true,
+        ..holdfast_crds::MongodbSource::default()
+    };
+    policy.spec.sources[0] =
+        holdfast_crds::Source { name: "db".into(), mongodb: Some(mongodb), ..holdfast_crds::Source::default() };
+    ObservedRestore { policy: Some(Arc::new(policy)), ..observed() }
+}
+
+fn into_with_users() -> Vec<RestoreInto> {
+    let mongodb = holdfast_crds::MongodbInto { include_users_and_roles: true, ..holdfast_crds::MongodbInto::default() };
+    vec![RestoreInto { source: "db".into(), mongodb: Some(mongodb), ..RestoreInto::default() }]
+}
+
+#[test]
+fn users_are_replaced_where_the_safety_backup_has_them() {
+    let mut request = request(from_backup("one"));
+    request.spec.on_existing = OnExisting::Replace;
+    request.spec.into = into_with_users();
+    let plan = plan_restore(&install(), &request, &of_mongodb(true), at(5001));
+    assert!(plan.status.safety_backup.is_some(), "{:?}", complete_of(&plan));
+}
+
 #[test]
 fn what_cannot_be_saved_is_not_replaced_unless_that_is_said() {
     let mut read_only = ready_store();
@@ -572,6 +600,7 @@ fn what_cannot_be_saved_is_not_replaced_unless_that_is_said() {
         (into(Some("new.shop.svc"), Some("new"), None), orphaned, "InvalidConfiguration"),
         (into_claim(false), with_volume(&["copy"]), "InvalidConfiguration"),
         (vec![], read_only, "StoreReadOnly"),
+        (into_with_users(), of_mongodb(false), "InvalidConfiguration"),
     ];
     for (into, observed, reason) in table {
         let mut request = request(from_backup("one"));
