@@ -142,8 +142,10 @@ impl MemorySink {
 pub enum Spoil {
     /// The last bytes never come, since the stored bytes turn out to be others than those written.
     Checksum,
-    /// The stream stops after this many bytes, with a network's failure.
+    /// The stream stops this many bytes before its end, with a network's failure.
     CutAt(usize),
+    /// Nothing is spoiled: it pauses this many bytes before its end.
+    PauseAt(usize),
 }
 
 /// Gives artifacts out of memory.
@@ -170,7 +172,7 @@ impl ArtifactSource for MemorySource {
         let (spoil, before_end) = (self.spoil, self.before_end.clone());
         let write = tokio::task::spawn_blocking(move || {
             let held = match spoil {
-                Some(Spoil::CutAt(at)) => bytes.len().saturating_sub(at),
+                Some(Spoil::CutAt(at) | Spoil::PauseAt(at)) => bytes.len().saturating_sub(at),
                 _ => 1024.min(bytes.len()),
             };
             let (first, last) = bytes.split_at(bytes.len() - held);
@@ -188,7 +190,7 @@ impl ArtifactSource for MemorySource {
                     return Err(Failure::new(Reason::ChecksumMismatch, "it is not what was stored"));
                 }
                 Some(Spoil::CutAt(_)) => return Err(Failure::new(Reason::StoreUnreachable, "the store went away")),
-                None => {}
+                Some(Spoil::PauseAt(_)) | None => {}
             }
             inspect.feed(last)?;
             sink.write_all(last).map_err(failed)?;

@@ -15,7 +15,11 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is part of tests")]
 
+#[path = "disk.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod disk;
 #[path = "port.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod port;
 
 use std::fs;
@@ -41,11 +45,15 @@ pub struct Server {
     folder: tempfile::TempDir,
     pub port: u16,
     postgres: u16,
+    /// Size of a disk of its own, in MiB.
+    disk: Option<u32>,
 }
 
 /// Ends the server when it is dropped: then none of its processes is left.
 struct Running {
     stop: Option<(Sender<()>, JoinHandle<()>)>,
+    /// The first process of its namespace.
+    first: u32,
 }
 
 impl Drop for Running {
@@ -72,12 +80,28 @@ impl Server {
 
     /// A server of one test's own. It takes about a second.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// With its data on a disk of its own of this size.
+    pub fn on_disk(mebibytes: u32) -> Self {
+        Self::start_with(Some(mebibytes))
+    }
+
+    /// That disk.
+    pub fn disk(&self) -> disk::Disk {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        disk::Disk::of(running.as_ref().unwrap().first, Path::new("/srv"))
+    }
+
+    fn start_with(disk: Option<u32>) -> Self {
         let mut told = String::new();
         for _ in 0..5 {
             let folder = tempfile::Builder::new().prefix("holdfast-mongodb").tempdir().unwrap();
             fs::write(folder.path().join("password"), PASSWORD).unwrap();
             give_to_server_user(folder.path());
-            let server = Self { folder, port: port::lasting(), postgres: port::lasting(), running: Mutex::new(None) };
+            let server =
+                Self { folder, port: port::lasting(), postgres: port::lasting(), disk, running: Mutex::new(None) };
             match server.launch() {
                 Ok(()) => return server,
                 Err(why) => told = why,
@@ -101,7 +125,7 @@ impl Server {
         let _ = fs::remove_file(self.folder.path().join(format!("data/.s.PGSQL.{}.lock", self.postgres)));
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let written = log.metadata().unwrap().len();
-        let mut command = in_root(self.folder.path(), "start-mongodb");
+        let mut command = in_root(self.folder.path(), "start-mongodb", self.disk);
         command
             .env("MONGODB_USER", USER)
             .env("MONGODB_PASSWORD_FILE", "/srv/password")
@@ -117,14 +141,14 @@ impl Server {
             let mut child = command.spawn().unwrap();
             let ready = until_ready(&mut child, port);
             let is_ready = ready.is_ok();
-            tell.send(ready).unwrap();
+            tell.send(ready.map(|()| first_process(&child).unwrap_or_default())).unwrap();
             if is_ready {
                 let _ = stopped.recv();
             }
             end(&mut child);
         });
-        let started = Running { stop: Some((stop, thread)) };
-        told.recv().unwrap().map_err(|why| {
+        let mut started = Running { stop: Some((stop, thread)), first: 0 };
+        started.first = told.recv().unwrap().map_err(|why| {
             let log = fs::read(self.folder.path().join("log")).unwrap();
             let log = log.get(usize::try_from(written).unwrap()..).unwrap_or_default();
             format!("{why}; it wrote:\n{}", String::from_utf8_lossy(log))
@@ -187,7 +211,8 @@ fn root() -> PathBuf {
 }
 
 /// A program of the server's file system, with a folder of the machine as its /srv. Its processes end with it, and it with this thread.
-fn in_root(folder: &Path, program: &str) -> Command {
+/// With `disk` that is a new disk of so many MiB, with the folder's password on it.
+fn in_root(folder: &Path, program: &str, disk: Option<u32>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig=KILL", "unshare"]);
     let become_user = if is_root() {
@@ -198,8 +223,18 @@ fn in_root(folder: &Path, program: &str) -> Command {
         format!("unshare --user --map-user={SERVER_USER} --map-group={SERVER_USER} setpriv --pdeathsig=KILL")
     };
     command.args(["--mount", "--propagation=private", "--pid", "--ipc", "--fork", "--kill-child", "--", "sh", "-c"]);
+    let srv = match disk {
+        None => "mount --bind \"$1\" \"$0/srv\"".to_owned(),
+        // What the server writes ahead is elsewhere: where it cannot write that it does not fail, it ends.
+        Some(mebibytes) => format!(
+            "mount -t tmpfs -o size={mebibytes}m,mode=0755,uid={SERVER_USER},gid={SERVER_USER} tmpfs \"$0/srv\" && \
+             mount -t tmpfs -o mode=0755 tmpfs \"$0/mnt\" && cp \"$1/password\" \"$0/srv/\" && \
+             cp -a \"$0/usr/local/share/mongodb/template\" \"$0/srv/data\" && chmod 700 \"$0/srv/data\" && \
+             mv \"$0/srv/data/pg_wal\" \"$0/mnt/\" && ln -s /mnt/pg_wal \"$0/srv/data/pg_wal\""
+        ),
+    };
     command.arg(format!(
-        "mount --rbind /dev \"$0/dev\" && mount --bind \"$1\" \"$0/srv\" && mount -t proc proc \"$0/proc\" && exec chroot \"$0\" {become_user} \"$2\""
+        "mount --rbind /dev \"$0/dev\" && {srv} && mount -t proc proc \"$0/proc\" && exec chroot \"$0\" {become_user} \"$2\""
     ));
     command.arg(root()).arg(folder).arg(program).env_clear().env("PATH", PATH).current_dir("/").process_group(0);
     command
@@ -226,8 +261,7 @@ fn until_ready(child: &mut Child, port: u16) -> Result<(), String> {
 /// with it and ends after them; `unshare` ends with that one.
 fn end(child: &mut Child) {
     if let Ok(None) = child.try_wait() {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap_or_default();
-        match children.split_whitespace().next().and_then(|first| first.parse().ok()) {
+        match first_process(child).and_then(|first| i32::try_from(first).ok()) {
             Some(first) => {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL);
             }
@@ -237,6 +271,12 @@ fn end(child: &mut Child) {
         }
     }
     let _ = child.wait();
+}
+
+/// The first process of the namespace that `unshare` made.
+fn first_process(unshare: &Child) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", unshare.id())).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }
 
 /// Asks the server whether it is there, which needs no password.

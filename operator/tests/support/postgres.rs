@@ -3,17 +3,22 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is part of tests")]
 
+#[path = "disk.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod disk;
 #[path = "memory.rs"]
 mod memory;
+#[path = "port.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod port;
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,9 +35,28 @@ pub const PASSWORD: &str = "p:a\\ss 'w\"ord";
 
 /// A running server. The last test that holds it ends it.
 pub struct Cluster {
+    // Ends before its folder goes.
+    running: Mutex<Option<Running>>,
     folder: tempfile::TempDir,
     pub port: u16,
+    settings: Vec<String>,
+    /// Size of a disk of its own, in MiB.
+    disk: Option<u32>,
+}
+
+/// Ends the server when it is dropped.
+struct Running {
     stop: Option<(Sender<()>, JoinHandle<()>)>,
+    process: u32,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.stop.take() {
+            drop(stop);
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Cluster {
@@ -50,6 +74,11 @@ impl Cluster {
 
     /// A server of one test's own.
     pub fn start() -> Self {
+        Self::start_with(&[], None)
+    }
+
+    /// With settings, and with its data on a disk of its own of this size.
+    pub fn start_with(settings: &[&str], disk: Option<u32>) -> Self {
         let folder = tempfile::Builder::new().prefix("holdfast-pg").tempdir().unwrap();
         let password = folder.path().join("password");
         fs::write(&password, PASSWORD).unwrap();
@@ -64,13 +93,96 @@ impl Cluster {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut cluster = Self { running: Mutex::new(None), folder, port: 0, settings, disk };
         for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(stop) = serve(folder.path(), port) {
-                return Self { folder, port, stop: Some(stop) };
+            cluster.port = port::lasting();
+            if cluster.serve() {
+                return cluster;
             }
         }
-        panic!("the server does not start: {}", fs::read_to_string(folder.path().join("log")).unwrap_or_default());
+        panic!("the server does not start: {}", cluster.log());
+    }
+
+    /// Starts the server on a thread that lives as long as the server: the kernel ends the server with that thread, whatever happens.
+    fn serve(&self) -> bool {
+        let mut command = self.postgres();
+        let (folder, port) = (self.folder.path().to_owned(), self.port);
+        let (stop, stopped): (Sender<()>, Receiver<()>) = channel();
+        let (tell, told) = channel();
+        let thread = std::thread::spawn(move || {
+            let mut child = command.spawn().unwrap();
+            let ready = until_ready(&mut child, &folder, port);
+            tell.send(ready.then(|| child.id())).unwrap();
+            if ready {
+                let _ = stopped.recv();
+            }
+            // An immediate shutdown: nobody needs what is in there.
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT);
+            let _ = child.wait();
+        });
+        let told = told.recv().unwrap();
+        let running = Running { stop: Some((stop, thread)), process: told.unwrap_or_default() };
+        if told.is_some() {
+            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+        }
+        told.is_some()
+    }
+
+    /// Ends the server at once, without saving what it has in memory, and starts it again with the data it had and on the same port.
+    pub fn restart(&self) {
+        assert!(self.disk.is_none(), "its disk would be gone");
+        drop(self.running.lock().unwrap_or_else(PoisonError::into_inner).take());
+        assert!(self.serve(), "the server does not start again: {}", self.log());
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The disk of its own.
+    pub fn disk(&self) -> disk::Disk {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        disk::Disk::of(running.as_ref().unwrap().process, &self.folder.path().join("data"))
+    }
+
+    fn postgres(&self) -> Command {
+        let (folder, data) = (self.folder.path(), self.folder.path().join("data"));
+        let log = fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+        let program = format!("{BIN}/postgres");
+        let mut command = match self.disk {
+            None => as_server_user(&program),
+            Some(mebibytes) => {
+                // What was made there is under the disk when that is there.
+                let made = folder.join("made");
+                if !made.exists() {
+                    fs::rename(&data, &made).unwrap();
+                    fs::create_dir(&data).unwrap();
+                }
+                let mut command = disk::with_disk(&data, mebibytes, server_user(), Some(&made));
+                let inner = as_server_user(&program);
+                command.arg(inner.get_program()).args(inner.get_args());
+                command.env("LC_ALL", "C").current_dir("/").process_group(0);
+                command
+            }
+        };
+        command.arg("-D").arg(data).arg("-k").arg(folder).args(["-p", &self.port.to_string()]);
+        let settings = [
+            "listen_addresses=127.0.0.1",
+            "fsync=off",
+            "full_page_writes=off",
+            "shared_buffers=32MB",
+            "max_connections=60",
+            "timezone=UTC",
+            "max_prepared_transactions=4",
+        ];
+        for setting in settings.into_iter().chain(self.settings.iter().map(String::as_str)) {
+            command.args(["-c", setting]);
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
     }
 
     fn psql(&self, database: &str) -> Command {
@@ -194,66 +306,6 @@ SELECT 'large objects', count(*), md5(coalesce(string_agg(m.oid || ':' || md5(lo
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        if let Some((stop, thread)) = self.stop.take() {
-            drop(stop);
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Starts the server on a thread that lives as long as the server: the kernel ends the server with that thread, whatever happens.
-fn serve(folder: &Path, port: u16) -> Option<(Sender<()>, JoinHandle<()>)> {
-    let folder = folder.to_owned();
-    let (stop, stopped): (Sender<()>, Receiver<()>) = channel();
-    let (tell, told) = channel();
-    let thread = std::thread::spawn(move || {
-        let mut child = postgres(&folder, port).spawn().unwrap();
-        let ready = until_ready(&mut child, &folder, port);
-        tell.send(ready).unwrap();
-        if ready {
-            let _ = stopped.recv();
-        }
-        // An immediate shutdown: nobody needs what is in there.
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT);
-        let _ = child.wait();
-    });
-    if told.recv().unwrap() {
-        Some((stop, thread))
-    } else {
-        thread.join().unwrap();
-        None
-    }
-}
-
-fn postgres(folder: &Path, port: u16) -> Command {
-    let log = fs::File::create(folder.join("log")).unwrap();
-    let mut command = as_server_user(&format!("{BIN}/postgres"));
-    command
-        .arg("-D")
-        .arg(folder.join("data"))
-        .arg("-k")
-        .arg(folder)
-        .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
-        .args([
-            "-c",
-            "fsync=off",
-            "-c",
-            "full_page_writes=off",
-            "-c",
-            "shared_buffers=32MB",
-            "-c",
-            "max_connections=60",
-        ])
-        .args(["-c", "timezone=UTC", "-c", "max_prepared_transactions=4"])
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log);
-    command
-}
-
 fn until_ready(child: &mut Child, folder: &Path, port: u16) -> bool {
     let start = Instant::now();
     while start.elapsed() < Duration::from_mins(1) {
@@ -289,14 +341,19 @@ fn as_server_user(program: &str) -> Command {
 }
 
 fn give_to_server_user(path: &Path) {
-    if !is_root() {
-        return;
+    if is_root() {
+        let (user, group) = server_user();
+        std::os::unix::fs::chown(path, Some(user), Some(group)).unwrap();
     }
+}
+
+/// Numbers of the user and group that the server runs as.
+fn server_user() -> (u32, u32) {
     let id = |flag: &str| -> u32 {
         let output = Command::new("id").args([flag, "postgres"]).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
     };
-    std::os::unix::fs::chown(path, Some(id("-u")), Some(id("-g"))).unwrap();
+    (id("-u"), id("-g"))
 }
 
 /// Waits for a condition.

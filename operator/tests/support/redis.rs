@@ -3,6 +3,13 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is part of tests")]
 
+#[path = "disk.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod disk;
+#[path = "port.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod port;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -32,25 +39,37 @@ pub struct Redis {
     password: Option<String>,
     /// Certificates: the port is an encrypted one.
     pub tls: bool,
+    /// Size of a disk of its own, in MiB.
+    disk: Option<u32>,
 }
 
 impl Redis {
     /// With settings such as `["appendonly yes"]` besides those that a test needs.
     pub fn start(settings: &[&str]) -> Self {
-        Self::launch(settings, None, false)
+        Self::launch(settings, None, false, None)
+    }
+
+    /// With its data on a disk of its own of this size.
+    pub fn on_disk(settings: &[&str], mebibytes: u32) -> Self {
+        Self::launch(settings, None, false, Some(mebibytes))
+    }
+
+    /// That disk.
+    pub fn disk(&self) -> disk::Disk {
+        disk::Disk::of(self.child.as_ref().unwrap().id(), &self.data())
     }
 
     /// With a password for `default`.
     pub fn with_password(settings: &[&str], password: &str) -> Self {
-        Self::launch(settings, Some(password), false)
+        Self::launch(settings, Some(password), false, None)
     }
 
     /// With TLS on its port; [`Redis::authority`] signed its certificate, for `localhost` only.
     pub fn encrypted(settings: &[&str]) -> Self {
-        Self::launch(settings, None, true)
+        Self::launch(settings, None, true, None)
     }
 
-    fn launch(settings: &[&str], password: Option<&str>, tls: bool) -> Self {
+    fn launch(settings: &[&str], password: Option<&str>, tls: bool, disk: Option<u32>) -> Self {
         let folder = tempfile::Builder::new().prefix("holdfast-redis").tempdir().unwrap();
         let mut redis = Self {
             folder,
@@ -59,13 +78,14 @@ impl Redis {
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             password: password.map(str::to_owned),
             tls,
+            disk,
         };
         fs::create_dir(redis.data()).unwrap();
         if redis.has_certificates() {
             certificates(redis.folder.path());
         }
         for _ in 0..5 {
-            redis.port = free_port();
+            redis.port = port::lasting();
             if redis.run_server() {
                 return redis;
             }
@@ -106,7 +126,15 @@ impl Redis {
         // What comes later counts.
         settings.extend(self.settings.clone());
         fs::write(folder.join("redis.conf"), settings.join("\n")).unwrap();
-        let child = Command::new(program())
+        let mut command = match self.disk {
+            None => Command::new(program()),
+            Some(mebibytes) => {
+                let mut command = disk::with_disk(&self.data(), mebibytes, (0, 0), None);
+                command.arg(program());
+                command
+            }
+        };
+        let child = command
             .arg(folder.join("redis.conf"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -260,10 +288,6 @@ impl Drop for Redis {
             let _ = child.wait();
         }
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// An authority of its own and a certificate for `localhost`.

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::batch::{Batch, Destination, Open};
 use super::connection::Deployment;
 use super::read::Documents;
+use super::trouble;
 use crate::task::Failure;
 
 /// Connections that insert.
@@ -199,6 +200,12 @@ async fn run(deployment: &Deployment, database: &str, command: RawDocumentBuf, c
     };
     let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
     let errors: Vec<Document> = errors.iter().filter_map(Bson::as_document).cloned().collect();
+    // That is no document's fault, and the next ones fare no better.
+    let words = |error: &Document| error.get_str("errmsg").unwrap_or_default().to_owned();
+    let is_full = |error: &&Document| trouble::is_no_space(error.get_i32("code").unwrap_or_default(), &words(error));
+    if let Some(error) = errors.iter().find(is_full) {
+        return Err(trouble::no_space(&deployment.place(database), &without_values(&words(error))));
+    }
     if errors.is_empty() && taken != count {
         return Err(failed(&format!("the server took {taken} of {count} and did not say why")));
     }

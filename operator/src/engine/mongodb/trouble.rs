@@ -12,8 +12,12 @@ const CODES: &[(i32, Reason, &str)] = &[
     (8000, Reason::SourceRefused, "check user name, password and authSource in the Secret"),
     (10107, Reason::SourceRefused, "connect to the primary, or name the replica set in the connection string"),
     (13435, Reason::SourceRefused, "connect to the primary, or name the replica set in the connection string"),
-    (14031, Reason::NoSpace, "make room on the server's disk"),
+    (14031, Reason::NoSpace, NO_SPACE_ADVICE),
 ];
+
+/// What servers with another storage below say of a full disk, under whatever code.
+const NO_SPACE: [&str; 4] = ["No space left on device", "could not extend file", "disk full", "OutOfDiskSpace"];
+const NO_SPACE_ADVICE: &str = "make room on the server's disk";
 
 /// A snapshot that the server no longer has.
 const SNAPSHOT_LOST: [i32; 3] = [239, 246, 137];
@@ -27,9 +31,9 @@ pub(super) fn failure(place: &str, otherwise: Reason, error: &Error) -> Failure 
         ),
         ErrorKind::Command(command) => {
             let words = if command.message.is_empty() { &command.code_name } else { &command.message };
-            let known = CODES.iter().find(|(code, _, _)| *code == command.code);
-            let advice = known.map(|(_, _, advice)| format!(": {advice}")).unwrap_or_default();
-            let reason = known.map_or(otherwise, |(_, reason, _)| *reason);
+            let known = known(command.code, words);
+            let advice = known.map(|(_, advice)| format!(": {advice}")).unwrap_or_default();
+            let reason = known.map_or(otherwise, |(reason, _)| reason);
             (reason, format!("{} ({}){advice}", one_line(words), command.code))
         }
         ErrorKind::ServerSelection { message, .. } => {
@@ -50,6 +54,23 @@ pub(super) fn failure(place: &str, otherwise: Reason, error: &Error) -> Failure 
         other => (otherwise, one_line(&other.to_string())),
     };
     Failure::new(reason, format!("{place}: {words}"))
+}
+
+/// What a code or words of the server's mean, and what to do.
+fn known(code: i32, words: &str) -> Option<(Reason, &'static str)> {
+    let by_code = CODES.iter().find(|(known, _, _)| *known == code).map(|(_, reason, advice)| (*reason, *advice));
+    by_code.or_else(|| is_no_space(code, words).then_some((Reason::NoSpace, NO_SPACE_ADVICE)))
+}
+
+/// Whether a server says that its disk is full.
+pub(super) fn is_no_space(code: i32, words: &str) -> bool {
+    const OUT_OF_DISK_SPACE: i32 = 14031;
+    code == OUT_OF_DISK_SPACE || NO_SPACE.iter().any(|known| words.contains(known))
+}
+
+/// The failure of a full disk that was met while documents were stored.
+pub(super) fn no_space(place: &str, words: &str) -> Failure {
+    Failure::new(Reason::NoSpace, format!("{place}: documents were not stored: {}: {NO_SPACE_ADVICE}", one_line(words)))
 }
 
 /// The failure of a connection string. The driver's own words may hold parts of it, so they are not told.
@@ -119,6 +140,17 @@ mod tests {
                        Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} } ] }";
         assert_eq!(of_selection(message), "I/O error: Connection refused (os error 111)");
         assert_eq!(of_selection("nothing"), "no server of the deployment can be used for this");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_by_code_or_by_words() {
+        let pg = "could not extend file \"base/5/16500\": No space left on device";
+        assert_eq!(known(1, pg), Some((Reason::NoSpace, NO_SPACE_ADVICE)));
+        assert_eq!(known(14031, "").unwrap().0, Reason::NoSpace);
+        assert_eq!(known(1, "Internal error"), None);
+        let failure = no_space("database d on h:1", "available disk space of 1 bytes is less than required");
+        assert_eq!(failure.reason, Reason::NoSpace);
+        assert!(failure.message.ends_with("is less than required: make room on the server's disk"), "{failure}");
     }
 
     #[test]
