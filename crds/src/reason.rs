@@ -26,6 +26,8 @@ pub enum Reason {
     StoreRefused,
     /// What is stored is not what was written.
     ChecksumMismatch,
+    /// The store's clock and that of the node are too far apart.
+    ClockSkew,
     /// A disk is full.
     NoSpace,
     /// The backup cannot be decrypted with the keys at hand.
@@ -127,7 +129,7 @@ pub enum Retry {
 
 impl Reason {
     /// All reasons that a worker can end with.
-    pub const OF_WORKERS: [Self; 23] = [
+    pub const OF_WORKERS: [Self; 24] = [
         Self::Completed,
         Self::InvalidConfiguration,
         Self::SourceUnreachable,
@@ -138,6 +140,7 @@ impl Reason {
         Self::StoreUnreachable,
         Self::StoreRefused,
         Self::ChecksumMismatch,
+        Self::ClockSkew,
         Self::NoSpace,
         Self::KeyMissing,
         Self::TargetNotEmpty,
@@ -163,7 +166,11 @@ impl Reason {
             Self::DumpFailed | Self::RestoreFailed => 13,
             Self::SourceIncomplete | Self::ListIncomplete => 14,
             Self::StoreUnreachable | Self::Unreachable => 15,
-            Self::StoreRefused | Self::CredentialsRejected | Self::BucketNotFound | Self::StoreReadOnly => 16,
+            Self::StoreRefused
+            | Self::CredentialsRejected
+            | Self::BucketNotFound
+            | Self::StoreReadOnly
+            | Self::ClockSkew => 16,
             Self::ChecksumMismatch => 17,
             Self::NoSpace => 18,
             Self::KeyMissing => 19,

@@ -113,7 +113,10 @@ impl S3Spec {
 pub struct EncryptionSpec {
     /// Public keys of age (`age1…`, as `age-keygen -y` prints them) that backups are encrypted to: each of their owners can decrypt.
     /// A backup needs nothing else. To rotate, replace the key here and keep the old identity in `identitySecret`.
-    #[schemars(length(min = 1, max = 16), inner(length(max = 128)), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(min = 1, max = 16), inner(length(max = 2048)), extend("x-kubernetes-list-type" = "set"))]
+    #[x_kube(validation = Rule::new("!self.exists(r, r.startsWith('age1pq1') || r.startsWith('age1tag'))").message(
+        "hybrid post-quantum recipients (age1pq1…) and those in hardware (age1tag…) are not accepted in this version: nothing in a Job could decrypt them again"
+    ))]
     #[x_kube(validation = Rule::new("self.all(r, r.matches('^age1[02-9ac-hj-np-z]{58}$'))").message(
         "every recipient must be a public key of age: age1 and 58 more characters, as age-keygen -y prints it"
     ))]
@@ -142,7 +145,7 @@ pub struct BackupStoreStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready` (reasons: Probing, Probed, CredentialsRejected, BucketNotFound, Unreachable, SecretNotFound, …) and `Encrypted`.
+    /// `Ready` (reasons: Probing, Probed, CredentialsRejected, BucketNotFound, Unreachable, ClockSkew, SecretNotFound, …) and `Encrypted`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

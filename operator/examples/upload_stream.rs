@@ -32,6 +32,7 @@ async fn main() -> Result<()> {
         ca: None,
         recipients: vec![],
         identity: None,
+        patience: holdfast::task::StorePatience::default(),
     };
     let what = next("file or bytes")?;
     let level = next("level").unwrap_or_else(|_| "3".into()).parse()?;

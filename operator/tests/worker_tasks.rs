@@ -216,6 +216,43 @@ fn retained(report: &Report) -> &RetainReport {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn retention_deletes_nothing_while_the_clocks_are_apart() {
+    let test = Server::shared().await.bucket().await;
+    for day in 1..=5 {
+        put_run(&test, &scope(), &run_id(day), "db", &["db"]).await;
+    }
+    let before = test.keys().await;
+    for (apart, reason) in [(-6, Reason::ClockSkew), (6, Reason::ClockSkew), (-4, Reason::Completed)] {
+        let skewed = Proxy::start(test.server.port(), move |_, _| {
+            Fate::Alter(Box::new(move |answer| dated(&answer, jiff::SignedDuration::from_mins(apart))))
+        });
+        let report = run(&Task::Retain(retain(test.store_at(skewed.endpoint())))).await;
+        assert_eq!(report.reason, reason, "{}", report.message);
+        if reason == Reason::ClockSkew {
+            let clocks = ["the store's clock says 20", "this node's 20", "nothing was deleted"];
+            assert!(clocks.iter().all(|words| report.message.contains(words)), "{}", report.message);
+            assert_eq!(test.keys().await, before);
+        }
+    }
+    assert!(test.keys().await.len() < before.len());
+}
+
+/// An answer with another date.
+fn dated(answer: &[u8], later: jiff::SignedDuration) -> Vec<u8> {
+    let head = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let date = (jiff::Timestamp::now() + later).strftime("%a, %d %b %Y %H:%M:%S GMT");
+    let mut dated = Vec::new();
+    for line in String::from_utf8_lossy(&answer[..head]).lines() {
+        let line = if line.starts_with("Date:") { format!("Date: {date}") } else { line.to_owned() };
+        dated.extend_from_slice(line.as_bytes());
+        dated.extend_from_slice(b"\r\n");
+    }
+    assert!(dated.windows(6).any(|w| w == b"\nDate:"), "the server's answer has no date");
+    dated.extend_from_slice(&answer[head + 2..]);
+    dated
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn retention_deletes_what_is_due_and_nothing_beside_it() {
     let test = Server::shared().await.bucket().await;
     let neighbour = Scope { policy: "nightly2".into(), ..scope() };

@@ -195,6 +195,33 @@ fn a_store_that_is_gone_during_the_upload_fails_with_store_unreachable_and_the_b
 }
 
 #[test]
+fn a_store_that_restarts_during_the_upload_costs_the_backup_nothing_but_time() {
+    let space = Space::new("store-restarts");
+    let s3 = S3::start(&space, "s3");
+    let postgres = Postgres::shared(18);
+    let scene = Scene::within(space, &s3, postgres);
+    let database = postgres.seed(&format!("{LITTLE}; {BIG}"));
+    let before = postgres.contents(&database);
+    scene.policy("shop", &database, &Value::Null);
+
+    let gate = Gate::after_the_tables(postgres, &database);
+    scene.space.apply(&backup("patient", "shop"));
+    gate.wait_for_a_dump();
+    s3.stop();
+    gate.open();
+    s3.come_back();
+    let patient = scene.space.wait("Backup", "patient", "has ended", PROMISE, has_ended);
+    assert_eq!(phase(&patient), "Completed", "{:#}", patient["status"]);
+    let owned = |job: &Value| job["metadata"]["ownerReferences"][0]["name"] == "patient";
+    let jobs: Vec<Value> = scene.space.list("Job").into_iter().filter(owned).collect();
+    assert!(jobs.iter().all(|job| job["status"]["failed"].as_u64().unwrap_or(0) == 0), "another attempt: {jobs:#?}");
+    let copy = random_name("copy");
+    scene.restore(&json!({"backup": "patient"}), &json!({"database": copy}));
+    assert_eq!(postgres.contents(&copy), before);
+    postgres.drop_database(&copy);
+}
+
+#[test]
 fn a_job_that_is_deleted_during_the_run_fails_with_job_vanished() {
     let (scene, database) = scene_with_a_backup("job-deleted");
     let gate = Gate::before_the_data(scene.postgres, &database);

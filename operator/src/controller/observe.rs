@@ -57,7 +57,7 @@ impl Observer {
             let blamed = status
                 .artifacts
                 .iter()
-                .any(|a| matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused)));
+                .any(|a| matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused | Reason::ClockSkew)));
             status.completion_time.as_ref().map(|t| t.0).filter(|t| blamed && since.is_some_and(|s| *t > s))
         });
         Ok(ObservedStore { probes, suspected: suspected.max() })

@@ -269,7 +269,9 @@ fn backup_changed(Sinks { world, .. }: &Sinks, backup: &Backup) -> Vec<Request> 
     requests.push(request(Subject::Policy, Key::new(&key.namespace, &backup.spec.policy_ref.name)));
     requests.extend(waiting_restores(world, &key.namespace));
     let artifacts = backup.status.as_ref().map(|s| s.artifacts.as_slice()).unwrap_or_default();
-    if artifacts.iter().any(|a| matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused)))
+    if artifacts
+        .iter()
+        .any(|a| matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused | Reason::ClockSkew)))
         && let Some(store) = backup.status.as_ref().and_then(|s| s.store.clone())
     {
         requests.push(request(Subject::Store, Key::new(key.namespace, store)));

@@ -147,6 +147,7 @@ pub fn reachable<'a>(name: &str, store: &'a BackupStore) -> Result<&'a BackupSto
     let reason = match ready.reason.as_str() {
         "BucketNotFound" | "CredentialsRejected" => Reason::StoreRefused,
         "Unreachable" => Reason::StoreUnreachable,
+        "ClockSkew" => Reason::ClockSkew,
         "SecretNotFound" => Reason::SecretNotFound,
         "ConfigMapNotFound" => Reason::ConfigMapNotFound,
         _ => Reason::StoreNotReady,

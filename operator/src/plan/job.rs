@@ -22,7 +22,8 @@ use super::names::{
 };
 use super::verdict::VOLUME_SECONDS;
 use crate::task::{
-    BackupTask, CatalogueTask, DeleteTask, KnownRun, ProbeTask, RestoreTask, RetainTask, Scope, StoreTask, Task,
+    BackupTask, CatalogueTask, DeleteTask, KnownRun, ProbeTask, RestoreTask, RetainTask, Scope, StorePatience,
+    StoreTask, Task,
 };
 pub use mount::{Credentials, Data, SourceMount};
 pub use seat::{ENFORCE_LABEL, Enforced, Ground, Holder, ObservedClaim, Seat, Use, seat};
@@ -70,7 +71,9 @@ pub fn probe(install: &Install, store: &BackupStore, what: &str) -> Job {
             namespace: namespace(&store.metadata),
             what,
             labels: vec![(STORE_LABEL, name(&store.metadata))],
-            task: Task::Probe(ProbeTask { store: store_task(store) }),
+            task: Task::Probe(ProbeTask {
+                store: StoreTask { patience: StorePatience::of_probe(), ..store_task(store) },
+            }),
             store,
             mounts: vec![],
             seat: None,
@@ -324,12 +327,14 @@ pub fn store_task(store: &BackupStore) -> StoreTask {
         ca: s3.ca_bundle.as_ref().map(|_| PathBuf::from(format!("{STORE_CA}/{CA_FILE}"))),
         recipients: store.spec.encryption.as_ref().map(|e| e.recipients.clone()).unwrap_or_default(),
         identity: None,
+        patience: StorePatience::default(),
     }
 }
 
-/// A store as a restore sees it: the only Job that has private keys.
+/// A store as a restore sees it: the only Job that has private keys, and one that is tried once.
 pub fn store_task_with_identity(store: &BackupStore) -> StoreTask {
     StoreTask {
+        patience: StorePatience::of_restore(),
         identity: identity_secret(store).map(|_| PathBuf::from(format!("{STORE_IDENTITY}/{IDENTITY_FILE}"))),
         ..store_task(store)
     }

@@ -303,6 +303,7 @@ mod tests {
             (failed(a_job("x")), vec![told("StoreRefused")], "False", "CredentialsRejected"),
             (failed(a_job("x")), vec![told("CredentialsRejected")], "False", "CredentialsRejected"),
             (failed(a_job("x")), vec![told("BucketNotFound")], "False", "BucketNotFound"),
+            (failed(a_job("x")), vec![told("ClockSkew")], "False", "ClockSkew"),
             (failed(a_job("x")), vec![told("StoreUnreachable")], "False", "Unreachable"),
             (failed(a_job("x")), vec![], "False", "PodLost"),
         ];

@@ -5,6 +5,7 @@
 //! Pod's termination message.
 
 mod failure;
+mod patience;
 mod report;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use failure::Failure;
+pub use patience::StorePatience;
 pub use report::{
     BackupReport, CatalogueReport, FoundRun, Outcome, Report, RestoreReport, RestoredSource, RetainReport,
     TERMINATION_MESSAGE_LIMIT,
@@ -82,6 +84,9 @@ pub struct StoreTask {
     /// File with the private keys. Only a restore has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<PathBuf>,
+    /// How long the store is waited for.
+    #[serde(default, skip_serializing_if = "StorePatience::is_default")]
+    pub patience: StorePatience,
 }
 
 /// Whose backups: `<prefix>/<namespace>/<policy>/` in the bucket, and who owns them.

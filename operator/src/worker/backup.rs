@@ -18,6 +18,9 @@ use crate::store::keys::{PolicyFolder, SourceFolder};
 use crate::store::manifest::{FORMAT_VERSION, MAX_MANIFEST_BYTES, Manifest};
 use crate::task::{BackupReport, BackupTask, Failure, Outcome, Report};
 
+/// How often a manifest is written that reads back as something else.
+const MANIFEST_TRIES: u32 = 3;
+
 pub(super) async fn run(task: &BackupTask, attempt: &Attempt) -> Result<Report, Failure> {
     writable(&task.store)?;
     let engine = task.source.engine().map(|e| e.kind()).unwrap_or_default();
@@ -82,28 +85,32 @@ pub(super) async fn run(task: &BackupTask, attempt: &Attempt) -> Result<Report, 
 async fn commit(bucket: &Bucket, folder: &SourceFolder, bytes: &Bytes, attempt: &Attempt) -> Result<(), Failure> {
     let key = folder.manifest();
     let written = attempt.ledger.take();
-    let put = bucket.put(&key, bytes.clone()).await;
-    match bucket.get(&key, MAX_MANIFEST_BYTES).await {
-        Ok(Some(stored)) if stored == *bytes => {
-            if let Err(failure) = put {
-                warn!("the manifest is stored, though the store said otherwise: {failure}");
+    // What came to harm on its way, there or back, is right the next time; a wrong one must not stay for the next attempt to find.
+    for _ in 0..MANIFEST_TRIES {
+        let put = bucket.put(&key, bytes.clone()).await;
+        match bucket.get(&key, MAX_MANIFEST_BYTES).await {
+            Ok(Some(stored)) if stored == *bytes => {
+                if let Err(failure) = put {
+                    warn!("the manifest is stored, though the store said otherwise: {failure}");
+                }
+                return Ok(());
             }
-            Ok(())
+            Ok(Some(_)) => warn!("{key} reads back as something else than was written"),
+            Ok(None) => {
+                attempt.ledger.put_back(written);
+                return Err(put.err().unwrap_or_else(|| {
+                    Failure::new(Reason::StoreUnreachable, format!("{key} was accepted by the store and is not there: does something delete in the bucket, or does the endpoint lead to several servers?"))
+                }));
+            }
+            Err(unread) => return Err(put.err().unwrap_or(unread)),
         }
-        Ok(Some(_)) => Err(Failure::new(
-            Reason::ChecksumMismatch,
-            format!(
-                "{key} reads back as something else than was written: another run writes to the same place, or the store is damaged"
-            ),
-        )),
-        Ok(None) => {
-            attempt.ledger.put_back(written);
-            Err(put.err().unwrap_or_else(|| {
-                Failure::new(Reason::StoreUnreachable, format!("{key} was accepted by the store and is not there: does something delete in the bucket, or does the endpoint lead to several servers?"))
-            }))
-        }
-        Err(unread) => Err(put.err().unwrap_or(unread)),
     }
+    Err(Failure::new(
+        Reason::ChecksumMismatch,
+        format!(
+            "{key} reads back as something else than was written: another run writes to the same place, or the store is damaged"
+        ),
+    ))
 }
 
 fn report(folder: &SourceFolder, manifest: &Manifest, bytes: &[u8]) -> Report {

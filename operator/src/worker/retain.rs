@@ -16,6 +16,8 @@ use crate::store::client::{Bucket, ObjectInfo};
 use crate::store::keys::{self, PolicyFolder};
 use crate::task::{Failure, Outcome, Report, RetainReport, RetainTask};
 
+/// Clocks that are further apart than this leave it open how old anything is.
+const MAX_APART: SignedDuration = SignedDuration::from_mins(5);
 /// At most this many objects that no manifest names go at a time; the rest goes the next time.
 const DEBRIS_LIMIT: usize = 1000;
 
@@ -26,6 +28,7 @@ pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
     let bucket = Bucket::open(&task.store).await?;
     let folder = PolicyFolder::new(&task.store.s3, &task.scope);
     let mut catalogue = catalogue::read(&bucket, &folder).await?;
+    confirm_clocks(&bucket)?;
     if let Some(unread) = catalogue.in_doubt.first() {
         return Err(doubt(&format!("{unread}; and {} more like it", catalogue.in_doubt.len() - 1)));
     }
@@ -81,6 +84,20 @@ pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
         message = format!("{message}; {} objects that no manifest names deleted", report.debris);
     }
     Ok(Report::completed(message, Some(Outcome::Retain(report))))
+}
+
+/// Slots are of the cluster's clock, and what is in the bucket has the store's time.
+fn confirm_clocks(bucket: &Bucket) -> Result<(), Failure> {
+    match bucket.clocks().filter(|clocks| clocks.apart() > MAX_APART) {
+        Some(clocks) => Err(Failure::new(
+            Reason::ClockSkew,
+            format!(
+                "nothing was deleted, for there is no telling what is old: {}; set the one that is wrong, and retention goes on by itself",
+                clocks.words()
+            ),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Objects that no manifest names and none ever will, once the bucket says of each of their sources that it has no manifest.

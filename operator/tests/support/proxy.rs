@@ -17,7 +17,17 @@ pub enum Fate {
     Alter(Box<dyn FnOnce(Vec<u8>) -> Vec<u8>>),
     /// It passes, and of its answer only this many bytes come.
     CutAfter(usize),
-    /// It never reaches the server; this comes instead.
+    /// The same, and the connection is reset rather than closed.
+    ResetAfter(usize),
+    /// It passes, and of its answer only this many bytes come, and then nothing, for as long as the proxy lives.
+    HangAfter(usize),
+    /// It passes as slowly as this many bytes a second, and so does its answer.
+    Slow(usize),
+    /// It reaches the server changed: its head, all of it, and its body.
+    Forge(Box<dyn FnOnce(String, Vec<u8>) -> (String, Vec<u8>)>),
+    /// Of its body this many bytes are read, and then the connection is reset.
+    Break(usize),
+    /// It never reaches the server; this comes instead: a status, maybe with headers after it on lines of their own, and a body.
     Answer(&'static str, String),
     /// It never reaches the server, and nothing comes, for as long as the proxy lives.
     Hang,
@@ -74,31 +84,65 @@ fn serve(
     let head = read_head(client)?;
     let text = String::from_utf8_lossy(&head).into_owned();
     let (line, headers) = text.split_once("\r\n").ok_or(io::ErrorKind::InvalidData)?;
-    let length = headers
+    let length: u64 = headers
         .lines()
         .filter_map(|l| l.split_once(':'))
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
         .map_or(0, |(_, value)| value.trim().parse().unwrap());
     let fate = decide(line, count.fetch_add(1, Ordering::Relaxed));
-    if matches!(fate, Fate::Hang) {
-        while !stopped.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        return Ok(());
+    // Who closes a connection with a byte unread resets it.
+    if !matches!(fate, Fate::ResetAfter(_)) {
+        client.read_exact(&mut [0])?;
     }
-    if let Fate::Answer(status, body) = &fate {
-        io::copy(&mut client.take(length), &mut io::sink())?;
-        return write!(
-            client,
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
+    match &fate {
+        Fate::Hang => {
+            hold(stopped);
+            return Ok(());
+        }
+        Fate::Break(bytes) => {
+            // At least one of them stays unread.
+            let read = (*bytes as u64).min(length.saturating_sub(1));
+            return io::copy(&mut client.take(read), &mut io::sink()).map(drop);
+        }
+        Fate::Answer(status, body) => {
+            io::copy(&mut client.take(length), &mut io::sink())?;
+            return write!(
+                client,
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+        _ => {}
     }
     let mut upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, server))?;
-    write!(upstream, "{line}\r\nConnection: close\r\n{headers}")?;
+    let head = format!("{line}\r\nConnection: close\r\n{headers}\n");
+    match fate {
+        Fate::Forge(forge) => {
+            let mut body = Vec::new();
+            client.take(length).read_to_end(&mut body)?;
+            let (head, body) = forge(head, body);
+            write!(upstream, "{head}")?;
+            upstream.write_all(&body)?;
+            return io::copy(&mut upstream, &mut client).map(drop);
+        }
+        Fate::Slow(rate) => {
+            write!(upstream, "{head}")?;
+            trickle(&mut client.take(length), &mut upstream, rate)?;
+            return trickle(&mut upstream, &mut client, rate);
+        }
+        _ => {}
+    }
+    write!(upstream, "{head}")?;
     io::copy(&mut client.take(length), &mut upstream)?;
     match fate {
-        Fate::CutAfter(bytes) => io::copy(&mut upstream.take(bytes as u64), &mut client).map(drop),
+        Fate::CutAfter(bytes) | Fate::ResetAfter(bytes) => {
+            io::copy(&mut upstream.take(bytes as u64), &mut client).map(drop)
+        }
+        Fate::HangAfter(bytes) => {
+            io::copy(&mut upstream.take(bytes as u64), &mut client)?;
+            hold(stopped);
+            Ok(())
+        }
         Fate::Alter(alter) => {
             let mut answer = Vec::new();
             upstream.read_to_end(&mut answer)?;
@@ -108,9 +152,30 @@ fn serve(
     }
 }
 
+/// Keeps the connection open and silent.
+fn hold(stopped: &AtomicBool) {
+    while !stopped.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Four pieces a second.
+fn trickle(from: &mut impl Read, to: &mut impl Write, rate: usize) -> io::Result<()> {
+    loop {
+        let mut piece = Vec::new();
+        from.take((rate / 4).max(1) as u64).read_to_end(&mut piece)?;
+        if piece.is_empty() {
+            return Ok(());
+        }
+        to.write_all(&piece)?;
+        std::thread::sleep(Duration::from_millis(250));
+    }
+}
+
+/// All of it but for the last line feed.
 fn read_head(mut client: &TcpStream) -> io::Result<Vec<u8>> {
     let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
+    while !head.ends_with(b"\r\n\r") {
         if client.read(&mut byte)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -17,7 +17,7 @@ use aws_sdk_s3::config::{BehaviorVersion, Builder, Credentials, Region};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use holdfast::store::client::Bucket;
-use holdfast::task::StoreTask;
+use holdfast::task::{StorePatience, StoreTask};
 use holdfast_crds::S3Spec;
 
 /// The key ID that may do everything.
@@ -78,6 +78,8 @@ impl Server {
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-volume.max=2000",
+            // On a disk that is nearly full it would else take writes and never answer them.
+            "-volume.minFreeSpace=200MiB",
         ]);
         command.args(["-master.volumeSizeLimitMB=64", "-master.volumePreallocate=false"]);
         command.arg(format!("-dir={}", folder.path().display()));
@@ -193,6 +195,7 @@ impl TestBucket {
             ca: None,
             recipients: vec![],
             identity: None,
+            patience: StorePatience::default(),
         }
     }
 

@@ -188,6 +188,12 @@ fn what_is_missing_is_waited_for_and_then_it_fails() {
         ),
         (
             fine(),
+            ObservedBackup { store: refused(Reason::ClockSkew, "the store's clock"), ..observed() },
+            "ClockSkew",
+            "the store's clock",
+        ),
+        (
+            fine(),
             ObservedBackup { store: refused(Reason::SecretNotFound, "secret s"), ..observed() },
             "SecretNotFound",
             "secret s",

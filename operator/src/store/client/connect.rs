@@ -17,13 +17,14 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::clocks::Watch;
 use super::credentials::CredentialFiles;
 use crate::task::{Failure, StoreTask};
 
 /// How long a connection may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-pub(super) async fn client(store: &StoreTask) -> Result<Client, Failure> {
+pub(super) async fn client(store: &StoreTask, clocks: Watch) -> Result<Client, Failure> {
     let http = http_client(store)?;
     let region = Region::new(store.s3.region.clone());
     let mut builder = if let Some(folder) = &store.credentials {
@@ -43,6 +44,7 @@ pub(super) async fn client(store: &StoreTask) -> Result<Client, Failure> {
     };
     builder.set_endpoint_url(store.s3.endpoint.clone());
     let config = builder
+        .interceptor(clocks)
         .force_path_style(store.s3.uses_path_style())
         // We try again ourselves, by one rule for connections, answers and bodies.
         .retry_config(RetryConfig::disabled())

@@ -9,7 +9,7 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use holdfast_crds::Reason;
 use jiff::Timestamp;
 
-use super::{Bucket, ObjectInfo, STALL, within};
+use super::{Bucket, ObjectInfo};
 use crate::task::Failure;
 
 pub(super) async fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<ObjectInfo>, Failure> {
@@ -24,7 +24,7 @@ pub(super) async fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<ObjectInfo>
                 .bucket(&*bucket.name)
                 .prefix(prefix)
                 .set_continuation_token(token.clone());
-            within(STALL, request.send()).await
+            bucket.within(request.send()).await
         });
         let page = result.await.map_err(|t| bucket.failure(&what, &t))?;
         let next = listing.add(Page::from(page)).map_err(|why| {
@@ -44,7 +44,7 @@ pub(super) async fn folders(bucket: &Bucket, prefix: &str) -> Result<Vec<String>
     let what = format!("list {prefix}");
     let result = bucket.retrying(&what, || async {
         let request = bucket.client.list_objects_v2().bucket(&*bucket.name).prefix(prefix).delimiter("/");
-        within(STALL, request.send()).await
+        bucket.within(request.send()).await
     });
     let page = result.await.map_err(|t| bucket.failure(&what, &t))?;
     let name = |folder: &str| Some(folder.strip_prefix(prefix)?.strip_suffix('/')?.to_owned());

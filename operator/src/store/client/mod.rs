@@ -1,20 +1,23 @@
 //! The bucket. Talks to S3.
 //!
-//! Every request is tried again while what stops it may pass (network, 5xx, 429), for [`PATIENCE`] and no longer, so that a run whose store
-//! is gone ends with its reason within two minutes. A request that does not move for [`STALL`] counts as stopped.
+//! Every request is tried again while what stops it may pass (network, 5xx, 429), for as long as the task's
+//! [`StorePatience`](crate::task::StorePatience) says and no longer, so that a run whose store is gone ends with its reason within two minutes.
+//! A request that does not move counts as stopped.
 
 mod body;
+mod clocks;
 mod connect;
 mod credentials;
 mod listing;
+mod patience;
 mod trouble;
+mod trying;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
 use aws_sdk_s3::primitives::ByteStream;
@@ -24,19 +27,16 @@ use holdfast_crds::Reason;
 use jiff::Timestamp;
 use tracing::warn;
 
-use crate::task::{Failure, StoreTask};
+use crate::task::{Failure, StorePatience, StoreTask};
 use body::Clock;
+use clocks::Watch;
 use trouble::{Kind, Trouble};
+use trying::within;
 
-/// How long a request is tried again after its first failure. A Job has three attempts with pauses between them, and a store that is
-/// gone is to be told within two minutes all in all.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a request or an answer may stand still.
-const STALL: Duration = Duration::from_secs(20);
+pub use clocks::Clocks;
+
 /// How long a store may take to put the parts of a large object together.
 const COMPLETE_LIMIT: Duration = Duration::from_secs(90);
-/// The longest pause between two tries.
-const MAX_PAUSE: Duration = Duration::from_secs(8);
 
 /// A bucket. Clones share connections and credentials.
 #[derive(Clone, Debug)]
@@ -45,8 +45,11 @@ pub struct Bucket {
     name: Arc<str>,
     /// The store in words: its name, the bucket and where it is.
     words: Arc<str>,
-    /// Whether the store has accepted the credentials before: then a refusal may be a rotation that is under way.
-    accepted: Arc<AtomicBool>,
+    patience: StorePatience,
+    /// Whether the store has answered before, and taken the credentials: then it may be back soon, and a refusal may be a rotation that is
+    /// under way. False again once patience with it was over.
+    answered: Arc<AtomicBool>,
+    clocks: Watch,
 }
 
 /// One object of a listing.
@@ -74,15 +77,23 @@ impl Bucket {
     /// # Errors
     /// [`Reason::InvalidConfiguration`] where certificates cannot be read.
     pub async fn open(store: &StoreTask) -> Result<Self, Failure> {
-        let client = connect::client(store).await?;
+        let clocks = Watch::default();
+        let client = connect::client(store, clocks.clone()).await?;
         let place = store.s3.endpoint.clone().unwrap_or_else(|| format!("AWS {}", store.s3.region));
         let words = format!("store {}, bucket {} at {place}", store.name, store.s3.bucket);
         Ok(Self {
             client,
             name: store.s3.bucket.as_str().into(),
             words: words.into(),
-            accepted: Arc::new(AtomicBool::new(false)),
+            patience: store.patience,
+            answered: Arc::new(AtomicBool::new(false)),
+            clocks,
         })
+    }
+
+    /// What the store's clock and this node's said when it answered last; none where it does not tell the time.
+    pub fn clocks(&self) -> Option<Clocks> {
+        self.clocks.last()
     }
 
     /// All objects whose key begins with `prefix`, to the last page.
@@ -109,8 +120,8 @@ impl Bucket {
     pub async fn get(&self, key: &str, max_bytes: u64) -> Result<Option<Bytes>, Failure> {
         let what = format!("read {key}");
         let result = self.retrying(&what, || async {
-            let reply = within(STALL, self.client.get_object().bucket(&*self.name).key(key).send()).await?;
-            let mut body = ObjectBody { stream: reply.body, words: self.words.clone() };
+            let reply = self.within(self.client.get_object().bucket(&*self.name).key(key).send()).await?;
+            let mut body = self.body(reply.body);
             let mut content = BytesMut::new();
             while let Some(piece) = body.next().await.map_err(|f| Trouble::passing(f.message))? {
                 if content.len() as u64 + piece.len() as u64 > max_bytes {
@@ -137,9 +148,9 @@ impl Bucket {
         let result = self.retrying(&what, || async {
             let range = (offset > 0).then(|| format!("bytes={offset}-"));
             let request = self.client.get_object().bucket(&*self.name).key(key).set_range(range);
-            let reply = within(STALL, request.send()).await?;
+            let reply = self.within(request.send()).await?;
             if starts_at(&reply, offset) {
-                Ok(ObjectBody { stream: reply.body, words: self.words.clone() })
+                Ok(self.body(reply.body))
             } else {
                 Err(Trouble::passing(format!("the store does not continue at byte {offset}")))
             }
@@ -157,7 +168,7 @@ impl Bucket {
     pub async fn head(&self, key: &str) -> Result<Option<u64>, Failure> {
         let what = format!("look at {key}");
         let result = self.retrying(&what, || async {
-            let reply = within(STALL, self.client.head_object().bucket(&*self.name).key(key).send()).await?;
+            let reply = self.within(self.client.head_object().bucket(&*self.name).key(key).send()).await?;
             reply
                 .content_length
                 .and_then(|length| u64::try_from(length).ok())
@@ -204,7 +215,7 @@ impl Bucket {
                 .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
                 .set_if_none_match(unless.map(str::to_owned))
                 .body(ByteStream::new(clock.watch(content.clone())));
-            moving(&clock, Box::pin(request.send())).await.map(drop)
+            self.moving(&clock, Box::pin(request.send())).await.map(drop)
         };
         self.retrying(&format!("write {key}"), attempt).await
     }
@@ -216,9 +227,18 @@ impl Bucket {
     pub async fn delete(&self, key: &str) -> Result<(), Failure> {
         let what = format!("delete {key}");
         let result = self.retrying(&what, || async {
-            within(STALL, self.client.delete_object().bucket(&*self.name).key(key).send()).await.map(drop)
+            self.within(self.client.delete_object().bucket(&*self.name).key(key).send()).await.map(drop)
         });
-        optional(result.await).map(drop).map_err(|t| self.failure(&what, &t))
+        optional(result.await).map(drop).map_err(|trouble| match trouble.kind {
+            Kind::Forbidden => {
+                let why = format!(
+                    "{}; either the key may not delete, or the object is locked, and goes once its lock has ended",
+                    trouble.why
+                );
+                self.failure(&what, &Trouble { why, ..trouble })
+            }
+            _ => self.failure(&what, &trouble),
+        })
     }
 
     /// Begins an upload in parts.
@@ -234,7 +254,7 @@ impl Bucket {
                 .bucket(&*self.name)
                 .key(key)
                 .checksum_algorithm(ChecksumAlgorithm::Crc32C);
-            let reply = within(STALL, request.send()).await?;
+            let reply = self.within(request.send()).await?;
             reply
                 .upload_id
                 .filter(|id| !id.is_empty())
@@ -268,7 +288,7 @@ impl Bucket {
                 .checksum_crc32_c(&crc32c)
                 .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
                 .body(ByteStream::new(clock.watch(content.clone())));
-            let reply = moving(&clock, Box::pin(request.send())).await?;
+            let reply = self.moving(&clock, Box::pin(request.send())).await?;
             match reply.e_tag {
                 Some(etag) => Ok(UploadedPart { number, etag, crc32c: crc32c.clone() }),
                 None => Err(Trouble::passing("the answer has no ETag".to_owned())),
@@ -297,7 +317,9 @@ impl Bucket {
                 .key(key)
                 .upload_id(upload)
                 .multipart_upload(named.clone());
-            let reply = within(COMPLETE_LIMIT, request.send()).await?;
+            // What it has not answered by then it may have done: it is asked once more.
+            let reply =
+                within(COMPLETE_LIMIT, request.send()).await.map_err(|t| Trouble { still: Duration::ZERO, ..t })?;
             // An answer of 200 may still hold an error, or nothing at all.
             if reply.e_tag.is_some() { Ok(()) } else { Err(Trouble::passing("the answer names no object".to_owned())) }
         });
@@ -316,7 +338,7 @@ impl Bucket {
         let what = format!("abort the upload of {key}");
         let result = self.retrying(&what, || async {
             let request = self.client.abort_multipart_upload().bucket(&*self.name).key(key).upload_id(upload);
-            within(STALL, request.send()).await.map(drop)
+            self.within(request.send()).await.map(drop)
         });
         optional(result.await).map(drop).map_err(|t| self.failure(&what, &t))
     }
@@ -329,7 +351,7 @@ impl Bucket {
     pub async fn abort_uploads(&self, key: &str) -> Result<(), Failure> {
         let what = format!("list the uploads of {key}");
         let result = self.retrying(&what, || async {
-            within(STALL, self.client.list_multipart_uploads().bucket(&*self.name).prefix(key).send()).await
+            self.within(self.client.list_multipart_uploads().bucket(&*self.name).prefix(key).send()).await
         });
         let listed = optional(result.await).map_err(|t| self.failure(&what, &t))?;
         for upload in listed.iter().flat_map(ListMultipartUploadsOutput::uploads).filter(|u| u.key() == Some(key)) {
@@ -338,32 +360,8 @@ impl Bucket {
         Ok(())
     }
 
-    /// Does `attempt` until it succeeds, fails for good, or [`PATIENCE`] is over.
-    async fn retrying<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T, Trouble>
-    where
-        F: Future<Output = Result<T, Trouble>>,
-    {
-        let mut first_failure = None;
-        let mut pause = Duration::from_millis(200);
-        loop {
-            // On the heap: the SDK's futures are large, and callers hold many of them.
-            let trouble = match Box::pin(attempt()).await {
-                Ok(value) => {
-                    self.accepted.store(true, Ordering::Relaxed);
-                    return Ok(value);
-                }
-                Err(trouble) => trouble,
-            };
-            let rotating = trouble.kind == Kind::BadCredentials && self.accepted.load(Ordering::Relaxed);
-            let since = *first_failure.get_or_insert_with(Instant::now);
-            if !(trouble.kind.may_pass() || rotating) || since.elapsed() + pause > PATIENCE {
-                return Err(trouble);
-            }
-            warn!("cannot {what}: {}; trying again", trouble.why);
-            // Half of the pause is left to chance, so that many workers do not come back at the same instant.
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(MAX_PAUSE);
-        }
+    fn body(&self, stream: ByteStream) -> ObjectBody {
+        ObjectBody { stream, words: self.words.clone(), still: self.still() }
     }
 
     fn failure(&self, what: &str, trouble: &Trouble) -> Failure {
@@ -377,6 +375,7 @@ impl Bucket {
 pub struct ObjectBody {
     stream: ByteStream,
     words: Arc<str>,
+    still: Duration,
 }
 
 impl ObjectBody {
@@ -386,10 +385,10 @@ impl ObjectBody {
     /// [`Reason::StoreUnreachable`] where the answer breaks off or stands still.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         let broken = |why: String| Failure::new(Reason::StoreUnreachable, format!("{}: {why}", self.words));
-        match tokio::time::timeout(STALL, self.stream.try_next()).await {
+        match tokio::time::timeout(self.still, self.stream.try_next()).await {
             Ok(Ok(piece)) => Ok(piece),
             Ok(Err(error)) => Err(broken(format!("the answer broke off: {}", trouble::chain(&error)))),
-            Err(_) => Err(broken(format!("the answer stood still for {} s", STALL.as_secs()))),
+            Err(_) => Err(broken(format!("the answer stood still for {} s", self.still.as_secs()))),
         }
     }
 }
@@ -410,29 +409,6 @@ fn optional<T>(result: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
         Ok(value) => Ok(Some(value)),
         Err(trouble) if trouble.kind == Kind::NotFound => Ok(None),
         Err(trouble) => Err(trouble),
-    }
-}
-
-type Sent<T, E> = Result<T, aws_sdk_s3::error::SdkError<E>>;
-
-async fn within<T, E>(limit: Duration, request: impl Future<Output = Sent<T, E>>) -> Result<T, Trouble>
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    match tokio::time::timeout(limit, request).await {
-        Ok(sent) => sent.map_err(|e| Trouble::from_sdk(&e)),
-        Err(_) => Err(Trouble::passing(format!("no answer within {} s", limit.as_secs()))),
-    }
-}
-
-/// A request with a body: it may take as long as it moves.
-async fn moving<T, E>(clock: &Clock, request: impl Future<Output = Sent<T, E>>) -> Result<T, Trouble>
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    tokio::select! {
-        sent = request => sent.map_err(|e| Trouble::from_sdk(&e)),
-        () = clock.stalled(STALL) => Err(Trouble::passing(format!("the request stood still for {} s", STALL.as_secs()))),
     }
 }
 

@@ -1,10 +1,13 @@
 //! What a store's error means: whether it may pass, and its reason. Pure.
 
 use std::error::Error;
+use std::time::Duration;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use holdfast_crds::Reason;
+use jiff::Timestamp;
 
+use super::clocks;
 use crate::process::escape;
 
 /// Characters of a store's own words that are told.
@@ -15,6 +18,10 @@ const MAX_WORDS: usize = 300;
 pub(super) struct Trouble {
     pub(super) kind: Kind,
     pub(super) why: String,
+    /// How long it stood still before it was given up.
+    pub(super) still: Duration,
+    /// When the store asks to be asked again.
+    pub(super) asked: Option<Duration>,
 }
 
 /// What is to be made of it.
@@ -30,6 +37,8 @@ pub(super) enum Kind {
     BadCredentials,
     /// They are known and may not do this.
     Forbidden,
+    /// The store's clock and ours are too far apart for it to take a request.
+    Skewed,
     /// The store is full. It may pass.
     Full,
     /// The object is not what it should be.
@@ -45,6 +54,11 @@ impl Kind {
         matches!(self, Self::Passing | Self::Full)
     }
 
+    /// Whether only a store that is there, and takes the credentials, can say so.
+    pub(super) fn is_answer(self) -> bool {
+        matches!(self, Self::NotFound | Self::Exists)
+    }
+
     /// What a person should check.
     pub(super) fn advice(self) -> &'static str {
         match self {
@@ -52,6 +66,7 @@ impl Kind {
             Self::NoBucket => "create the bucket, or correct spec.s3.bucket",
             Self::BadCredentials => "check the keys in the store's credentialsSecret",
             Self::Forbidden => "check the keys in the store's credentialsSecret and what they may do with the bucket",
+            Self::Skewed => "set the clock that is wrong: that of the node, or that of the store",
             Self::Full => "the store is full",
             Self::Damaged => "take another backup",
             Self::NotFound | Self::Exists | Self::Refused => {
@@ -65,6 +80,7 @@ impl Kind {
             Self::Passing => Reason::StoreUnreachable,
             Self::NoBucket => Reason::BucketNotFound,
             Self::BadCredentials | Self::Forbidden => Reason::CredentialsRejected,
+            Self::Skewed => Reason::ClockSkew,
             Self::Full => Reason::NoSpace,
             Self::Damaged => Reason::ChecksumMismatch,
             Self::NotFound | Self::Exists | Self::Refused => Reason::StoreRefused,
@@ -74,7 +90,7 @@ impl Kind {
 
 impl Trouble {
     pub(super) fn of(kind: Kind, why: String) -> Self {
-        Self { kind, why }
+        Self { kind, why, still: Duration::ZERO, asked: None }
     }
 
     /// Something that may pass.
@@ -82,7 +98,32 @@ impl Trouble {
         Self::of(Kind::Passing, why)
     }
 
-    pub(super) fn from_sdk<E>(error: &SdkError<E>) -> Self
+    /// What did not move for so long that it was given up.
+    pub(super) fn standstill(what: &str, still: Duration) -> Self {
+        Self { still, ..Self::passing(format!("{what} {} s", still.as_secs())) }
+    }
+
+    /// From what the SDK says; `now` is this node's time.
+    pub(super) fn from_sdk<E>(error: &SdkError<E>, now: Timestamp) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let mut trouble = Self::from_error(error);
+        let header = |name: &str| error.raw_response().and_then(|r| r.headers().get(name));
+        let clocks = header("date").and_then(|date| clocks::clocks(date, now));
+        if let (Kind::Skewed, Some(clocks)) = (trouble.kind, clocks) {
+            trouble.why = format!("{}; {}", trouble.why, clocks.words());
+        }
+        // Whoever writes a time means it by his own clock.
+        let there = clocks.map_or(now, |clocks| clocks.store);
+        trouble.asked = header("retry-after").and_then(|value| clocks::retry_after(value, there));
+        if let Some(asked) = trouble.asked {
+            trouble.why = format!("{}, and asks to be asked again after {} s", trouble.why, asked.as_secs());
+        }
+        trouble
+    }
+
+    fn from_error<E>(error: &SdkError<E>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
@@ -125,6 +166,7 @@ impl Trouble {
                 | "AuthorizationHeaderMalformed"
                 | "InvalidClientTokenId",
             ) => Kind::BadCredentials,
+            (_, "RequestTimeTooSkewed") => Kind::Skewed,
             (412, _) | (_, "PreconditionFailed") => Kind::Exists,
             // No waiting makes a store do what it cannot.
             (501, _) | (_, "NotImplemented") => Kind::Refused,
@@ -215,6 +257,7 @@ mod tests {
             (403, "AccessDenied", "", Reason::CredentialsRejected, false),
             (403, "", "", Reason::CredentialsRejected, false),
             (400, "ExpiredToken", "", Reason::CredentialsRejected, false),
+            (403, "RequestTimeTooSkewed", "", Reason::ClockSkew, false),
             (404, "NoSuchBucket", "", Reason::BucketNotFound, false),
             (301, "PermanentRedirect", "", Reason::StoreRefused, false),
             (400, "InvalidArgument", "", Reason::StoreRefused, false),

@@ -21,8 +21,10 @@ use crate::task::Failure;
 
 /// Pieces that are read ahead of the target.
 const READ_AHEAD: usize = 64;
-/// How often a download that broke off is taken up again at the byte where it did.
+/// How often in a row a download that broke off is taken up again at the byte where it did …
 const MAX_RESUMES: u32 = 8;
+/// … with fewer bytes than this in between: one that gets on is not given up, however often it breaks off.
+const RESUME_BYTES: u64 = 1 << 20;
 /// zstd's own limit for `--long` is 2^27: nothing larger is written by us, and nothing larger is given memory.
 const WINDOW_LOG_MAX: u32 = 27;
 
@@ -67,37 +69,39 @@ impl ArtifactSource for Downloads {
 async fn download(bucket: &Bucket, artifact: &ArtifactEntry, pieces: mpsc::Sender<Bytes>) -> Result<(), Failure> {
     let (mut offset, mut resumes) = (0, 0);
     loop {
-        let broken = match bucket.open_read(&artifact.key, offset).await {
-            Ok(mut body) => loop {
-                match body.next().await {
-                    Ok(Some(piece)) => {
-                        offset += piece.len() as u64;
-                        if offset > artifact.stored_bytes {
-                            // The pump finds the size wrong and says so.
-                            return Ok(());
-                        }
-                        if pieces.send(piece).await.is_err() {
-                            // The pump has ended; its own result tells why.
-                            return Ok(());
-                        }
+        let begun = offset;
+        let of_artifact =
+            |failure: Failure| Failure::new(failure.reason, format!("{}: {}", artifact.key, failure.message));
+        // It has been tried again as often as patience allows.
+        let mut body = bucket.open_read(&artifact.key, offset).await.map_err(of_artifact)?;
+        let broken = loop {
+            match body.next().await {
+                Ok(Some(piece)) => {
+                    offset += piece.len() as u64;
+                    if offset > artifact.stored_bytes {
+                        // The pump finds the size wrong and says so.
+                        return Ok(());
                     }
-                    Ok(None) if offset >= artifact.stored_bytes => return Ok(()),
-                    Ok(None) => match bucket.head(&artifact.key).await? {
-                        Some(size) if size == artifact.stored_bytes => {
-                            break Failure::new(Reason::StoreUnreachable, "the answer ended early");
-                        }
-                        Some(size) => {
-                            let how = format!("it has {size} bytes and the manifest says {}", artifact.stored_bytes);
-                            return Err(damaged(artifact, &how));
-                        }
-                        None => return Err(damaged(artifact, "it is gone")),
-                    },
-                    Err(failure) => break failure,
+                    if pieces.send(piece).await.is_err() {
+                        // The pump has ended; its own result tells why.
+                        return Ok(());
+                    }
                 }
-            },
-            Err(failure) => break_or_return(failure, artifact)?,
+                Ok(None) if offset >= artifact.stored_bytes => return Ok(()),
+                Ok(None) => match bucket.head(&artifact.key).await? {
+                    Some(size) if size == artifact.stored_bytes => {
+                        break Failure::new(Reason::StoreUnreachable, "the answer ended early");
+                    }
+                    Some(size) => {
+                        let how = format!("it has {size} bytes and the manifest says {}", artifact.stored_bytes);
+                        return Err(damaged(artifact, &how));
+                    }
+                    None => return Err(damaged(artifact, "it is gone")),
+                },
+                Err(failure) => break failure,
+            }
         };
-        resumes += 1;
+        resumes = if offset - begun < RESUME_BYTES { resumes + 1 } else { 1 };
         if resumes > MAX_RESUMES {
             return Err(Failure::new(
                 broken.reason,
@@ -109,14 +113,6 @@ async fn download(bucket: &Bucket, artifact: &ArtifactEntry, pieces: mpsc::Sende
         }
         warn!("{}: broke off at byte {offset}, taken up again: {}", artifact.key, broken.message);
         tokio::time::sleep(Duration::from_millis(200 << resumes.min(5))).await;
-    }
-}
-
-/// What no second try mends ends the download.
-fn break_or_return(failure: Failure, artifact: &ArtifactEntry) -> Result<Failure, Failure> {
-    match failure.reason {
-        Reason::StoreUnreachable => Ok(failure),
-        _ => Err(Failure::new(failure.reason, format!("{}: {}", artifact.key, failure.message))),
     }
 }
 
@@ -190,6 +186,14 @@ fn pump(
                 Ok(read) => {
                     progress.add(read);
                     bytes += read as u64;
+                    if bytes > expected.source_bytes {
+                        // It may go on for terabytes: nothing more of it is read, not even what is left of the object.
+                        let most = expected.source_bytes;
+                        return Err(damaged(
+                            expected,
+                            &format!("more is in it than the {most} bytes that the manifest says"),
+                        ));
+                    }
                     if let Err(failure) = inspect.feed(&next[..read]) {
                         break Err(failure);
                     }

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use holdfast_crds::Reason;
+
 use crate::store::client::Bucket;
 use crate::task::Failure;
 
@@ -63,7 +65,8 @@ impl Ledger {
         self.lock().extend(taken.0);
     }
 
-    /// Aborts the uploads that are open and deletes the objects, by exact key. Goes on after a failure and tells the first.
+    /// Aborts the uploads that are open and deletes the objects, by exact key. Goes on after a failure and tells the first, unless it is that
+    /// the store does not answer.
     ///
     /// # Errors
     /// The first failure of the store; the entries are gone from the ledger all the same.
@@ -75,7 +78,11 @@ impl Ledger {
                 // An upload may have begun whose ID never came back.
                 Entry::Object { key } => bucket.abort_uploads(key).await.and(bucket.delete(key).await),
             };
+            let gone = undone.as_ref().is_err_and(|failure| failure.reason == Reason::StoreUnreachable);
             result = result.and(undone);
+            if gone {
+                break;
+            }
         }
         result
     }
