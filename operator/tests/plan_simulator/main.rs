@@ -3,7 +3,7 @@
 //! Each seed is one life: people make, edit and delete objects, workers finish, fail or vanish, the store goes away, the controller is cut off
 //! before or after any of its writes and sees the cluster late. What must hold at every step is checked at every step (`oracle.rs`); then
 //! the faults end, and all must come to rest in a state that is right. A failure prints its seed; `HOLDFAST_SIMULATOR_SEED=<seed>` runs
-//! that life alone, `HOLDFAST_SIMULATOR_STEPS` says how many steps to take in all.
+//! that life alone, `HOLDFAST_SIMULATOR_STEPS` says how many steps to take in all, `HOLDFAST_SIMULATOR_FIRST` with which seed to begin (1).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "it is all tests")]
 
 mod cluster;
@@ -26,7 +26,7 @@ fn whatever_goes_wrong_nothing_is_lost_or_done_twice_and_all_comes_to_rest() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let steps = number("HOLDFAST_SIMULATOR_STEPS").unwrap_or(STEPS);
     let only = number("HOLDFAST_SIMULATOR_SEED");
-    let first = only.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let first = only.or_else(|| number("HOLDFAST_SIMULATOR_FIRST")).unwrap_or(1);
     let lives = if only.is_some() { 1 } else { steps.div_ceil(STEPS_OF_A_LIFE) };
     let (mut taken, mut told) = (0, oracle::Tally::default());
     for seed in first..first + lives {

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+/// A request's head and its body.
+pub type Request = (String, Vec<u8>);
+
 /// What becomes of a request.
 pub enum Fate {
     /// It passes, and so does its answer.
@@ -24,7 +27,7 @@ pub enum Fate {
     /// It passes as slowly as this many bytes a second, and so does its answer.
     Slow(usize),
     /// It reaches the server changed: its head, all of it, and its body.
-    Forge(Box<dyn FnOnce(String, Vec<u8>) -> (String, Vec<u8>)>),
+    Forge(Box<dyn FnOnce(Request) -> Request>),
     /// Of its body this many bytes are read, and then the connection is reset.
     Break(usize),
     /// It never reaches the server; this comes instead: a status, maybe with headers after it on lines of their own, and a body.
@@ -120,7 +123,7 @@ fn serve(
         Fate::Forge(forge) => {
             let mut body = Vec::new();
             client.take(length).read_to_end(&mut body)?;
-            let (head, body) = forge(head, body);
+            let (head, body) = forge((head, body));
             write!(upstream, "{head}")?;
             upstream.write_all(&body)?;
             return io::copy(&mut upstream, &mut client).map(drop);
