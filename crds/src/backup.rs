@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{LocalRef, Reason};
+use crate::{LocalRef, Reason, VerificationStatus};
 
 /// One restore point: all sources of a policy at one instant.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,12 @@ use crate::{LocalRef, Reason};
     printcolumn(name = "Items", type_ = "integer", json_path = ".status.items"),
     printcolumn(name = "Duration", type_ = "string", json_path = ".status.duration"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Verified",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Verified\")].status",
+        priority = 1
+    ),
     printcolumn(name = "Run", type_ = "string", json_path = ".status.runId", priority = 1),
     printcolumn(
         name = "Message",
@@ -127,9 +133,13 @@ pub struct BackupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["source"]))]
     pub artifacts: Vec<ArtifactStatus>,
+    /// When it was last verified: read to its end, to prove that it can be restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<VerificationStatus>,
     /// `Complete`: the backup can be restored. While it is False its reason says why. `Consistent`: each source is as it was at one
     /// instant; while it is False its message names those that are not. `Plausible`: it is as large as the
-    /// backups before it let expect; while it is False (Suspicious) its message says what is too small.
+    /// backups before it let expect; while it is False (Suspicious) its message says what is too small. `Verified`: it was read to its
+    /// end and is as it was stored; False: it is damaged; Unknown: that could not be found out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

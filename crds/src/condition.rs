@@ -24,6 +24,8 @@ pub enum ConditionType {
     Consistent,
     /// A backup, or a policy's newest one, is as large as those before it let expect.
     Plausible,
+    /// A backup was read to its end and is as it was stored; of a policy's backups none is damaged.
+    Verified,
 }
 
 impl ConditionType {
@@ -38,6 +40,7 @@ impl ConditionType {
             Self::Complete => "Complete",
             Self::Consistent => "Consistent",
             Self::Plausible => "Plausible",
+            Self::Verified => "Verified",
         }
     }
 }

@@ -13,6 +13,7 @@ mod restore;
 mod retention;
 mod source;
 mod store;
+mod verify;
 
 pub use backup::{ArtifactStatus, Backup, BackupPhase, BackupSpec, BackupStatus, DeletionPolicy};
 pub use condition::{ConditionType, condition, is_true, merge_conditions};
@@ -34,6 +35,7 @@ pub use source::{
     RedisSecret, RedisSource, RunAs, Source, TlsMode, TlsSpec, VolumeInto, VolumeSource,
 };
 pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus, EncryptionSpec, S3Spec, SecretKey};
+pub use verify::{PolicyVerification, VerificationStatus, VerifySpec};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

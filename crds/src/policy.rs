@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BackupPhase, LocalRef, RetentionSpec, Source};
+use crate::{BackupPhase, LocalRef, PolicyVerification, RetentionSpec, Source, VerifySpec};
 
 /// What to save, when, where, and how long to keep it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,12 @@ use crate::{BackupPhase, LocalRef, RetentionSpec, Source};
         name = "Protected",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Protected\")].status",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Verified",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Verified\")].status",
         priority = 1
     ),
     printcolumn(name = "Oldest", type_ = "date", json_path = ".status.recoveryWindow.from", priority = 1),
@@ -91,7 +97,7 @@ pub struct BackupPolicySpec {
     pub compression: CompressionSpec,
     /// How old what can be restored may be: a number and `m` (minutes), `h`, `d` or `w`, such as `26h` for a nightly backup with two hours
     /// to run. While each source is in a complete backup whose slot is younger than this, the condition `Protected` is True; suspicious
-    /// backups do not count. Absent: nothing is promised, and there is no such condition.
+    /// and damaged backups do not count. Absent: nothing is promised, and there is no such condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8))]
     #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]{0,4}[mhdw]$')").message(
@@ -101,6 +107,10 @@ pub struct BackupPolicySpec {
     /// When a backup is too small to be believed.
     #[serde(default)]
     pub plausibility: PlausibilitySpec,
+    /// When stored backups are read through to prove that they can be restored. Absent: only those that the annotation
+    /// `holdfast.dev/verify` of a Backup asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifySpec>,
     /// Which backups stay. Absent: all of them, for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionSpec>,
@@ -180,7 +190,8 @@ pub struct BackupPolicyStatus {
     pub observed_generation: Option<i64>,
     /// `Ready`: the policy can run. `LastBackupSucceeded`: its newest ended backup is complete. `RetentionApplied`: retention was applied
     /// after its newest complete backup. `Protected`, with `spec.maxAge` alone: each source is in a complete backup that is young enough.
-    /// `Plausible`: its newest complete backup is as large as those before it let expect.
+    /// `Plausible`: its newest complete backup is as large as those before it let expect. `Verified`: of its complete backups that were
+    /// verified none is damaged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -202,24 +213,32 @@ pub struct BackupPolicyStatus {
     /// How many backups there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<BackupCounts>,
-    /// The oldest and the newest instant that can be restored. Absent while there is no complete backup. Suspicious ones do not count.
+    /// The oldest and the newest instant that can be restored. Absent while there is no complete backup. Suspicious and damaged
+    /// ones do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_window: Option<RecoveryWindow>,
     /// The instant that each source can be brought back to, or a later one: of the newest complete backup of each source of the spec, the
-    /// slot of the oldest. Absent while a source is in none; suspicious ones do not count. `spec.maxAge` is about the age of this.
+    /// slot of the oldest. Absent while a source is in none; suspicious and damaged ones do not count.
+    /// `spec.maxAge` is about the age of this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_point: Option<Time>,
     /// Bytes in the bucket of all complete backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<i64>,
     /// By how many bytes a day a backup of all sources grows in the bucket; negative where it shrinks. It is the slope of the straight line
-    /// that fits size over slot best (least squares), of the complete backups that have exactly the sources of the spec, are not suspicious
-    /// and at most 30 days older than the newest of them. Absent where these span less than a day.
+    /// that fits size over slot best (least squares), of the complete backups that have exactly the sources of the spec, are neither
+    /// suspicious nor damaged and at most 30 days older than the newest of them. Absent where these span less than a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_bytes_per_day: Option<i64>,
     /// How many backups have failed since the last complete one, of those that are still there: the newest ten of the schedule stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_failures: Option<i32>,
+    /// When one of its backups was last read to its end, whatever was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verification_time: Option<Time>,
+    /// Where it is with its verifications, and how its complete backups fared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<PolicyVerification>,
     /// What was in the bucket when the policy came to its store: complete runs without a Backup became Backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalogue: Option<CatalogueStatus>,

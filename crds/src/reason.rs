@@ -112,6 +112,10 @@ pub enum Reason {
     Suspicious,
     /// Somebody has said that it is right, however small.
     Accepted,
+    /// It was read to its end and is as it was stored.
+    Verified,
+    /// Nothing was read through yet.
+    NotVerifiedYet,
     /// As many runs as may be are under way: it waits for its turn.
     Queued,
     /// A listing of the bucket contradicts what is known: nothing was deleted.
@@ -186,6 +190,11 @@ impl Reason {
 
     /// The exit codes that end a Job at once, because the same would happen again.
     pub const FINAL_EXIT_CODES: [i32; 8] = [10, 12, 16, 18, 19, 20, 21, 23];
+
+    /// Whether what is stored is damaged, where a verification ended with this reason; else it could not be found out.
+    pub fn is_damage(self) -> bool {
+        matches!(self, Self::ChecksumMismatch | Self::SourceIncomplete | Self::NoMatchingBackup)
+    }
 
     /// Whether a worker that ended with this reason is tried again.
     pub fn retry(self) -> Retry {

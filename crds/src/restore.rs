@@ -103,8 +103,8 @@ pub struct RestoreFrom {
     pub store: Option<RestoreFromStore>,
 }
 
-/// The newest complete backup of a policy, at or before an instant. One that is suspicious (its condition Plausible is False) is passed
-/// over: to restore that one name it with `backup`.
+/// The newest complete backup of a policy, at or before an instant. One that is suspicious (its condition Plausible is False) or damaged (its
+/// condition Verified is False) is passed over: to restore that one name it with `backup`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreFromPolicy {

@@ -121,7 +121,8 @@ pub struct EncryptionSpec {
         "every recipient must be a public key of age: age1 and 58 more characters, as age-keygen -y prints it"
     ))]
     pub recipients: Vec<String>,
-    /// Secret with the private keys (`AGE-SECRET-KEY-1…`, one a line): mounted into the Jobs of restores alone. Backups do not need it.
+    /// Secret with the private keys (`AGE-SECRET-KEY-1…`, one a line): mounted into the Jobs of restores and
+    /// verifications alone. Backups do not need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_secret: Option<SecretKey>,
 }

@@ -30,12 +30,16 @@ fn history() -> impl Strategy<Value = Vec<Run>> {
     ];
     let missing = prop_oneof![3 => Just(Vec::new()), 1 => subsequence(vec![0, 1, 2], 1..=3)];
     let run = (step, prop_oneof![3 => Just(0), 1 => Just(1)], names(), missing, prop::bool::weighted(0.05));
-    let run = (run, prop::bool::weighted(0.03), (prop::bool::weighted(0.2), prop::bool::weighted(0.2)));
+    let run = (
+        run,
+        prop::bool::weighted(0.03),
+        (prop::bool::weighted(0.2), prop::bool::weighted(0.2), prop::bool::weighted(0.2)),
+    );
     (0..3_i64, prop::collection::vec(run, 0..40), names()).prop_map(|(start, steps, usual)| {
         // Around the changes of the clocks of 2010, and over the day that Samoa left out in 2011.
         let mut at = [1_289_000_000, 1_301_000_000, 1_325_000_000][usize::try_from(start).unwrap()];
         let mut runs = Vec::new();
-        for (i, ((step, other, sources, missing, protected), future, (foreign, suspicious))) in
+        for (i, ((step, other, sources, missing, protected), future, (foreign, suspicious, damaged))) in
             steps.into_iter().enumerate()
         {
             at = (at + step).clamp(0, 4_000_000_000);
@@ -52,6 +56,7 @@ fn history() -> impl Strategy<Value = Vec<Run>> {
                 stored: Some(stored),
                 foreign,
                 suspicious,
+                damaged,
             });
         }
         runs
@@ -185,7 +190,10 @@ proptest! {
         runs in history(), rules in rules(), zone in zone(), grace in grace(),
     ) {
         let kept = kept(&decide(&runs, &rules, &zone, grace));
-        let expected = oracle(&runs, &rules, &zone);
+        // And once more as if there were no damaged ones.
+        let whole: Vec<Run> = runs.iter().filter(|r| !r.damaged).cloned().collect();
+        let mut expected = oracle(&runs, &rules, &zone);
+        expected.extend(oracle(&whole, &rules, &zone));
         for run in runs.iter().filter(|r| is_sound(r)) {
             prop_assert_eq!(kept.contains(&run.run_id), run.protected || expected.contains(&run.run_id), "{:?}", run);
         }
@@ -208,12 +216,17 @@ proptest! {
                 .filter(|r| is_sound(r) && !r.suspicious && r.run_sources.contains(name))
                 .max_by_key(|r| (r.slot, &r.run_id));
             prop_assert!(newest_plausible.is_none_or(|r| kept.contains(&r.run_id)), "newest plausible with {}", name);
+            let newest_whole = runs
+                .iter()
+                .filter(|r| is_sound(r) && !r.damaged && r.run_sources.contains(name))
+                .max_by_key(|r| (r.slot, &r.run_id));
+            prop_assert!(newest_whole.is_none_or(|r| kept.contains(&r.run_id)), "newest whole with {}", name);
         }
         for run in &runs {
             let from_the_future = run.stored.unwrap() < run.slot;
             prop_assert!(kept.contains(&run.run_id) || !(run.protected || from_the_future || run.foreign));
             if !run.is_complete() && !kept.contains(&run.run_id) {
-                let covered = runs.iter().any(|r| is_sound(r) && r.slot > run.slot && run.sources.is_subset(&r.run_sources));
+                let covered = runs.iter().any(|r| is_sound(r) && !r.damaged && r.slot > run.slot && run.sources.is_subset(&r.run_sources));
                 let old = runs.iter().any(|r| is_sound(r) && r.slot.duration_since(run.slot) > grace);
                 prop_assert!(covered && old, "{:?}", run);
             }
@@ -242,6 +255,14 @@ proptest! {
         };
         let after = kept(&decide(&runs, &with_more, &zone, grace));
         prop_assert!(before.is_subset(&after), "{:?}", before.difference(&after));
+    }
+
+    #[test]
+    fn a_damaged_run_takes_no_whole_ones_place(runs in history(), rules in any_rules(), zone in zone(), grace in grace()) {
+        let all = kept(&decide(&runs, &rules, &zone, grace));
+        let whole: Vec<Run> = runs.into_iter().filter(|r| !r.damaged).collect();
+        let without = kept(&decide(&whole, &rules, &zone, grace));
+        prop_assert!(without.is_subset(&all), "{:?}", without.difference(&all));
     }
 
     #[test]

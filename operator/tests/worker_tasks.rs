@@ -315,11 +315,37 @@ async fn a_run_that_other_hands_deleted_pushes_out_none_that_is_there() {
     }
     let mut task = retain(test.store());
     task.retention.keep_last = Some(1);
-    task.known =
-        (1..=3).map(|day| KnownRun { run_id: run_id(day), sources: vec!["db".into()], suspicious: false }).collect();
+    task.known = (1..=3)
+        .map(|day| KnownRun { run_id: run_id(day), sources: vec!["db".into()], suspicious: false, damaged: false })
+        .collect();
     let report = run(&Task::Retain(task)).await;
     assert_eq!((&retained(&report).deleted, retained(&report).kept), (&vec![run_id(1)], 1), "{}", report.message);
     assert!(test.keys().await.iter().all(|key| key.contains(&run_id(2))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_to_be_damaged_holds_up_nothing_and_pushes_out_nothing() {
+    let test = Server::shared().await.bucket().await;
+    for day in 1..=4 {
+        put_run(&test, &scope(), &run_id(day), "db", &["db"]).await;
+    }
+    // The newest one's object is cut, as a verification found.
+    let cut = folder(&test.store()).run(&run_id(4)).source("db").artifact("shop.pgdump", "abc123", 3, false);
+    test.put(&cut, "cut").await;
+    let known =
+        |day: u32, damaged| KnownRun { run_id: run_id(day), sources: vec!["db".into()], suspicious: false, damaged };
+    let mut task = retain(test.store());
+    task.retention.keep_last = Some(2);
+    task.known = (1..=4).map(|day| known(day, day == 4)).collect();
+    let report = run(&Task::Retain(task.clone())).await;
+    assert_eq!(retained(&report).deleted, [run_id(1)], "two that are whole, and the damaged one: {}", report.message);
+    // Where none that stays is known to be whole, nothing goes.
+    task.retention.keep_last = Some(1);
+    task.known = (2..=4).map(|day| known(day, true)).collect();
+    let before = test.keys().await;
+    let report = run(&Task::Retain(task)).await;
+    assert_eq!(report.reason, Reason::ListIncomplete, "{}", report.message);
+    assert_eq!(test.keys().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,7 +388,7 @@ async fn in_doubt_nothing_is_deleted() {
         false => Fate::Pass,
     });
     let mut task = retain(test.store_at(proxy.endpoint()));
-    task.known = vec![KnownRun { run_id: run_id(5), sources: vec!["db".into()], suspicious: false }];
+    task.known = vec![KnownRun { run_id: run_id(5), sources: vec!["db".into()], suspicious: false, damaged: false }];
     cases.push(("a listing without a run that is known", task, test, Some(proxy)));
 
     let test = filled().await;

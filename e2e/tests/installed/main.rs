@@ -14,3 +14,4 @@ mod retention;
 mod roundtrip;
 mod secrets;
 mod trust;
+mod verification;

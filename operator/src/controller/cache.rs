@@ -7,6 +7,7 @@ use holdfast_crds::{Backup, BackupPolicy, BackupStore, RestoreRequest};
 use kube::ResourceExt;
 
 use crate::plan::observed::{ObservedJob, ObservedPod};
+use crate::plan::verify::VERIFY;
 
 /// Namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -168,6 +169,9 @@ pub const NOT_OVER: &str = "not-over";
 /// The Jobs that are reading what a bucket holds of a policy.
 pub const READING: &str = "reading";
 
+/// The Jobs that verify something and have not ended.
+pub const VERIFYING: &str = "verifying";
+
 /// Everything of a kind in a namespace.
 pub fn in_namespace(namespace: &str) -> String {
     format!("namespace/{namespace}")
@@ -223,9 +227,12 @@ impl Cached for ObservedJob {
         let owner = self.owner.iter().map(|o| of_owner(&o.uid));
         let itself = std::iter::once(with_uid(&self.uid));
         // The label may be a shortened name: whoever looks by it compares owners too.
-        let policy = (self.task == "retain").then(|| of_policy(&self.namespace, &self.policy));
-        let reading = (self.task == "catalogue" && self.end.is_none()).then(|| READING.to_owned());
-        owner.chain(policy).chain(itself).chain(reading).collect()
+        let of_policies = self.task == "retain" || self.task == VERIFY;
+        let policy = of_policies.then(|| of_policy(&self.namespace, &self.policy));
+        let under_way = self.end.is_none();
+        let reading = (self.task == "catalogue" && under_way).then(|| READING.to_owned());
+        let verifying = (self.task == VERIFY && under_way).then(|| VERIFYING.to_owned());
+        owner.chain(policy).chain(itself).chain(reading).chain(verifying).collect()
     }
 }
 

@@ -1,16 +1,16 @@
 //! What is under way or waits for its turn, as the cache has it. Reads only.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use holdfast_crds::{Backup, BackupPhase, BackupPolicy, RestoreRequest};
+use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, RestoreRequest};
 use kube::ResourceExt;
 
-use super::cache::{Cached, Key, NOT_OVER, READING, World, of_owner};
+use super::cache::{Cached, Key, NOT_OVER, READING, VERIFYING, World, of_owner};
 use super::queue::{Request, Subject};
 use crate::plan::backup::{slot_of, usable};
 use crate::plan::found::{is_found, is_unread};
-use crate::plan::observed::created;
-use crate::plan::turn::{Place, Wait, Work, turns};
+use crate::plan::observed::{ObservedJob, created};
+use crate::plan::turn::{Place, Wait, Work, room_to_verify, turns};
 
 /// Why it is not a Backup's turn yet, if it is not. `limit`: how many runs there may be at a time; none: any number.
 pub fn turn_of(world: &World, backup: &Backup, limit: Option<usize>) -> Option<Wait> {
@@ -35,6 +35,33 @@ pub fn next(world: &World, limit: Option<usize>) -> Vec<Request> {
         Request { subject, key: Key::new(&place.namespace, &place.name) }
     })
     .collect()
+}
+
+/// The stores of a namespace, of these names, that have no room for a verification now, and why not.
+pub fn crowded<'a>(
+    world: &World,
+    namespace: &str,
+    stores: impl Iterator<Item = &'a BackupStore>,
+    limit: Option<usize>,
+) -> BTreeMap<String, String> {
+    let (line, verifying) = (everything(world), verifying(world));
+    let full = |store: &BackupStore| {
+        let store_limit = store.spec.max_concurrent_runs.and_then(|n| usize::try_from(n).ok());
+        let name = store.name_any();
+        let room = room_to_verify(&line, &verifying, (namespace, &name, store_limit), limit);
+        room.err().map(|why| (name, why))
+    };
+    stores.filter_map(full).collect()
+}
+
+/// Namespace and store of each verification that is under way.
+fn verifying(world: &World) -> Vec<(String, String)> {
+    let open = world.jobs.of(VERIFYING);
+    let of = |job: &ObservedJob| {
+        let backup = world.backups.get(&job.namespace, &job.owner.as_ref()?.name)?;
+        Some((job.namespace.clone(), backup.status.as_ref()?.store.clone()?))
+    };
+    open.iter().filter_map(|job| of(job)).collect()
 }
 
 /// Whether a restore has work to do beside that of its controller.

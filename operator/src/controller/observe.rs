@@ -1,6 +1,6 @@
 //! What is known around an object. Reads only: the cache, and the API server where the cache may lag and the answer decides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_crds::{
@@ -26,6 +26,7 @@ use crate::plan::restore::{ObservedRestore, ObservedWorkload, as_saved, choose, 
 use crate::plan::status::after;
 use crate::plan::store::ObservedStore;
 use crate::plan::verdict::LATE_SECONDS;
+use crate::plan::verify;
 
 /// Reads the cluster.
 #[derive(Clone)]
@@ -256,15 +257,31 @@ impl Observer {
     /// Where the API server does not answer.
     pub async fn policy(&self, policy: &BackupPolicy, now: Timestamp) -> Result<ObservedPolicy, Error> {
         let namespace = policy.namespace().unwrap_or_default();
+        let backups = self.restore_points(&namespace, &policy.name_any());
+        let names: BTreeSet<String> =
+            backups.iter().filter_map(|b| b.status.as_ref().and_then(|s| s.store.clone())).collect();
+        let stores: BTreeMap<String, Arc<BackupStore>> = names
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), self.world.stores.get(&namespace, &name)?)))
+            .collect();
+        let verifies = policy.spec.verify.is_some() || backups.iter().any(|b| verify::request(b).is_some());
+        let crowded = if verifies {
+            line::crowded(&self.world, &namespace, stores.values().map(AsRef::as_ref), self.limit)
+        } else {
+            BTreeMap::new()
+        };
         let store = self.world.stores.get(&namespace, &policy.spec.store_ref.name);
         let catalogues = self.attempts(&namespace, policy.metadata.uid.as_deref(), &[], now).await?;
         let asks = catalogues.is_empty() && is_unread(policy, store.as_deref());
         Ok(ObservedPolicy {
             turn: if asks { line::catalogue_turn_of(&self.world, policy, self.limit) } else { None },
-            backups: self.restore_points(&namespace, &policy.name_any()),
+            backups,
             retains: self.retains(policy, now).await?,
             catalogues,
+            verifications: self.jobs_of(&namespace, &policy.name_any(), verify::VERIFY),
             store,
+            stores,
+            crowded,
         })
     }
 
@@ -283,13 +300,20 @@ impl Observer {
         let namespace = policy.namespace().unwrap_or_default();
         let name = policy.name_any();
         let mut attempts = Vec::new();
-        for job in self.world.jobs.of(&of_policy(&namespace, &label_value(&name))) {
-            let of_this = job.owner.as_ref().and_then(|o| self.world.backups.get(&namespace, &o.name));
-            if of_this.is_some_and(|b| b.spec.policy_ref.name == name) {
-                attempts.push(self.attempt((*job).clone(), now).await?);
-            }
+        for job in self.jobs_of(&namespace, &name, "retain") {
+            attempts.push(self.attempt(job, now).await?);
         }
         Ok(attempts)
+    }
+
+    /// The Jobs of a policy's Backups that do this.
+    fn jobs_of(&self, namespace: &str, policy: &str, task: &str) -> Vec<ObservedJob> {
+        let jobs = self.world.jobs.of(&of_policy(namespace, &label_value(policy)));
+        let is_its_own = |job: &&Arc<ObservedJob>| {
+            let owner = job.owner.as_ref().and_then(|o| self.world.backups.get(namespace, &o.name));
+            job.task == task && owner.is_some_and(|b| b.spec.policy_ref.name == policy)
+        };
+        jobs.iter().filter(is_its_own).map(|job| (**job).clone()).collect()
     }
 
     /// What is known around claims, as the API server has it at this moment: nothing of it is watched, and it is looked up only for a Job
@@ -417,7 +441,7 @@ impl Observer {
         }
     }
 
-    /// Runs of a policy that restores which are not over read from.
+    /// Runs of a policy that restores and verifications which are not over read from.
     fn holds(&self, namespace: &str, policy: &str) -> Holds {
         let mut holds = Holds::default();
         for restore in self.world.restores.of(&in_namespace(namespace)) {
@@ -429,6 +453,11 @@ impl Observer {
                 Held::Unknown => holds.unknown = true,
                 Held::Nothing => {}
             }
+        }
+        // What a verification reads would look damaged if it went meanwhile.
+        for job in self.jobs_of(namespace, policy, verify::VERIFY).iter().filter(|job| job.end.is_none()) {
+            let backup = job.owner.as_ref().and_then(|o| self.world.backups.get(namespace, &o.name));
+            holds.run_ids.extend(backup.and_then(|b| b.status.as_ref().and_then(|s| s.run_id.clone())));
         }
         holds
     }
@@ -456,7 +485,7 @@ impl Observer {
     /// Whether another retain Job of the policy is under way, or what it deleted is not recorded yet.
     fn is_retaining(&self, namespace: &str, backup: &Backup, siblings: &[Arc<Backup>]) -> bool {
         let policy = label_value(&backup.spec.policy_ref.name);
-        self.world.jobs.of(&of_policy(namespace, &policy)).iter().any(|job| {
+        self.world.jobs.of(&of_policy(namespace, &policy)).iter().filter(|job| job.task == "retain").any(|job| {
             let owner = job.owner.as_ref().map(|o| o.uid.as_str()).unwrap_or_default();
             if Some(owner) == backup.metadata.uid.as_deref() {
                 return false;

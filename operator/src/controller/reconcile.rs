@@ -25,6 +25,7 @@ use crate::plan::job::Install;
 use crate::plan::policy::plan_policy;
 use crate::plan::restore::plan_restore;
 use crate::plan::store::plan_store;
+use crate::plan::verify::plan_verify;
 
 /// An attempt that takes longer is given up and made again.
 const ATTEMPT: Duration = Duration::from_mins(1);
@@ -120,6 +121,15 @@ async fn reconcile(context: &Context, request: &Request) -> Result<Option<Instan
             let Some(policy) = context.world.policies.get(namespace, name) else { return Ok(None) };
             let observed = context.observer.policy(&policy, now).await?;
             let mut plan = plan_policy(&policy, &observed, now);
+            let mut verify = Plan::keep(plan.status.clone());
+            plan_verify(&mut verify, &context.install, &policy, &observed, now);
+            // What stands in the way of its Job, such as a quota, keeps no policy from its slots and its status either.
+            let verified = act(context, &*policy, &verify.actions).await;
+            plan.status = verify.status;
+            plan.events.extend(verify.events);
+            if let Some(at) = verify.next_check {
+                plan.check_at(at);
+            }
             let mut found = Plan::keep(plan.status.clone());
             plan_found(&mut found, &context.install, &policy, &observed, now);
             // What stands in the way of reading the bucket, such as a quota, keeps no policy from its slots and its status.
@@ -132,7 +142,7 @@ async fn reconcile(context: &Context, request: &Request) -> Result<Option<Instan
                 plan.check_at(at);
             }
             let again = carry_out(context, &*policy, policy.status.as_ref(), plan).await?;
-            taken_in.map(|()| again)
+            taken_in.and(verified).map(|()| again)
         }
         Subject::Backup => {
             let Some(backup) = context.world.backups.get(namespace, name) else { return Ok(None) };

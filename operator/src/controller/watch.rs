@@ -21,6 +21,7 @@ use super::line;
 use super::queue::{Queue, Request, Subject};
 use crate::plan::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::observed::{ObservedJob, ObservedPod};
+use crate::plan::verify::VERIFY;
 
 /// Small pages keep the peak of a first listing low.
 const PAGE: u32 = 200;
@@ -297,8 +298,8 @@ fn owner_of(job: &ObservedJob) -> Vec<Request> {
         _ => return Vec::new(),
     };
     let mut requests = vec![request(subject, Key::new(&job.namespace, &owner.name))];
-    // What became of a retain Job is told on the policy; its name is a label, and where that is too long the resync finds it.
-    if job.task == "retain" {
+    // What became of these Jobs is told on the policy; its name is a label, and where that is too long the resync finds it.
+    if job.task == "retain" || job.task == VERIFY {
         requests.push(request(Subject::Policy, Key::new(&job.namespace, &job.policy)));
     }
     requests

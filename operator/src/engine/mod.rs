@@ -210,6 +210,29 @@ pub async fn restore(
     }
 }
 
+/// Reads all artifacts of a manifest to their ends and proves of each that it is a whole one of its format: what a restore asks of them,
+/// without a target.
+///
+/// # Errors
+/// The reason, with one line a person can act on; [`Reason::InvalidConfiguration`] for what only a later version knows.
+pub async fn prove(manifest: &Manifest, source: &mut impl ArtifactSource) -> Result<(), Failure> {
+    if manifest.artifacts.is_empty() {
+        return Ok(());
+    }
+    match manifest.engine.as_str() {
+        "postgres" => postgres::prove(manifest, source).await,
+        "mongodb" => mongodb::prove(manifest, source).await,
+        "redis" => redis::prove(manifest, source).await,
+        "volume" | "config" => volume::prove(manifest, source).await,
+        other => Err(Failure::new(
+            Reason::InvalidConfiguration,
+            format!(
+                "its engine is {other}, which this version of Holdfast does not know: use the version that stored it"
+            ),
+        )),
+    }
+}
+
 fn unknown(source: &str) -> Failure {
     Failure::new(Reason::InvalidConfiguration, format!("source {source}: names no engine this version knows"))
 }

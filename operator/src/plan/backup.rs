@@ -3,6 +3,7 @@
 mod deletion;
 mod ended;
 mod told;
+mod verification;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -58,7 +59,7 @@ pub struct ObservedBackup {
     pub namespace_terminating: bool,
 }
 
-/// Runs that restores which are not over read from.
+/// Runs that restores and verifications which are not over read from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holds {
     /// These.
@@ -82,6 +83,9 @@ pub fn plan_backup(
     }
     if let Some(found) = found::read(backup) {
         found::record(&mut plan, backup, found, now);
+        if plan.status.phase == BackupPhase::Completed {
+            verification::follow(&mut plan, backup, observed, now);
+        }
         return plan;
     }
     let finalizers = backup.metadata.finalizers.clone().unwrap_or_default();

@@ -76,6 +76,7 @@ mod tests {
             stored: dated.then(|| at(hour) + SignedDuration::from_mins(5)),
             foreign,
             suspicious: false,
+            damaged: false,
         }
     }
 

@@ -112,6 +112,7 @@ pub(crate) fn policy() -> BackupPolicy {
             compression: CompressionSpec::default(),
             max_age: None,
             plausibility: PlausibilitySpec::default(),
+            verify: None,
             retention: None,
             job_template: None,
         },

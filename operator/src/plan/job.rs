@@ -23,7 +23,7 @@ use super::names::{
 use super::verdict::VOLUME_SECONDS;
 use crate::task::{
     BackupTask, CatalogueTask, DeleteTask, KnownRun, ProbeTask, RestoreTask, RetainTask, Scope, StorePatience,
-    StoreTask, Task,
+    StoreTask, Task, VerifyTask,
 };
 pub use mount::{Credentials, Data, SourceMount};
 pub use seat::{ENFORCE_LABEL, Enforced, Ground, Holder, ObservedClaim, Seat, Use, seat};
@@ -239,6 +239,41 @@ pub fn delete(
     )
 }
 
+/// The name of the Job that verifies a run, by what asked for it.
+pub fn verify_name(backup: &Backup, asked: &str) -> String {
+    job_name(&name(&backup.metadata), &uid(&backup.metadata), &what_to("verify", asked))
+}
+
+/// The Job that reads a run to its end. It is tried twice: what is found damaged is looked at once more.
+pub fn verify(install: &Install, backup: &Backup, policy: &BackupPolicy, store: &BackupStore, asked: &str) -> Job {
+    let status = backup.status.clone().unwrap_or_default();
+    let spec = &policy.spec;
+    let task = VerifyTask {
+        store: store_task_with_identity(store),
+        scope: scope(install, policy),
+        run_id: status.run_id.unwrap_or_default(),
+        sources: status.artifacts.into_iter().map(|a| a.source).collect(),
+        timeout_seconds: spec.timeout_seconds,
+        idle_timeout_seconds: spec.idle_timeout_seconds,
+    };
+    build(
+        install,
+        &Purpose {
+            owner: owner(backup),
+            namespace: namespace(&backup.metadata),
+            what: &what_to("verify", asked),
+            labels: vec![(POLICY_LABEL, name(&policy.metadata)), (BACKUP_LABEL, name(&backup.metadata))],
+            task: Task::Verify(task),
+            store,
+            mounts: vec![],
+            seat: None,
+            template: spec.job_template.as_ref(),
+            retries: 1,
+            deadline: spec.timeout_seconds.saturating_add(DEADLINE_MARGIN_SECONDS),
+        },
+    )
+}
+
 /// The name of the Job that reads what a policy has in a place.
 pub fn catalogue_name(policy: &BackupPolicy, place: &str) -> String {
     job_name(&name(&policy.metadata), &uid(&policy.metadata), &what_to("catalogue", place))
@@ -331,7 +366,7 @@ pub fn store_task(store: &BackupStore) -> StoreTask {
     }
 }
 
-/// A store as a restore sees it: the only Job that has private keys, and one that is tried once.
+/// A store as a restore and a verification see it: the only Jobs that have private keys.
 pub fn store_task_with_identity(store: &BackupStore) -> StoreTask {
     StoreTask {
         patience: StorePatience::of_restore(),

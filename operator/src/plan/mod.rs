@@ -17,6 +17,7 @@ pub mod status;
 pub mod store;
 pub mod turn;
 pub mod verdict;
+pub mod verify;
 
 #[cfg(test)]
 pub(crate) mod fixture;

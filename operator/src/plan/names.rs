@@ -40,6 +40,8 @@ pub const FOUND_ANNOTATION: &str = "holdfast.dev/found";
 pub const CLUSTER_LABEL: &str = "holdfast.dev/cluster";
 /// Annotation of a Backup that somebody has looked at and found right, however small: `true`.
 pub const ACCEPTED_ANNOTATION: &str = "holdfast.dev/accepted";
+/// Annotation of a Backup that is to be verified once more: any text that it did not say the last time, such as the time.
+pub const VERIFY_ANNOTATION: &str = "holdfast.dev/verify";
 /// Annotation of a Backup that makes up for one that failed because its store was down: the name of that one.
 pub const CATCH_UP_ANNOTATION: &str = "holdfast.dev/catch-up-of";
 /// Finalizer that keeps a Backup until its data is deleted.

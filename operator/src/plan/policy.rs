@@ -20,7 +20,7 @@ use super::names::{
     CATCH_UP_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value,
     scheduled_backup_name,
 };
-use super::observed::{Attempt, created};
+use super::observed::{Attempt, ObservedJob, created};
 use super::restore::is_safety;
 use super::schedule::{Schedule, SoFar, due};
 use super::status::{after, find, with_condition};
@@ -46,6 +46,12 @@ pub struct ObservedPolicy {
     pub catalogues: Vec<Attempt>,
     /// Why it is not its turn yet to have the bucket read, if it is not. Only needed where that is still to be done.
     pub turn: Option<Wait>,
+    /// The Jobs that verify its Backups.
+    pub verifications: Vec<ObservedJob>,
+    /// The stores that its Backups went to, by name.
+    pub stores: BTreeMap<String, Arc<BackupStore>>,
+    /// Those of them that have no room for a verification, and why not.
+    pub crowded: BTreeMap<String, String>,
 }
 
 /// Decides about a policy.
@@ -78,7 +84,8 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
         .as_ref()
         .ok()
         .and_then(|store| policy.spec.sources.iter().find_map(|source| kept_secret(source, store).err()));
-    let obstacle = schedule.err().or_else(|| store.err()).or(secrets).or_else(|| backups.trouble());
+    let verify = super::verify::schedule_of(policy).err();
+    let obstacle = schedule.err().or(verify).or_else(|| store.err()).or(secrets).or_else(|| backups.trouble());
     ready(&mut plan, policy, obstacle.as_ref(), now);
     protection::protected(&mut plan, policy, &backups, obstacle.as_ref(), now);
     plan.actions.extend(backups.old_failures());
@@ -87,7 +94,7 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
 }
 
 /// The seed of a policy's `H`: the same for ever, and different for each policy.
-fn seed(policy: &BackupPolicy) -> String {
+pub fn seed(policy: &BackupPolicy) -> String {
     let meta = &policy.metadata;
     let part = |text: &Option<String>| text.clone().unwrap_or_default();
     format!("{}/{}/{}", part(&meta.namespace), part(&meta.name), part(&meta.uid))

@@ -15,6 +15,7 @@ pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
 
 /// A run as the bucket shows it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Run {
     /// The instant it stands for.
     pub slot: Timestamp,
@@ -33,6 +34,8 @@ pub struct Run {
     pub foreign: bool,
     /// It is too small to be believed, and nobody has accepted it: the newest one that is not stays beside it.
     pub suspicious: bool,
+    /// A verification found it damaged: what stays without it stays beside it.
+    pub damaged: bool,
 }
 
 impl Run {
@@ -160,8 +163,10 @@ impl Period {
 ///
 /// - Complete runs are judged among those of the same set of sources, so that runs of a part of them never push out full ones.
 /// - Of each source the newest complete run stays, whatever the rules say; and where that one is suspicious, the newest one that is not.
-/// - Partial runs count for nothing. One goes when a newer complete run has all that it holds and it is older than the newest complete
-///   run by more than `grace`: the longest time for which a run may still be writing, generously.
+/// - A damaged run takes no other's place: the rules are applied once more as if there were no damaged ones, and what they keep then stays
+///   too. It goes itself when the rules, applied to all, no longer keep it.
+/// - Partial runs count for nothing. One goes when a newer complete run that is not damaged has all that it holds and it is older than the
+///   newest of those by more than `grace`: the longest time for which a run may still be writing, generously.
 /// - Runs of other clusters stay and count for nothing: that one's rules are for them, not these.
 /// - Protected runs stay. Without any rule, or with one that cannot be read, every run stays.
 pub fn decide(runs: &[Run], rules: &RetentionSpec, time_zone: &TimeZone, grace: SignedDuration) -> Vec<Verdict> {
@@ -169,8 +174,15 @@ pub fn decide(runs: &[Run], rules: &RetentionSpec, time_zone: &TimeZone, grace: 
     runs.sort_unstable_by(|a, b| b.cmp(a));
     let complete: Vec<&Run> =
         runs.iter().copied().filter(|r| r.is_complete() && !r.foreign && !r.is_from_the_future()).collect();
+    let whole: Vec<&Run> = complete.iter().copied().filter(|r| !r.damaged).collect();
     let kept = match Rules::read(rules) {
-        Ok(rules) => Kept::by(&rules, &complete, time_zone),
+        Ok(rules) => {
+            let mut kept = Kept::by(&rules, &complete, time_zone);
+            if whole.len() < complete.len() {
+                kept.add_all(Kept::by(&rules, &whole, time_zone));
+            }
+            kept
+        }
         Err(why) => {
             return runs
                 .iter()
@@ -178,10 +190,10 @@ pub fn decide(runs: &[Run], rules: &RetentionSpec, time_zone: &TimeZone, grace: 
                 .collect();
         }
     };
-    runs.iter().map(|run| judge(run, &kept, &complete, grace)).collect()
+    runs.iter().map(|run| judge(run, &kept, &whole, grace)).collect()
 }
 
-fn judge(run: &Run, kept: &Kept, complete: &[&Run], grace: SignedDuration) -> Verdict {
+fn judge(run: &Run, kept: &Kept, whole: &[&Run], grace: SignedDuration) -> Verdict {
     if run.foreign {
         return Verdict { run_id: run.run_id.clone(), keep: true, reasons: vec![Why::Foreign] };
     }
@@ -194,7 +206,7 @@ fn judge(run: &Run, kept: &Kept, complete: &[&Run], grace: SignedDuration) -> Ve
     } else if run.is_complete() {
         reasons.extend(kept.reasons(run));
     } else {
-        match replacement(run, complete, grace) {
+        match replacement(run, whole, grace) {
             Ok(newer) if reasons.is_empty() => {
                 let why = Why::PartialReplacedBy(newer.run_id.clone());
                 return Verdict { run_id: run.run_id.clone(), keep: false, reasons: vec![why] };
@@ -211,12 +223,12 @@ fn judge(run: &Run, kept: &Kept, complete: &[&Run], grace: SignedDuration) -> Ve
 }
 
 /// The newest complete run that makes a partial one worthless, or why the partial one stays.
-fn replacement<'a>(partial: &Run, complete: &[&'a Run], grace: SignedDuration) -> Result<&'a Run, Why> {
-    let newer = complete
+fn replacement<'a>(partial: &Run, whole: &[&'a Run], grace: SignedDuration) -> Result<&'a Run, Why> {
+    let newer = whole
         .iter()
         .find(|c| c.slot > partial.slot && partial.sources.is_subset(&c.run_sources))
         .ok_or(Why::PartialNotReplaced)?;
-    let is_old = complete.first().is_some_and(|newest| newest.slot.duration_since(partial.slot) > grace);
+    let is_old = whole.first().is_some_and(|newest| newest.slot.duration_since(partial.slot) > grace);
     if is_old { Ok(newer) } else { Err(Why::PartialYoung) }
 }
 
@@ -320,6 +332,14 @@ impl<'a> Kept<'a> {
             if seen.insert(label.clone()) {
                 self.add(run, Why::Newest(period, label));
             }
+        }
+    }
+
+    /// What another decision keeps stays as well, for that one's reasons.
+    fn add_all(&mut self, other: Self) {
+        for (run_id, reasons) in other.0 {
+            let known = self.0.entry(run_id).or_default();
+            known.extend(reasons.into_iter().filter(|why| !known.contains(why)).collect::<Vec<_>>());
         }
     }
 

@@ -101,6 +101,36 @@ pub fn turns(line: &[Place], limit: Option<usize>) -> Vec<(&Place, Result<(), Wa
     turns
 }
 
+/// Whether a verification may read from a store now: one at a time from each, only where neither limit is reached, and not while runs wait
+/// for that store. It is counted when it starts, and a run never waits for it.
+///
+/// # Errors
+/// What is in its way, in one line.
+pub fn room_to_verify(
+    line: &[Place],
+    verifying: &[(String, String)],
+    (namespace, store, store_limit): (&str, &str, Option<usize>),
+    limit: Option<usize>,
+) -> Result<(), String> {
+    if verifying.iter().any(|(n, s)| (n.as_str(), s.as_str()) == (namespace, store)) {
+        return Err(format!("another verification reads from BackupStore {store}"));
+    }
+    let turns = turns(line, limit);
+    // A bucket that is about to be read for a new policy waits for no verification, and none for it.
+    let starting =
+        turns.iter().filter(|(place, turn)| turn.is_ok() && place.work == Work::Run).map(|(place, _)| *place);
+    let running: Vec<&Place> = line.iter().filter(|p| p.running).chain(starting).collect();
+    if let Some(most) = limit.filter(|most| running.len() + verifying.len() >= *most) {
+        return Err(format!("at most {most} runs and verifications are under way (the chart's maxConcurrentRuns)"));
+    }
+    let here = |place: &&&Place| place.work == Work::Run && store_of(place) == (namespace, store);
+    let in_store = running.iter().filter(here).count();
+    if let Some(most) = store_limit.filter(|most| in_store >= *most) {
+        return Err(format!("{in_store} of at most {most} runs write to BackupStore {store} (spec.maxConcurrentRuns)"));
+    }
+    Ok(())
+}
+
 fn store_of(place: &Place) -> (&str, &str) {
     (&place.namespace, &place.store)
 }
@@ -215,6 +245,23 @@ mod tests {
         );
         line.iter_mut().filter(|p| p.work == Work::Catalogue).take(2).for_each(|p| p.running = true);
         assert_eq!(go(&line, Some(3)), [""; 0], "those that are under way count");
+    }
+
+    #[test]
+    fn a_verification_takes_only_what_room_the_runs_leave() {
+        let busy = [place(1, "a", Some(2), true), place(2, "a", Some(2), false)];
+        let free = |line: &[Place], verifying: &[&str], store: &str, of_store, limit| {
+            let verifying: Vec<_> = verifying.iter().map(|s| ("shop".to_owned(), (*s).to_owned())).collect();
+            room_to_verify(line, &verifying, ("shop", store, of_store), limit).is_ok()
+        };
+        assert!(free(&[], &[], "a", Some(1), Some(1)));
+        assert!(!free(&[], &["a"], "a", None, None), "one at a time from a store");
+        assert!(free(&[], &["a"], "b", None, None) && !free(&[], &["a"], "b", None, Some(1)));
+        assert!(!free(&busy, &[], "a", Some(2), None), "the run whose turn it is goes first");
+        assert!(free(&busy, &[], "b", None, Some(3)) && !free(&busy, &[], "b", None, Some(2)));
+        assert!(free(&busy[..1], &[], "a", Some(2), Some(2)));
+        let restore = [Place { work: Work::Restore, ..place(1, "a", None, true) }];
+        assert!(free(&restore, &[], "a", Some(1), None) && !free(&restore, &[], "a", Some(1), Some(1)));
     }
 
     #[test]

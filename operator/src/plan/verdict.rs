@@ -63,7 +63,7 @@ pub fn judge(attempt: &Attempt, fallback: Reason, patience: Patience, now: Times
         ),
         Some(end) if end.reason == "DeadlineExceeded" => {
             let advice = match attempt.job.task.as_str() {
-                "backup" | "restore" => "raise spec.timeoutSeconds, or see in its log what takes so long",
+                "backup" | "restore" | "verify" => "raise spec.timeoutSeconds, or see in its log what takes so long",
                 _ => "see in its log what takes so long",
             };
             let said = end.message.trim_end_matches('.');
@@ -220,7 +220,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        for task in ["backup", "restore"] {
+        for task in ["backup", "restore", "verify"] {
             let message = told(task);
             assert!(
                 message.starts_with("Job j did not end in time (the Job's words): raise spec.timeoutSeconds"),

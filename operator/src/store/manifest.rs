@@ -76,11 +76,6 @@ impl Manifest {
     /// # Errors
     /// Where it is none, or one of a later format: [`Reason::InvalidConfiguration`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Failure> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Version {
-            format_version: u32,
-        }
         let invalid = |why: String| Failure::new(Reason::InvalidConfiguration, why);
         let version: Version = serde_json::from_slice(bytes).map_err(|e| invalid(format!("not a manifest: {e}")))?;
         if version.format_version > FORMAT_VERSION {
@@ -90,6 +85,11 @@ impl Manifest {
             )));
         }
         serde_json::from_slice(bytes).map_err(|e| invalid(format!("not a manifest: {e}")))
+    }
+
+    /// Whether this is a manifest of a later version's format, which says nothing about its being whole.
+    pub fn is_of_later_format(bytes: &[u8]) -> bool {
+        serde_json::from_slice::<Version>(bytes).is_ok_and(|v| v.format_version > FORMAT_VERSION)
     }
 
     /// The manifest as it is stored: JSON for people, too.
@@ -106,6 +106,12 @@ impl Manifest {
         }
         Ok(Bytes::from(json))
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    format_version: u32,
 }
 
 /// One object of a backup.

@@ -18,7 +18,7 @@ pub use failure::Failure;
 pub use patience::StorePatience;
 pub use report::{
     BackupReport, CatalogueReport, FoundRun, Outcome, Report, RestoreReport, RestoredSource, RetainReport,
-    TERMINATION_MESSAGE_LIMIT,
+    TERMINATION_MESSAGE_LIMIT, VerifyReport,
 };
 
 /// Environment variable that carries the task, as JSON.
@@ -44,6 +44,8 @@ pub enum Task {
     Catalogue(CatalogueTask),
     /// Bring one restore point back.
     Restore(Box<RestoreTask>),
+    /// Read one run to its end and prove that it can be restored.
+    Verify(VerifyTask),
 }
 
 impl Task {
@@ -56,6 +58,7 @@ impl Task {
             Self::Delete(_) => "delete",
             Self::Catalogue(_) => "catalogue",
             Self::Restore(_) => "restore",
+            Self::Verify(_) => "verify",
         }
     }
 }
@@ -81,7 +84,7 @@ pub struct StoreTask {
     /// Public keys that backups are encrypted to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<String>,
-    /// File with the private keys. Only a restore has it.
+    /// File with the private keys. Only a restore and a verification have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<PathBuf>,
     /// How long the store is waited for.
@@ -196,6 +199,9 @@ pub struct KnownRun {
     /// Whether it is too small to be believed: retention keeps the newest one that is not beside it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspicious: bool,
+    /// Whether a verification found it damaged: it takes no whole run's place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub damaged: bool,
 }
 
 /// The longest timeout a policy can have, and a day.
@@ -227,6 +233,24 @@ pub struct CatalogueTask {
     pub known: Vec<String>,
     /// How many to tell at the most, newest first. Fewer are told where they do not fit into a termination message.
     pub limit: usize,
+}
+
+/// Read one run to its end and prove that it can be restored. Nothing is written, and there is no target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyTask {
+    /// Where.
+    pub store: StoreTask,
+    /// Whose.
+    pub scope: Scope,
+    /// Which.
+    pub run_id: String,
+    /// Names of all its sources.
+    pub sources: Vec<String>,
+    /// Seconds after which the worker gives up (DeadlineExceeded).
+    pub timeout_seconds: i64,
+    /// Seconds without a moved byte after which the worker gives up (Stalled).
+    pub idle_timeout_seconds: i64,
 }
 
 /// Which run of a policy.

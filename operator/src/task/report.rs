@@ -37,6 +37,18 @@ pub enum Outcome {
     Retain(RetainReport),
     /// It read what the bucket holds of a policy.
     Catalogue(CatalogueReport),
+    /// It read a run to its end.
+    Verify(VerifyReport),
+}
+
+/// What was read of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyReport {
+    /// Objects that were found as they were stored.
+    pub objects: usize,
+    /// Bytes of them in the bucket.
+    pub stored_bytes: u64,
 }
 
 /// What was stored of a source.

@@ -6,10 +6,12 @@
 mod backup;
 mod catalogue;
 mod delete;
+mod integrity;
 pub mod pipeline;
 mod probe;
 mod restore;
 mod retain;
+mod verify;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -35,7 +37,7 @@ const UNDO_LIMIT: Duration = Duration::from_secs(10);
 /// How a worker is called. What it is to do stands in the environment variable `HOLDFAST_TASK`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Kind of the task: probe, backup, retain, delete, catalogue or restore. It must be that of HOLDFAST_TASK.
+    /// Kind of the task: probe, backup, retain, delete, catalogue, restore or verify. It must be that of HOLDFAST_TASK.
     kind: String,
     /// File that the report is written to.
     #[arg(long, default_value = TERMINATION_MESSAGE_PATH)]
@@ -128,6 +130,7 @@ async fn dispatch(task: &Task, attempt: &Attempt) -> Result<Report, Failure> {
         Task::Delete(task) => delete::run(task).await,
         Task::Catalogue(task) => catalogue::run(task).await,
         Task::Restore(task) => restore::run(task, attempt).await,
+        Task::Verify(task) => verify::run(task, attempt).await,
     }
 }
 
@@ -155,6 +158,7 @@ fn store_of(task: &Task) -> &StoreTask {
         Task::Delete(task) => &task.store,
         Task::Catalogue(task) => &task.store,
         Task::Restore(task) => &task.store,
+        Task::Verify(task) => &task.store,
     }
 }
 

@@ -5,20 +5,17 @@ mod dry_run;
 mod elsewhere;
 mod once;
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use holdfast_crds::Reason;
 use tracing::info;
 
-use super::Attempt;
 use super::pipeline::Downloads;
+use super::{Attempt, integrity};
 use crate::engine;
 use crate::store::catalogue::{self, Catalogue, CatalogueRun};
 use crate::store::client::Bucket;
 use crate::store::encryption::Identities;
 use crate::store::keys::PolicyFolder;
-use crate::store::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use crate::store::manifest::Manifest;
 use crate::task::{
     Failure, Outcome, Report, RestoreReport, RestoreTarget, RestoreTask, RestoredSource, Select, StoreTask,
 };
@@ -43,20 +40,13 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
     }
     let chosen = names(task, run).map(|name| pair(task, run, name)).collect::<Result<Vec<_>, _>>()?;
     let identities = match &task.store.identity {
-        Some(file) => Some(identities(file).await?),
+        Some(file) => Some(integrity::identities(file).await?),
         None => None,
     };
     let folder = PolicyFolder::new(&task.store.s3, &task.scope);
     for (_, manifest) in &chosen {
-        confirm_artifacts(&bucket, manifest).await?;
-        confirm_seal(
-            &bucket,
-            &folder.run(&run.run_id).source(&manifest.source).manifest(),
-            manifest,
-            identities.as_ref(),
-            &task.store,
-        )
-        .await?;
+        let key = folder.run(&run.run_id).source(&manifest.source).manifest();
+        confirm(&bucket, &key, manifest, identities.as_ref(), &task.store).await?;
     }
     for (target, manifest) in &chosen {
         engine::check_target(target, manifest, task.on_existing, &attempt.scratch)
@@ -222,81 +212,21 @@ fn pair<'a>(
     Ok((target, manifest))
 }
 
-/// Every object of a backup must be there in its full size.
-async fn confirm_artifacts(bucket: &Bucket, manifest: &Manifest) -> Result<(), Failure> {
-    for artifact in &manifest.artifacts {
-        let found = bucket.head(&artifact.key).await?;
-        if found != Some(artifact.stored_bytes) {
-            let found = found.map_or_else(|| "is not there".to_owned(), |size| format!("has {size} bytes"));
-            return Err(Failure::new(
-                Reason::ChecksumMismatch,
-                format!(
-                    "{} {found}, and its manifest says {} bytes: this backup is damaged, take another one; nothing was touched",
-                    artifact.key, artifact.stored_bytes
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-async fn identities(file: &Path) -> Result<Identities, Failure> {
-    let text = tokio::fs::read_to_string(file).await.map_err(|e| {
-        Failure::new(Reason::KeyMissing, format!("the Secret in spec.encryption.identitySecret cannot be read: {e}"))
-    })?;
-    Identities::parse(&text)
-}
-
-/// An encrypted backup must be one that can be decrypted, and its manifest be as it was sealed.
-async fn confirm_seal(
+/// A backup is all there and is what was stored, as far as that can be told without reading it.
+async fn confirm(
     bucket: &Bucket,
     key: &str,
     manifest: &Manifest,
     identities: Option<&Identities>,
     store: &StoreTask,
 ) -> Result<(), Failure> {
-    let encrypted = manifest.artifacts.iter().any(|a| !a.encryption_key_ids.is_empty());
-    if !encrypted && manifest.seal.is_none() && store.recipients.is_empty() {
-        return Ok(());
-    }
-    if !encrypted && manifest.seal.is_none() {
-        let message = format!(
-            "{key}: BackupStore {} encrypts and this backup is not encrypted: it is from before that was turned on, or somebody has put it there. If you know it, restore it from a BackupStore of the same bucket without spec.encryption (with readOnly: true); nothing was touched",
-            store.name
-        );
-        return Err(Failure::new(Reason::InvalidConfiguration, message));
-    }
-    let untouched = |failure: &Failure| {
-        let message = format!("{key}: {}; nothing was touched", failure.message);
-        Failure::new(failure.reason, message)
+    let confirmed = async {
+        integrity::confirm_artifacts(bucket, manifest).await?;
+        integrity::confirm_seal(bucket, key, manifest, identities, store).await
     };
-    let ids: BTreeSet<&str> =
-        manifest.artifacts.iter().flat_map(|a| &a.encryption_key_ids).map(String::as_str).collect();
-    let ids = ids.into_iter().collect::<Vec<_>>().join(", ");
-    let Some(identities) = identities else {
-        let message = format!(
-            "this backup is encrypted to the keys {ids}: name a Secret with one of their private keys in spec.encryption.identitySecret of the BackupStore"
-        );
-        return Err(untouched(&Failure::new(Reason::KeyMissing, message)));
-    };
-    let Some(seal) = &manifest.seal else {
-        let message = "the backup is encrypted and its manifest has lost its seal; take another backup";
-        return Err(untouched(&Failure::new(Reason::ChecksumMismatch, message)));
-    };
-    let stored = bucket.get(key, MAX_MANIFEST_BYTES).await?.ok_or_else(|| {
-        Failure::new(Reason::ChecksumMismatch, format!("{key} was there a moment ago and is gone; nothing was touched"))
-    })?;
-    if Manifest::parse(&stored)? != *manifest {
-        let message = "the manifest was changed a moment ago".to_owned();
-        return Err(untouched(&Failure::new(Reason::ChecksumMismatch, message)));
-    }
-    identities.confirm(&stored, seal).map_err(|failure| match failure.reason {
-        Reason::KeyMissing => {
-            let message = format!("{}: it is encrypted to the keys {ids}", failure.message);
-            untouched(&Failure::new(failure.reason, message))
-        }
-        _ => untouched(&failure),
-    })
+    confirmed
+        .await
+        .map_err(|failure: Failure| Failure::new(failure.reason, format!("{}; nothing was touched", failure.message)))
 }
 
 fn of_source(source: &str, failure: &Failure) -> Failure {

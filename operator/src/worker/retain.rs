@@ -138,7 +138,13 @@ fn as_run(run: &CatalogueRun, task: &RetainTask) -> Run {
         stored: run.stored,
         foreign: is_foreign(run, &task.scope),
         suspicious: is_suspicious(task, &run.run_id),
+        damaged: is_damaged(task, &run.run_id),
     }
+}
+
+/// Whether a verification found a run damaged.
+fn is_damaged(task: &RetainTask, run_id: &str) -> bool {
+    task.known.iter().any(|known| known.damaged && known.run_id == run_id)
 }
 
 /// Whether the cluster knows a run to be too small to be believed.
@@ -174,6 +180,7 @@ async fn known_and_gone(
                 stored: None::<Timestamp>,
                 foreign: false,
                 suspicious: known.suspicious,
+                damaged: known.damaged,
             }),
             (Some(_), _) if lacking.count() > 0 => {
                 return Err(doubt(&format!(
@@ -188,15 +195,20 @@ async fn known_and_gone(
 }
 
 /// Before anything goes, what stays must be there: of each source the newest complete backup, and the newest one that is not suspicious,
-/// every object of it in its full size.
+/// every object of it in its full size. Of one that is known to be damaged nothing else is expected.
 async fn confirm_newest(
     task: &RetainTask,
     bucket: &Bucket,
     ours: &[&CatalogueRun],
     kept: &BTreeSet<&str>,
 ) -> Result<(), Failure> {
-    let mut newest_first: Vec<&&CatalogueRun> =
-        ours.iter().filter(|r| r.is_complete() && kept.contains(r.run_id.as_str())).collect();
+    let mut newest_first: Vec<&&CatalogueRun> = ours
+        .iter()
+        .filter(|r| r.is_complete() && kept.contains(r.run_id.as_str()) && !is_damaged(task, &r.run_id))
+        .collect();
+    if newest_first.is_empty() && ours.iter().any(|r| is_damaged(task, &r.run_id)) {
+        return Err(doubt("every complete backup that stays is damaged"));
+    }
     newest_first.sort_by(|a, b| (b.slot, &b.run_id).cmp(&(a.slot, &a.run_id)));
     let mut seen = BTreeSet::new();
     for run in newest_first {

@@ -35,6 +35,10 @@ impl Limits {
                 deadline: seconds(task.timeout_seconds),
                 idle: Some(Idle { limit: seconds(task.idle_timeout_seconds), only_while_moving: true }),
             },
+            Task::Verify(task) => Self {
+                deadline: seconds(task.timeout_seconds),
+                idle: Some(Idle { limit: seconds(task.idle_timeout_seconds), only_while_moving: true }),
+            },
             Task::Probe(_) | Task::Retain(_) | Task::Delete(_) | Task::Catalogue(_) => {
                 Self { deadline: HOUSEKEEPING_LIMIT, idle: None }
             }

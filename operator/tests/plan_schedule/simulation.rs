@@ -43,6 +43,7 @@ fn spec(schedule: &str, zone: &str, run_on_create: bool, deadline: i64) -> Backu
         max_age: None,
         plausibility: PlausibilitySpec::default(),
         retention: None,
+        verify: None,
         job_template: None,
     }
 }

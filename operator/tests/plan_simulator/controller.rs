@@ -13,6 +13,7 @@ use holdfast::plan::observed::{Attempt, ObservedJob};
 use holdfast::plan::policy::{ObservedPolicy, plan_policy};
 use holdfast::plan::restore::{ObservedRestore, choose, plan_restore};
 use holdfast::plan::store::{ObservedStore, plan_store};
+use holdfast::plan::verify::{VERIFY, plan_verify};
 use holdfast::task::{Outcome, Report};
 use holdfast_crds::{Backup, BackupPhase, Reason, RestoreRequest};
 use kube::ResourceExt;
@@ -102,15 +103,24 @@ fn look_at_store(cluster: &mut Cluster, name: &str) {
 
 fn look_at_policy(cluster: &mut Cluster, name: &str) {
     let Some(policy) = cluster.world.policies.get(NAMESPACE, name) else { return };
-    let retains = cluster.world.jobs.of(&of_policy(NAMESPACE, &label_value(name)));
+    let jobs = cluster.world.jobs.of(&of_policy(NAMESPACE, &label_value(name)));
+    let of_task = |task: &'static str| jobs.iter().filter(move |j| j.task == task);
+    let stores = cluster.world.stores.all();
     let observed = ObservedPolicy {
         store: cluster.world.stores.get(NAMESPACE, &policy.spec.store_ref.name),
         backups: cluster.world.backups.of(&of_policy(NAMESPACE, name)),
         catalogues: attempts(cluster, policy.metadata.uid.as_deref(), &[]),
-        retains: retains.iter().map(|j| attempt(cluster, (**j).clone())).collect(),
+        retains: of_task("retain").map(|j| attempt(cluster, (**j).clone())).collect(),
+        verifications: of_task(VERIFY).map(|j| (**j).clone()).collect(),
+        crowded: line::crowded(&cluster.world, NAMESPACE, stores.iter().map(AsRef::as_ref), LIMIT),
+        stores: stores.iter().map(|store| (store.name_any(), store.clone())).collect(),
         ..ObservedPolicy::default()
     };
-    let plan = plan_policy(&policy, &observed, cluster.now);
+    let mut plan = plan_policy(&policy, &observed, cluster.now);
+    let mut verify = Plan::keep(plan.status);
+    plan_verify(&mut verify, &install(), &policy, &observed, cluster.now);
+    plan.status = verify.status;
+    plan.actions.extend(verify.actions);
     let _ = carry_out(cluster, plan, |cluster, status| {
         let live =
             cluster.policies.live.get(name).filter(|o| o.metadata.resource_version == policy.metadata.resource_version);
@@ -198,22 +208,30 @@ fn holds(cluster: &Cluster, policy: &str) -> Holds {
             }
         }
     }
+    let jobs = cluster.world.jobs.of(&of_policy(NAMESPACE, &label_value(policy)));
+    for job in jobs.iter().filter(|j| j.task == VERIFY && j.end.is_none()) {
+        let backup = job.owner.as_ref().and_then(|o| cluster.world.backups.get(NAMESPACE, &o.name));
+        holds.run_ids.extend(backup.and_then(|b| b.status.as_ref().and_then(|s| s.run_id.clone())));
+    }
     holds
 }
 
 fn is_retaining(cluster: &Cluster, backup: &Backup, siblings: &[Arc<Backup>]) -> bool {
     let jobs = cluster.world.jobs.of(&of_policy(NAMESPACE, &label_value(&backup.spec.policy_ref.name)));
-    jobs.iter().filter(|j| j.owner.as_ref().map(|o| &o.uid) != backup.metadata.uid.as_ref()).any(|job| {
-        let pods = cluster.world.pods.of(&of_owner(&job.uid));
-        let reports = pods.iter().filter_map(|p| Report::from_termination_message(&p.ended.as_ref()?.message)?.outcome);
-        let deleted: Vec<String> = reports
-            .flat_map(|o| if let Outcome::Retain(retained) = o { retained.deleted } else { Vec::new() })
-            .collect();
-        let unrecorded = siblings
-            .iter()
-            .any(|s| s.status.as_ref().and_then(|s| s.run_id.as_ref()).is_some_and(|id| deleted.contains(id)));
-        job.end.is_none() || unrecorded
-    })
+    jobs.iter().filter(|j| j.task == "retain" && j.owner.as_ref().map(|o| &o.uid) != backup.metadata.uid.as_ref()).any(
+        |job| {
+            let pods = cluster.world.pods.of(&of_owner(&job.uid));
+            let reports =
+                pods.iter().filter_map(|p| Report::from_termination_message(&p.ended.as_ref()?.message)?.outcome);
+            let deleted: Vec<String> = reports
+                .flat_map(|o| if let Outcome::Retain(retained) = o { retained.deleted } else { Vec::new() })
+                .collect();
+            let unrecorded = siblings
+                .iter()
+                .any(|s| s.status.as_ref().and_then(|s| s.run_id.as_ref()).is_some_and(|id| deleted.contains(id)));
+            job.end.is_none() || unrecorded
+        },
+    )
 }
 
 fn look_at_restore(cluster: &mut Cluster, name: &str) {

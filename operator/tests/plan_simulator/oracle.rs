@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use holdfast::plan::names::{SLOT_ANNOTATION, label_value};
+use holdfast::plan::names::{SLOT_ANNOTATION, VERIFY_ANNOTATION, label_value};
 use holdfast::plan::retention::Run;
+use holdfast::plan::verify::request;
 use holdfast_crds::{Backup, BackupPhase, BackupStatus, RestoreRequest, RestoreRequestStatus};
 use kube::ResourceExt;
 
@@ -24,6 +25,8 @@ pub struct Tally {
     restores: u64,
     deleted: u64,
     suspicious: u64,
+    verified: u64,
+    damaged: u64,
     lives: u64,
 }
 
@@ -34,11 +37,14 @@ impl Tally {
         self.restores += other.restores;
         self.deleted += other.deleted;
         self.suspicious += other.suspicious;
+        self.verified += other.verified;
+        self.damaged += other.damaged;
         self.lives += 1;
     }
 
     pub fn saw_enough(&self) -> bool {
-        [self.completed, self.failed, self.restores, self.deleted, self.suspicious].iter().all(|n| *n >= self.lives / 2)
+        let seen = [self.completed, self.failed, self.restores, self.deleted, self.suspicious, self.verified];
+        seen.iter().all(|n| *n >= self.lives / 2) && self.damaged >= self.lives / 20
     }
 
     /// One Job a source and run, one a restore, whatever happens. The others may be repeated.
@@ -85,6 +91,9 @@ impl Tally {
             after.phase
         );
         assert!(phase <= after.phase, "{}: {phase:?} became {:?}", before.name_any(), after.phase);
+        if phase.is_terminal() {
+            self.verification_changes(before, after, bucket);
+        }
         if phase.is_terminal() || !after.phase.is_terminal() {
             return;
         }
@@ -100,6 +109,32 @@ impl Tally {
         // A newer run may have completed meanwhile, and retention been applied after that one.
         let whole = self.gone.contains(&key.1) || bucket.runs.get(&key).is_some_and(Stored::is_complete);
         assert!(whole, "{} says Completed and the bucket has {:?}", before.name_any(), bucket.runs.get(&key));
+    }
+
+    /// What is said to be damaged is, and what is said to be whole was there; what could not be found out changes neither.
+    fn verification_changes(&mut self, before: &Backup, after: &BackupStatus, bucket: &Bucket) {
+        let said = |status: Option<&BackupStatus>| {
+            let conditions = status.map(|s| s.conditions.clone()).unwrap_or_default();
+            conditions.into_iter().find(|c| c.type_ == "Verified").map(|c| c.status)
+        };
+        let time = |status: Option<&BackupStatus>| status?.verification.as_ref()?.last_verified_time.clone();
+        let (old, new) = (before.status.as_ref(), Some(after));
+        if time(old) == time(new) {
+            let still = said(old) == said(new) || said(new).as_deref() == Some("Unknown");
+            assert!(still && !(said(old).as_deref() == Some("False") && said(new).as_deref() != Some("False")));
+            return;
+        }
+        let run_id = after.run_id.clone().unwrap();
+        let stored = bucket.runs.get(&(before.spec.policy_ref.name.clone(), run_id.clone()));
+        let harmed = bucket.damaged.contains(&run_id) || !stored.is_some_and(Stored::is_complete);
+        match said(new).as_deref() {
+            Some("True") => self.verified += 1,
+            Some("False") => {
+                self.damaged += 1;
+                assert!(harmed, "{} is said to be damaged, and is whole", before.name_any());
+            }
+            other => panic!("{}: verified, and {other:?}", before.name_any()),
+        }
     }
 
     pub fn restore_changes(&mut self, before: &RestoreRequest, after: &RestoreRequestStatus) {
@@ -127,6 +162,8 @@ impl Tally {
             assert!(!with.is_empty(), "{run_id} is the newest with {source} and is deleted");
             let plausible = going.suspicious || with.iter().any(|r| !r.suspicious);
             assert!(plausible, "{run_id} is the newest plausible one with {source} and is deleted");
+            let whole = going.damaged || with.iter().any(|r| !r.damaged);
+            assert!(whole, "{run_id} is the newest one with {source} that is not damaged and is deleted");
         }
     }
 }
@@ -135,8 +172,15 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} lives: {} backups completed ({} suspicious) and {} failed, {} restores, {} runs deleted by retention",
-            self.lives, self.completed, self.suspicious, self.failed, self.restores, self.deleted
+            "{} lives: {} backups completed ({} suspicious) and {} failed, {} restores, {} runs deleted by retention, {} found whole and {} damaged",
+            self.lives,
+            self.completed,
+            self.suspicious,
+            self.failed,
+            self.restores,
+            self.deleted,
+            self.verified,
+            self.damaged
         )
     }
 }
@@ -183,6 +227,12 @@ pub fn check_rest(cluster: &Cluster) {
             let key = (backup.spec.policy_ref.name.clone(), status.run_id.clone().unwrap());
             let whole = cluster.bucket.runs.get(&key).is_some_and(Stored::is_complete);
             assert!(whole, "{} is shown and its run {} is gone", backup.name_any(), key.1);
+            // Whoever asked for a verification got one, and the truth.
+            assert_eq!(request(backup), None, "{} was never verified: {status:#?}", backup.name_any());
+            let told = status.conditions.iter().find(|c| c.type_ == "Verified").map(|c| c.status.as_str());
+            let asked = backup.annotations().contains_key(VERIFY_ANNOTATION);
+            let truth = if cluster.bucket.damaged.contains(&key.1) { "False" } else { "True" };
+            assert!(!asked || told == Some(truth), "{}: {told:?} is not {truth}", backup.name_any());
         }
     }
     // And of each policy something can be.

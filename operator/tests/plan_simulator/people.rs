@@ -23,6 +23,7 @@ pub fn settle_in(cluster: &mut Cluster) {
             "spec": {
                 "storeRef": {"name": "main"}, "schedule": "*/10 * * * *", "startingDeadlineSeconds": 3000,
                 "sources": sources.iter().map(source).collect::<Vec<_>>(), "retention": {"keepLast": 2, "keepHourly": 2},
+                "verify": {"schedule": "*/30 * * * *", "maxBackups": 2},
             },
         });
         let mut policy_object: BackupPolicy = of("BackupPolicy", spec);
@@ -40,7 +41,7 @@ fn of<K: serde::de::DeserializeOwned>(kind: &str, mut object: serde_json::Value)
 
 pub fn act(cluster: &mut Cluster) {
     let policy = POLICIES[cluster.rng.usize(..POLICIES.len())];
-    match cluster.rng.u8(..20) {
+    match cluster.rng.u8(..22) {
         0..=3 => ask_for_a_backup(cluster, policy),
         4..=7 => ask_for_a_restore(cluster, policy),
         8 => delete_a_backup(cluster),
@@ -49,6 +50,8 @@ pub fn act(cluster: &mut Cluster) {
         12..=14 => cluster.store_is_up = true,
         15 => delete_a_restore(cluster),
         16 => accept(cluster),
+        20 => damage(cluster),
+        21 => ask_for_a_verification(cluster),
         _ => edit_a_policy(cluster, policy),
     }
 }
@@ -63,10 +66,13 @@ pub fn make_peace(cluster: &mut Cluster) {
     }
 }
 
-/// One more run of each policy, for what retention has left to do.
+/// One more run of each policy, for what retention has left to do; and everything there is to be verified.
 pub fn ask_once_more(cluster: &mut Cluster) {
     for policy in POLICIES {
         ask_for_a_backup(cluster, policy);
+    }
+    for name in cluster.backups.live.keys().cloned().collect::<Vec<_>>() {
+        verify(cluster, &name);
     }
 }
 
@@ -149,6 +155,27 @@ fn accept(cluster: &mut Cluster) {
     annotations.insert(holdfast::plan::names::ACCEPTED_ANNOTATION.to_owned(), "true".to_owned());
     backup.metadata.resource_version = Some(cluster.next_version());
     cluster.backups.put(&name, backup);
+}
+
+/// Something changes what is stored of a run.
+fn damage(cluster: &mut Cluster) {
+    let run = one_of(cluster, |c| c.bucket.runs.keys().map(|(_, run_id)| run_id.clone()).collect());
+    cluster.bucket.damaged.extend(run);
+}
+
+fn ask_for_a_verification(cluster: &mut Cluster) {
+    if let Some(name) = one_of(cluster, |c| c.backups.live.keys().cloned().collect()) {
+        verify(cluster, &name);
+    }
+}
+
+fn verify(cluster: &mut Cluster, name: &str) {
+    let mut backup = cluster.backups.live[name].clone();
+    let version = cluster.next_version();
+    let annotations = backup.metadata.annotations.get_or_insert_default();
+    annotations.insert(holdfast::plan::names::VERIFY_ANNOTATION.to_owned(), version.clone());
+    backup.metadata.resource_version = Some(version);
+    cluster.backups.put(name, backup);
 }
 
 fn edit_a_policy(cluster: &mut Cluster, policy: &str) {

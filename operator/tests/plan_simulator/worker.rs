@@ -7,7 +7,7 @@ use holdfast::plan::retention::{Run, decide};
 use holdfast::plan::schedule::time_zone;
 use holdfast::task::{
     BackupReport, BackupTask, CatalogueReport, Outcome, Report, RestoreReport, RestoreTask, RestoredSource,
-    RetainReport, RetainTask, Select, Task,
+    RetainReport, RetainTask, Select, Task, VerifyTask,
 };
 use holdfast_crds::Reason;
 use jiff::{SignedDuration, Timestamp};
@@ -18,6 +18,8 @@ use crate::cluster::{Cluster, NAMESPACE, Work};
 #[derive(Default)]
 pub struct Bucket {
     pub runs: BTreeMap<(String, String), Stored>,
+    /// Folders of runs in which something was changed behind the product's back.
+    pub damaged: BTreeSet<String>,
     /// By the UID of a RestoreRequest: the Job that carried it out.
     pub executed: BTreeMap<String, String>,
 }
@@ -90,6 +92,7 @@ fn move_on(cluster: &mut Cluster, name: &str) {
             Report::completed("", Some(Outcome::Catalogue(CatalogueReport { runs: vec![], more: 0 })))
         }
         Task::Restore(task) => restore(cluster, &task, &work.job.uid),
+        Task::Verify(task) if cluster.store_is_up => verify(cluster, &task),
         _ => Report { reason: Reason::StoreUnreachable, message: "no route".into(), outcome: None },
     };
     if die {
@@ -176,6 +179,7 @@ fn retain(cluster: &mut Cluster, task: &RetainTask, dies: bool) -> Report {
         stored: None,
         suspicious: suspicious(run_id),
         foreign: false,
+        damaged: task.known.iter().any(|k| k.damaged && k.run_id == run_id),
     };
     let there: Vec<Run> = cluster
         .bucket
@@ -204,6 +208,22 @@ fn retain(cluster: &mut Cluster, task: &RetainTask, dies: bool) -> Report {
         report.deleted.push(verdict.run_id.clone());
     }
     Report::completed("", Some(Outcome::Retain(report)))
+}
+
+/// As `worker/verify.rs` does it: what is damaged is told, and what is gone.
+fn verify(cluster: &mut Cluster, task: &VerifyTask) -> Report {
+    if cluster.faulty && cluster.chance(10) {
+        return Report { reason: Reason::KeyMissing, message: "its words".into(), outcome: None };
+    }
+    let there = cluster.bucket.runs.get(&(task.scope.policy.clone(), task.run_id.clone()));
+    let reason = match there {
+        None => Reason::NoMatchingBackup,
+        Some(stored) if !stored.is_complete() || cluster.bucket.damaged.contains(&task.run_id) => {
+            Reason::ChecksumMismatch
+        }
+        Some(_) => Reason::Completed,
+    };
+    Report { reason, message: String::new(), outcome: None }
 }
 
 fn restore(cluster: &mut Cluster, task: &RestoreTask, job_uid: &str) -> Report {

@@ -150,6 +150,32 @@ fn figures() -> Vec<Figure> {
             "1 where retention was applied after the newest complete backup of a policy; absent before the first time",
             |f| Some(flag(find(&f.status.conditions, ConditionType::RetentionApplied)?.status == "True")),
         ),
+        // A policy that verifies and never did has done so at time 0, as with the backups themselves.
+        time(
+            "policy_last_verification_timestamp",
+            "When a backup of a policy was last read to its end; 0 where it verifies and never did; absent where it does not",
+            |f| {
+                let last = f.status.last_verification_time.as_ref().map(seconds);
+                last.or_else(|| f.policy.spec.verify.as_ref().map(|_| 0.0))
+            },
+        ),
+        plain(
+            "policy_backups_verified",
+            "Complete backups of a policy that were read to their ends and are whole",
+            |f| Some(f64::from(f.status.verification.as_ref()?.whole)),
+        ),
+        plain("policy_backups_damaged", "Complete backups of a policy that a verification found damaged", |f| {
+            Some(f64::from(f.status.verification.as_ref()?.damaged))
+        }),
+        plain(
+            "policy_verification_failed",
+            "1 where the last verification of a backup of a policy could not be done; absent before the first",
+            |f| {
+                let latest = f.backups.iter().filter_map(|b| b.status.as_ref()?.verification.as_ref());
+                let latest = latest.max_by_key(|v| v.last_attempt_time.as_ref().map(|t| t.0))?;
+                Some(flag(latest.reason.is_some()))
+            },
+        ),
     ]
 }
 

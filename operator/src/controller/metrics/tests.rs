@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use holdfast_crds::{
-    ArtifactStatus, BackupCounts, BackupPhase, BackupPolicyStatus, BackupStatus, ConditionType, Reason, RecoveryWindow,
-    RestoreRequest, RestoreRequestStatus, condition,
+    ArtifactStatus, BackupCounts, BackupPhase, BackupPolicyStatus, BackupStatus, ConditionType, PolicyVerification,
+    Reason, RecoveryWindow, RestoreRequest, RestoreRequestStatus, VerificationStatus, VerifySpec, condition,
 };
 
 use super::*;
@@ -32,6 +32,8 @@ fn full() -> World {
         growth_bytes_per_day: Some(172_800),
         backups: Some(BackupCounts { complete: 4, failed: 1 }),
         consecutive_failures: Some(2),
+        last_verification_time: Some(Time(at(4500))),
+        verification: Some(PolicyVerification { whole: 3, damaged: 1, ..PolicyVerification::default() }),
         ..BackupPolicyStatus::default()
     });
     world.policies.put(shop);
@@ -55,8 +57,15 @@ fn full() -> World {
             .collect(),
         ..BackupStatus::default()
     };
-    world.backups.put(backup_with("b", 2, complete(&["db"], 40, 3)));
-    world.backups.put(backup_with("older", 2, complete(&["db"], 30, 5)));
+    let tried = |at_second, reason| VerificationStatus {
+        last_attempt_time: Some(Time(at(at_second))),
+        reason,
+        ..VerificationStatus::default()
+    };
+    let locked = Some(tried(4600, Some(Reason::KeyMissing)));
+    world.backups.put(backup_with("b", 2, BackupStatus { verification: locked, ..complete(&["db"], 40, 3) }));
+    let whole = Some(tried(4500, None));
+    world.backups.put(backup_with("older", 2, BackupStatus { verification: whole, ..complete(&["db"], 30, 5) }));
     world.backups.put(backup_with("of-other-sources", 2, complete(&["gone"], 50, 9)));
     let undo = serde_json::json!({
         "apiVersion": "holdfast.dev/v1alpha1",
@@ -106,6 +115,10 @@ fn the_figures_are_those_of_the_resources() {
         r#"holdfast_policy_recovery_point_timestamp_seconds{namespace="shop",policy="shop"} 4000.0"#,
         r#"holdfast_policy_recovery_window_start_timestamp_seconds{namespace="shop",policy="shop"} 100.0"#,
         r#"holdfast_policy_retention_applied{namespace="shop",policy="shop"} 0.0"#,
+        r#"holdfast_policy_last_verification_timestamp_seconds{namespace="shop",policy="shop"} 4500.0"#,
+        r#"holdfast_policy_backups_verified{namespace="shop",policy="shop"} 3.0"#,
+        r#"holdfast_policy_backups_damaged{namespace="shop",policy="shop"} 1.0"#,
+        r#"holdfast_policy_verification_failed{namespace="shop",policy="shop"} 1.0"#,
         r#"holdfast_policy_suspended{namespace="shop",policy="shop"} 0.0"#,
         r#"holdfast_store_ready{namespace="shop",store="main"} 1.0"#,
         r#"holdfast_store_last_probe_timestamp_seconds{namespace="shop",store="main"} 0.0"#,
@@ -129,6 +142,14 @@ fn a_policy_that_never_had_a_backup_has_none_since_1970_and_promises_nothing() {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
     assert!(!text.contains("holdfast_policy_protected") && !text.contains("holdfast_policy_max_age"), "{text}");
+    assert!(!text.contains("verification") && !text.contains("damaged"), "{text}");
+
+    let mut verifying = policy();
+    verifying.spec.verify = Some(VerifySpec { schedule: "@weekly".into(), max_backups: 3 });
+    world.policies.put(verifying);
+    let text = render(Some(&world), &Counters::default()).unwrap();
+    let line = r#"holdfast_policy_last_verification_timestamp_seconds{namespace="shop",policy="shop"} 0.0"#;
+    assert!(text.lines().any(|l| l == line) && !text.contains("verification_failed"), "{text}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod merge;
 mod metadata;
 mod pattern;
 mod pour;
+mod prove;
 mod read;
 mod restore;
 mod stream;
@@ -75,6 +76,14 @@ pub async fn restore(
     let deployment = reach(target, mounts).await?;
     let wish = restore::Wish { on_existing, bypass_validation: target.bypass_validation };
     restore::restore(&deployment, &backup, wish, source).await
+}
+
+/// Proves that all artifacts of a backup are whole dumps.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn prove(manifest: &Manifest, source: &mut impl ArtifactSource) -> Result<(), Failure> {
+    prove::prove(manifest, source).await
 }
 
 async fn reach(target: &MongodbTarget, mounts: &Mounts) -> Result<Deployment, Failure> {

@@ -387,10 +387,11 @@ fn told<T>(fetched: Result<T, Failure>, taken: Result<(), Failure>) -> Result<T,
 
 /// Keeps the little that is written to it.
 #[derive(Clone, Default)]
-struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+pub(super) struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
 impl Kept {
-    fn take(&self) -> Vec<u8> {
+    /// All of it.
+    pub fn take(&self) -> Vec<u8> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_crds::Reason;
 
+use super::prove::inspector;
 use super::roles::list;
 use super::server::Server;
-use crate::archive::sqldump::{SqlDump, SqlDumpReader};
 use crate::engine::ArtifactSource;
 use crate::store::manifest::ArtifactEntry;
 use crate::task::Failure;
@@ -38,8 +38,7 @@ pub(super) async fn restore(
     source: &mut impl ArtifactSource,
 ) -> Result<(u64, Vec<String>), Failure> {
     let text = Arc::new(Mutex::new(Vec::new()));
-    let inspect = Box::new(SqlDumpReader::new("backup of the roles", SqlDump::Cluster));
-    let (bytes, _) = source.fetch(entry, Box::new(Kept { text: text.clone() }), inspect).await?;
+    let (bytes, _) = source.fetch(entry, Box::new(Kept { text: text.clone() }), inspector(entry)?).await?;
     let text = std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner));
     let statements = statements(&String::from_utf8_lossy(&text));
 

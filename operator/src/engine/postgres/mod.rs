@@ -6,6 +6,7 @@ mod database;
 mod dump;
 mod globals;
 mod pour;
+mod prove;
 mod restore;
 mod roles;
 mod server;
@@ -94,6 +95,14 @@ pub async fn restore(
     let backup = Backup::of(manifest, target)?;
     let server = reach(target, mounts, &backup, scratch).await?;
     restore::restore(&server, &backup, manifest, on_existing, source).await
+}
+
+/// Proves that all artifacts of a backup are whole dumps.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn prove(manifest: &Manifest, source: &mut impl ArtifactSource) -> Result<(), Failure> {
+    prove::prove(manifest, source).await
 }
 
 /// A target's server, through a database that every server has, or else through one of those to restore.

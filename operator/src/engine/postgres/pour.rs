@@ -10,10 +10,9 @@ use holdfast_crds::Reason;
 use super::clients::Client;
 use super::connection::connection_string;
 use super::dump::SQL;
+use super::prove::inspector;
 use super::server::Server;
 use super::trouble::{self, Trouble};
-use crate::archive::pgdump::PgDumpReader;
-use crate::archive::sqldump::{SqlDump, SqlDumpReader};
 use crate::engine::{ArtifactSource, Inspect, Inspection};
 use crate::process::{Command, Ended, Tool, ToolInput, ToolOutput};
 use crate::store::manifest::ArtifactEntry;
@@ -55,11 +54,10 @@ impl Pour<'_> {
         entry: &ArtifactEntry,
         source: &mut impl ArtifactSource,
     ) -> Result<(u64, Inspection), Failure> {
-        let what = format!("backup of database {}", entry.database.as_deref().unwrap_or(&entry.name));
+        let inspect = inspector(entry)?;
         if entry.format == SQL {
-            return self.sql(entry, Box::new(SqlDumpReader::new(what, SqlDump::Database)), source).await;
+            return self.sql(entry, inspect, source).await;
         }
-        let inspect = Box::new(PgDumpReader::new(what));
         if self.client.sets_unknown_timeout(self.server.facts.major()) {
             self.archive_as_sql(entry, inspect, source).await
         } else {

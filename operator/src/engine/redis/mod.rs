@@ -20,6 +20,7 @@ mod trouble;
 use holdfast_crds::{OnExisting, RedisSource};
 
 use super::{ArtifactSink, ArtifactSource, Dumped, Restored};
+use crate::archive::rdb::RdbReader;
 use crate::store::manifest::Manifest;
 use crate::task::{Failure, Mounts, RedisTarget};
 use link::Login;
@@ -64,4 +65,16 @@ pub async fn restore(
     let backup = Backup::of(manifest, target)?;
     let login = Login::prepare(&target.host, target.port, &target.tls, mounts)?;
     restore::restore(&login, &backup, on_existing, source).await
+}
+
+/// Proves that all artifacts of a backup are whole RDBs.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn prove(manifest: &Manifest, source: &mut impl ArtifactSource) -> Result<(), Failure> {
+    for entry in Backup::of(manifest, &RedisTarget::default())?.artifacts {
+        let reader = RdbReader::new(format!("backup {}", entry.key));
+        source.fetch(entry, Box::new(std::io::sink()), Box::new(reader)).await?;
+    }
+    Ok(())
 }

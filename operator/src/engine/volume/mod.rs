@@ -10,6 +10,7 @@ mod facts;
 mod globs;
 mod links;
 mod place;
+mod prove;
 mod restore;
 mod stage;
 mod stream;
@@ -63,6 +64,14 @@ pub async fn restore(
     source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
     restore::restore(target, root(mounts)?, manifest, on_existing, Owners::Kept, source).await
+}
+
+/// Proves that a backup is the whole of what its list of entries says.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn prove(manifest: &Manifest, source: &mut impl ArtifactSource) -> Result<(), Failure> {
+    prove::prove(manifest, source).await
 }
 
 /// Restores files that belong to nobody: whoever writes them owns them.

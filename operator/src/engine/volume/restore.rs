@@ -23,13 +23,13 @@ use crate::store::manifest::{ArtifactEntry, Manifest};
 use crate::task::{Failure, VolumeTarget};
 
 /// The artifacts of a volume.
-struct Backup<'a> {
-    tar: &'a ArtifactEntry,
+pub(super) struct Backup<'a> {
+    pub tar: &'a ArtifactEntry,
     index: &'a ArtifactEntry,
 }
 
 impl<'a> Backup<'a> {
-    fn of(manifest: &'a Manifest) -> Result<Self, Failure> {
+    pub fn of(manifest: &'a Manifest) -> Result<Self, Failure> {
         let find = |format: &str| {
             manifest.artifacts.iter().find(|a| a.format == format).ok_or_else(|| {
                 let why = format!("the backup of source {} has no artifact of format {format}", manifest.source);
@@ -124,7 +124,7 @@ pub(super) async fn restore(
     source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
     let backup = Backup::of(manifest)?;
-    let expected = expected(target, &backup, source).await?;
+    let expected = expected(globs(target)?, &backup, source).await?;
     let (chosen_entries, needed) = (expected.chosen, expected.bytes);
     if chosen_entries == 0 && !target.paths.is_empty() {
         return Err(Failure::new(
@@ -194,14 +194,14 @@ pub(super) async fn restore(
     Ok(Restored { items: i64::try_from(files).unwrap_or(i64::MAX), bytes, message: message.join("; ") })
 }
 
-/// Fetches the list of entries, to its end, before anything is written.
-async fn expected(
-    target: &VolumeTarget,
+/// Fetches the list of entries, to its end, before anything is written. `chosen`: what is meant; none: everything.
+pub(super) async fn expected(
+    chosen: Option<Globs>,
     backup: &Backup<'_>,
     source: &mut impl ArtifactSource,
 ) -> Result<Expected, Failure> {
     let result = Arc::new(Mutex::new(None));
-    let sink = IndexSink::new(backup.property("entries"), globs(target)?, result.clone());
+    let sink = IndexSink::new(backup.property("entries"), chosen, result.clone());
     source.fetch(backup.index, Box::new(sink), Box::new(Unlooked)).await?;
     let expected = result.lock().unwrap_or_else(PoisonError::into_inner).take();
     expected.ok_or_else(|| {

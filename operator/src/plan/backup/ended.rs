@@ -3,7 +3,7 @@
 use holdfast_crds::{Backup, BackupPhase, BackupStatus};
 use jiff::Timestamp;
 
-use super::{ObservedBackup, slot_of, stop_given_up, told, usable};
+use super::{ObservedBackup, slot_of, stop_given_up, told, usable, verification};
 use crate::plan::action::{Action, Plan, Target};
 use crate::plan::found::{is_foreign, is_found};
 use crate::plan::job::{self, Install};
@@ -11,6 +11,7 @@ use crate::plan::names::run_id;
 use crate::plan::plausibility;
 use crate::plan::status::after;
 use crate::plan::verdict::{Patience, Verdict, judge};
+use crate::plan::verify::{VERIFY, is_damaged};
 use crate::task::{KnownRun, Outcome, Report};
 
 /// The Jobs of a completed run are kept for this many seconds.
@@ -35,10 +36,12 @@ pub(super) fn tidy(
     if completed {
         told::accept(plan, backup, now);
         retain(plan, install, backup, observed, now, expiry);
+        verification::follow(plan, backup, observed, now);
     }
     let stopped =
         |name: &str| plan.actions.iter().any(|a| matches!(a, Action::DeleteJob(target) if target.name == name));
-    let left: Vec<_> = observed.jobs.iter().filter(|a| !a.job.deleting && !stopped(&a.job.name)).collect();
+    let ours = observed.jobs.iter().filter(|a| a.job.task != VERIFY);
+    let left: Vec<_> = ours.filter(|a| !a.job.deleting && !stopped(&a.job.name)).collect();
     if left.is_empty() {
         return;
     }
@@ -106,7 +109,7 @@ fn runs(backup: &Backup, observed: &ObservedBackup) -> (Vec<KnownRun>, Vec<Strin
             BackupPhase::Completed if sibling.metadata.deletion_timestamp.is_none() && status.store == store => {
                 let sources = status.artifacts.iter().map(|a| a.source.clone()).collect();
                 let suspicious = plausibility::is_suspicious(&status) && !plausibility::is_accepted(sibling);
-                known.push(KnownRun { run_id, sources, suspicious });
+                known.push(KnownRun { run_id, sources, suspicious, damaged: is_damaged(&status) });
             }
             BackupPhase::Pending | BackupPhase::Running => protected.push(run_id),
             _ => {}

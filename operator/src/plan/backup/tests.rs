@@ -611,3 +611,18 @@ fn retention_is_told_which_runs_are_suspicious() {
         assert_eq!(known.iter().map(|k| k.suspicious).collect::<Vec<_>>(), [expected]);
     }
 }
+
+#[test]
+fn retention_is_told_which_runs_are_damaged() {
+    for (value, expected) in [(Some(false), true), (Some(true), false), (None, false)] {
+        let mut backup = run("b", BackupPhase::Completed, "r1");
+        let reason = Reason::ChecksumMismatch;
+        let said = holdfast_crds::condition(ConditionType::Verified, value, reason, "", None, at(0));
+        backup.status.as_mut().unwrap().conditions.push(said);
+        let observed =
+            ObservedBackup { policy: Some(with_retention()), siblings: vec![Arc::new(backup.clone())], ..observed() };
+        let plan = plan_backup(&install(), &backup, &observed, at(1600));
+        let known = retain_task(&plan).unwrap().known;
+        assert_eq!(known.iter().map(|k| k.damaged).collect::<Vec<_>>(), [expected]);
+    }
+}

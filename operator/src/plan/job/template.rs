@@ -189,7 +189,7 @@ fn volumes(purpose: &Purpose<'_>) -> Vec<(Volume, VolumeMount)> {
     if let Some(ca) = &s3.ca_bundle {
         volumes.push(ca_volume("store-ca".to_owned(), ca, STORE_CA.to_owned()));
     }
-    if let (Task::Restore(_), Some(identity)) = (&purpose.task, identity_secret(purpose.store)) {
+    if let (Task::Restore(_) | Task::Verify(_), Some(identity)) = (&purpose.task, identity_secret(purpose.store)) {
         let keys = keys_of_secret(&identity.name, &[(&identity.key, IDENTITY_FILE)], false);
         volumes.push(secret_volume("store-identity".to_owned(), vec![keys], STORE_IDENTITY.to_owned()));
     }

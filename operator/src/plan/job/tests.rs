@@ -1,7 +1,8 @@
 //! Every Job that can be built, as YAML. Pure.
 
 use holdfast_crds::{
-    BackupStore, ConfigMapKey, OnExisting, RestoreFrom, RestoreRequest, RestoreRequestSpec, TlsMode, TlsSpec,
+    ArtifactStatus, BackupStatus, BackupStore, ConfigMapKey, EncryptionSpec, OnExisting, RestoreFrom, RestoreRequest,
+    RestoreRequestSpec, TlsMode, TlsSpec,
 };
 use k8s_openapi::api::core::v1::Toleration;
 
@@ -90,10 +91,31 @@ fn of_restore() -> Job {
     restore(&install(), &request, &ready_store(), None, task, vec![mount], None)
 }
 
+/// A store with a key for those who read.
+fn encrypting() -> BackupStore {
+    let mut store = ready_store();
+    store.spec.encryption = Some(EncryptionSpec {
+        recipients: vec!["age1public".into()],
+        identity_secret: Some(SecretKey { name: "age-key".into(), key: "identity".into() }),
+    });
+    store
+}
+
+/// A backup that is complete.
+fn stored() -> Backup {
+    let source = |name: &str| ArtifactStatus { source: name.into(), ..ArtifactStatus::default() };
+    let status = BackupStatus {
+        run_id: Some("r1".into()),
+        artifacts: vec![source("db"), source("uploads")],
+        ..BackupStatus::default()
+    };
+    Backup { status: Some(status), ..backup("shop-19700101-001640", 1000) }
+}
+
 /// One of each.
 fn all() -> Vec<(&'static str, Job)> {
     let retention = RetentionSpec { keep_last: Some(7), ..RetentionSpec::default() };
-    let known = vec![KnownRun { run_id: "r1".into(), sources: vec!["db".into()], suspicious: false }];
+    let known = vec![KnownRun { run_id: "r1".into(), sources: vec!["db".into()], suspicious: false, damaged: false }];
     let done = backup("shop-19700101-001640", 1000);
     let mut with_pull_secret = install();
     with_pull_secret.image_pull_secrets = vec!["registry".into()];
@@ -108,6 +130,7 @@ fn all() -> Vec<(&'static str, Job)> {
         ("delete", delete(&install(), &done, None, &ready_store(), "r1")),
         ("catalogue", catalogue(&install(), &policy(), &ready_store(), "s3://backups/prod", vec!["r1".into()], 50)),
         ("restore", of_restore()),
+        ("verify", verify(&install(), &stored(), &policy(), &encrypting(), "2026-11-21T04:00:00Z")),
     ]
 }
 
@@ -146,6 +169,30 @@ fn every_pod_is_restricted_and_holds_no_secret_and_no_token() {
 }
 
 #[test]
+fn private_keys_are_mounted_where_something_is_read_and_nowhere_else() {
+    let retention = RetentionSpec { keep_last: Some(7), ..RetentionSpec::default() };
+    let store = encrypting();
+    let (policy, done) = (policy(), stored());
+    let mounts = |job: &Job| {
+        let text = yaml(job);
+        (text.contains("age-key"), text.contains(STORE_IDENTITY))
+    };
+    for job in [
+        of_backup(&policy, &store),
+        retain(&install(), &done, &policy, &store, &retention, (vec![], vec![])),
+        delete(&install(), &done, None, &store, "r1"),
+        catalogue(&install(), &policy, &store, "s3://backups/prod", vec![], 50),
+        probe(&install(), &store, "probe-1-0"),
+    ] {
+        assert_eq!(mounts(&job), (false, false), "{:?}", job.metadata.name);
+    }
+    assert_eq!(mounts(&verify(&install(), &done, &policy, &store, "now")), (true, true));
+    let keyless = verify(&install(), &done, &policy, &ready_store(), "now");
+    assert_eq!(mounts(&keyless), (false, false));
+    assert_eq!(keyless.spec.unwrap().backoff_limit, Some(1), "what is found damaged is looked at once more");
+}
+
+#[test]
 fn a_restore_is_tried_once() {
     let spec = of_restore().spec.unwrap();
     assert_eq!(spec.backoff_limit, Some(0));
@@ -155,7 +202,12 @@ fn a_restore_is_tried_once() {
 #[test]
 fn a_task_fits_into_an_environment_variable_however_many_runs_there_are() {
     let runs = (0..10_000)
-        .map(|i| KnownRun { run_id: format!("run-{i:06}"), sources: vec!["x".repeat(40); 3], suspicious: false })
+        .map(|i| KnownRun {
+            run_id: format!("run-{i:06}"),
+            sources: vec!["x".repeat(40); 3],
+            suspicious: false,
+            damaged: false,
+        })
         .collect();
     let retention = RetentionSpec::default();
     let job = retain(&install(), &backup("b", 1), &policy(), &ready_store(), &retention, (runs, vec![]));

@@ -12,6 +12,7 @@ use crate::plan::observed::created;
 use crate::plan::plausibility::is_suspicious;
 use crate::plan::restore::is_safety;
 use crate::plan::status::{after, find, with_condition};
+use crate::plan::verify::is_damaged;
 use crate::task::Failure;
 
 /// Growth is that of the backups of this many days.
@@ -118,10 +119,12 @@ fn instant(entry: &Entry<'_>) -> Timestamp {
     entry.slot.min(created(&entry.backup.metadata))
 }
 
-/// Whether a Backup is one to rely on, as `from.policy` would. Suspicious ones, and those of what a restore replaced (which somebody wanted
-/// to be rid of), can be restored by their names alone.
+/// Whether a Backup is one to rely on, as `from.policy` would. Suspicious and damaged ones, and those of what a restore replaced (which
+/// somebody wanted to be rid of), can be restored by their names alone.
 fn counts(backup: &Backup) -> bool {
-    is_complete(backup) && !is_safety(backup) && !backup.status.as_ref().is_some_and(is_suspicious)
+    is_complete(backup)
+        && !is_safety(backup)
+        && !backup.status.as_ref().is_some_and(|s| is_suspicious(s) || is_damaged(s))
 }
 
 fn is_complete(backup: &Backup) -> bool {
@@ -154,6 +157,10 @@ fn why_none(
     if let Some(last) = backups.ended().first() {
         if last.phase == BackupPhase::Failed {
             return format!("{} failed: {}", last.name, last.failure().message);
+        }
+        if is_damaged(&last.status) {
+            let why = find(&last.status.conditions, ConditionType::Verified).map(|c| c.message.clone());
+            return format!("{} is damaged: {}", last.name, why.unwrap_or_default());
         }
         if is_suspicious(&last.status) {
             let why = find(&last.status.conditions, ConditionType::Plausible).map(|c| c.message.clone());

@@ -10,6 +10,7 @@ use super::is_safety;
 use crate::plan::backup::slot_of;
 use crate::plan::found::is_foreign;
 use crate::plan::plausibility;
+use crate::plan::verify::is_damaged;
 use crate::task::{Failure, Select};
 
 /// At most this many candidates are listed where none fits.
@@ -110,9 +111,11 @@ fn newest(policy: &str, at: Option<Timestamp>, backups: &[Arc<Backup>]) -> Resul
         .filter(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Completed))
         .collect();
     complete.sort_by_key(|b| Reverse((slot_of(b), b.metadata.name.clone())));
-    // A backup that is too small to be believed is mostly one of what was lost: whoever wants it names it.
+    // A backup that is too small to be believed is mostly one of what was lost, and one that was found damaged cannot be brought back as a
+    // whole: whoever wants it names it.
     let fits = |b: &&Arc<Backup>| {
-        at.is_none_or(|at| slot_of(b) <= at) && !b.status.as_ref().is_some_and(plausibility::is_suspicious)
+        let is_doubtful = b.status.as_ref().is_some_and(|s| plausibility::is_suspicious(s) || is_damaged(s));
+        at.is_none_or(|at| slot_of(b) <= at) && !is_doubtful
     };
     let fitting = || complete.iter().copied().filter(fits);
     // Two clusters that write to one folder must not restore each other's data by accident: what was found of another one is for
@@ -124,10 +127,13 @@ fn newest(policy: &str, at: Option<Timestamp>, backups: &[Arc<Backup>]) -> Resul
     let mut message = format!("BackupPolicy {policy} has no complete backup{wanted}");
     if !complete.is_empty() {
         let listed = complete.iter().take(LISTED);
-        let suspicious =
-            |b: &Backup| if b.status.as_ref().is_some_and(plausibility::is_suspicious) { ", suspicious" } else { "" };
+        let doubt = |b: &Backup| match b.status.as_ref() {
+            Some(status) if is_damaged(status) => ", damaged",
+            Some(status) if plausibility::is_suspicious(status) => ", suspicious",
+            _ => "",
+        };
         let listed: Vec<String> = listed
-            .map(|b| format!("{} ({}{})", b.metadata.name.as_deref().unwrap_or_default(), slot_of(b), suspicious(b)))
+            .map(|b| format!("{} ({}{})", b.metadata.name.as_deref().unwrap_or_default(), slot_of(b), doubt(b)))
             .collect();
         let more = complete.len().saturating_sub(LISTED);
         let more = if more > 0 { format!(" and {more} older ones") } else { String::new() };

@@ -470,6 +470,25 @@ fn the_newest_that_is_suspicious_is_passed_over_unless_it_is_named() {
     assert!(failure.message.contains("two (1970-01-01T00:33:20Z, suspicious)"), "{}", failure.message);
 }
 
+#[test]
+fn the_newest_that_is_damaged_is_passed_over_unless_it_is_named() {
+    let verified = |value| {
+        let mut backup = (*saved("two", 2000, BackupPhase::Completed)).clone();
+        let said = holdfast_crds::condition(ConditionType::Verified, value, Reason::ChecksumMismatch, "", None, at(0));
+        backup.status.as_mut().unwrap().conditions.push(said);
+        Arc::new(backup)
+    };
+    let chosen = |from, backups: &[Arc<Backup>]| choose(&request(from), backups).map(|c| c.backup.unwrap());
+    let of = |value| [saved("one", 1000, BackupPhase::Completed), verified(value)];
+    assert_eq!(chosen(from_policy(None), &of(Some(false))).unwrap(), "one");
+    assert_eq!(chosen(from_backup("two"), &of(Some(false))).unwrap(), "two");
+    for fine in [Some(true), None] {
+        assert_eq!(chosen(from_policy(None), &of(fine)).unwrap(), "two", "what is not known to be damaged counts");
+    }
+    let failure = chosen(from_policy(None), &of(Some(false))[1..]).unwrap_err();
+    assert!(failure.message.contains("two (1970-01-01T00:33:20Z, damaged)"), "{}", failure.message);
+}
+
 /// A request that replaces, as its first look left it.
 fn replacing(observed: &ObservedRestore) -> RestoreRequest {
     let mut request = request(from_backup("one"));

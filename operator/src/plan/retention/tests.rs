@@ -23,6 +23,7 @@ fn run(slot: &str) -> Run {
         stored: None,
         foreign: false,
         suspicious: false,
+        damaged: false,
     }
 }
 
@@ -221,4 +222,29 @@ fn the_newest_that_is_not_suspicious_stays_beside_small_ones_however_many_they_a
     let verdicts = decide(&runs, &rules, &zone("UTC"), GRACE);
     let why = &verdicts.iter().find(|v| v.run_id == "2026-11-02T02:00:00Z").unwrap().reasons;
     assert_eq!(*why, [Why::NewestPlausibleWith(vec!["db".into()])]);
+}
+
+#[test]
+fn damaged_runs_take_no_whole_ones_place_and_go_in_their_time() {
+    let rules = RetentionSpec { keep_last: Some(2), ..Default::default() };
+    let mut runs = daily(14..=20);
+    for run in &mut runs {
+        run.damaged = ["18", "20"].iter().any(|day| run.run_id.contains(&format!("-{day}T")));
+    }
+    assert_eq!(
+        table(&runs, &rules).lines().filter(|line| line.starts_with("keep")).collect::<Vec<_>>(),
+        [
+            "keep 2026-11-20T02:00:00Z: newest complete backup with db; last 1 of 2",
+            "keep 2026-11-19T02:00:00Z: last 2 of 2; newest complete backup with db; last 1 of 2",
+            "keep 2026-11-17T02:00:00Z: last 2 of 2",
+        ],
+        "two that are whole, and of the damaged ones what the rules keep"
+    );
+    // Nothing of a partial run is replaced by a damaged one.
+    let partial = partial("2026-10-01T02:00:00Z", "db uploads", "db");
+    let mut newer = run("2026-11-20T02:00:00Z");
+    let left = |newer: &Run| kept(&[partial.clone(), newer.clone()], &rules, "UTC").len();
+    assert_eq!(left(&newer), 1);
+    newer.damaged = true;
+    assert_eq!(left(&newer), 2);
 }

@@ -1,4 +1,4 @@
-//! From the bucket to a target: download, check, decrypt, decompress, inspect, write. Talks to the bucket.
+//! From the bucket to a target, or to none: download, check, decrypt, decompress, inspect, write. Talks to the bucket.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -39,6 +39,39 @@ impl Downloads {
     /// From `bucket`; what is encrypted is decrypted with `identities`.
     pub fn new(bucket: Bucket, identities: Identities, progress: Progress) -> Self {
         Self { bucket, identities, progress }
+    }
+
+    /// Reads an object to its end and compares its size and SHA-256 with what was stored. What is in it stays closed.
+    ///
+    /// # Errors
+    /// [`Reason::ChecksumMismatch`] where it is another one; else why it cannot be had.
+    pub async fn confirm_stored(&mut self, artifact: &ArtifactEntry) -> Result<(), Failure> {
+        let (sender, receiver) = mpsc::channel(READ_AHEAD);
+        let expected = artifact.clone();
+        let moving = self.progress.moving();
+        let progress = self.progress.clone();
+        let pump = spawn_blocking(move || {
+            let mut stored = Watched { stored: Stored::new(receiver), progress };
+            io::copy(&mut stored, &mut io::sink()).map_err(|e| damaged(&expected, &e.to_string()))?;
+            drop(moving);
+            stored.stored.confirm(&expected)
+        });
+        download(&self.bucket, artifact, sender).await?;
+        pump.await.map_err(|e| Failure::new(Reason::StoreUnreachable, e.to_string()))?
+    }
+}
+
+/// Tells the idle watch of what comes.
+struct Watched {
+    stored: Stored,
+    progress: Progress,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.stored.read(buffer)?;
+        self.progress.add(read);
+        Ok(read)
     }
 }
 
@@ -106,7 +139,7 @@ async fn download(bucket: &Bucket, artifact: &ArtifactEntry, pieces: mpsc::Sende
             return Err(Failure::new(
                 broken.reason,
                 format!(
-                    "{}: broke off at byte {offset} for the last time: {}: look at the store and the network to it, then create another RestoreRequest",
+                    "{}: broke off at byte {offset} for the last time: {}: look at the store and the network to it, then try again",
                     artifact.key, broken.message
                 ),
             ));

@@ -3,8 +3,8 @@
 
 use holdfast_crds::{OnExisting, Reason};
 
-use super::super::Attempt;
-use super::{confirm_artifacts, confirm_seal, identities, names, pair};
+use super::super::{Attempt, integrity};
+use super::{confirm, names, pair};
 use crate::engine;
 use crate::store::catalogue::CatalogueRun;
 use crate::store::client::Bucket;
@@ -19,7 +19,7 @@ const NAMED: usize = 5;
 /// What the request would do with this run, or what stands in its way: each source has its say, also after one that cannot be restored.
 pub(super) async fn run(task: &RestoreTask, bucket: &Bucket, run: &CatalogueRun, attempt: &Attempt) -> Report {
     let identities = match &task.store.identity {
-        Some(file) => identities(file).await.map(Some),
+        Some(file) => integrity::identities(file).await.map(Some),
         None => Ok(None),
     };
     let mut report = RestoreReport { run_id: run.run_id.clone(), sources: Vec::new() };
@@ -81,11 +81,10 @@ async fn backup(
     manifest: &Manifest,
     identities: &Result<Option<Identities>, Failure>,
 ) -> Result<(), Failure> {
-    confirm_artifacts(bucket, manifest).await?;
     let folder = PolicyFolder::new(&task.store.s3, &task.scope);
     let key = folder.run(&run.run_id).source(&manifest.source).manifest();
     let identities = identities.as_ref().map_err(Clone::clone)?;
-    confirm_seal(bucket, &key, manifest, identities.as_ref(), &task.store).await
+    confirm(bucket, &key, manifest, identities.as_ref(), &task.store).await
 }
 
 /// The target in words, and what it holds.

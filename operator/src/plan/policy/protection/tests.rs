@@ -200,6 +200,24 @@ fn a_suspicious_backup_protects_nothing_until_it_is_accepted() {
 }
 
 #[test]
+fn a_damaged_backup_protects_nothing() {
+    let with = |value| {
+        let mut newest = complete("newest", 40 * HOUR, &["db"], 1000);
+        newest.status.as_mut().unwrap().conditions =
+            vec![condition(ConditionType::Verified, value, Reason::ChecksumMismatch, "a bit is wrong", None, at(1))];
+        vec![complete("old", HOUR, &["db"], 1000), newest]
+    };
+    let (status, reason, message) = told(&promising(), &with(Some(false)), 50 * HOUR);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "BackupTooOld"));
+    assert!(message.contains("source db is old") && message.contains("newest is damaged: a bit is wrong"), "{message}");
+    let status = plan_policy(&promising(), &observed(&with(Some(false))), at(50 * HOUR)).status;
+    assert_eq!(status.recovery_window.map(|w| w.to), Some(Time(at(HOUR))));
+    for fine in [Some(true), None] {
+        assert_eq!(told(&promising(), &with(fine), 50 * HOUR).0, "True");
+    }
+}
+
+#[test]
 fn what_a_restore_saved_before_it_replaced_it_protects_nothing_and_is_no_success() {
     let mut safety = complete("safety", 40 * HOUR, &["db"], 1);
     safety.metadata.labels = Some([(crate::plan::names::SAFETY_LABEL.to_owned(), "undo".to_owned())].into());

@@ -21,6 +21,7 @@ fn spec(text: &str) -> BackupPolicySpec {
         max_age: None,
         plausibility: PlausibilitySpec::default(),
         retention: None,
+        verify: None,
         job_template: None,
     }
 }

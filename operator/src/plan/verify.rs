@@ -1,0 +1,316 @@
+//! Which stored backup of a policy is read through next, and how all of them have fared. Pure.
+//!
+//! At each time of `spec.verify.schedule` up to `maxBackups` backups are due: the newest complete one, and then those that were stored or
+//! tried the longest time ago, so that each has its turn. Which ones is decided then, and they are read one after the other: one that
+//! was tried since that time, as its own status says, is done. A Backup is asked for by hand with an annotation, which goes first.
+
+use std::collections::BTreeSet;
+
+use holdfast_crds::{
+    Backup, BackupPhase, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, BackupStatus, BackupStore, ConditionType,
+    Reason,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::action::{Action, Event, Plan};
+use super::backup::{reachable, slot_of};
+use super::found::is_foreign;
+use super::job::{self, Install};
+use super::names::VERIFY_ANNOTATION;
+use super::observed::{ObservedJob, created};
+use super::policy::{ObservedPolicy, seed};
+use super::restore::is_safety;
+use super::schedule::{Schedule, SoFar, due};
+use super::status::{after, find, with_condition};
+use crate::task::{Failure, Outcome, Report};
+
+/// Value of the task label of Jobs that verify.
+pub const VERIFY: &str = "verify";
+
+/// Whether there is room is looked at again after this many seconds, if nothing is heard before.
+const ROOM_SECONDS: i64 = 30;
+/// What the annotation says counts up to so many characters.
+const REQUEST_LENGTH: usize = 63;
+/// However late a time of the schedule is noticed, it counts: a verification is none the worse for it.
+const ANY_LATENESS: i64 = 10 * 366 * 86_400;
+/// At most this many damaged backups are named.
+const NAMED: usize = 5;
+
+/// Whether a verification found a backup damaged.
+pub fn is_damaged(status: &BackupStatus) -> bool {
+    find(&status.conditions, ConditionType::Verified).is_some_and(|c| c.status == "False")
+}
+
+/// What somebody asks for who wants this Backup verified, where that was not carried out yet.
+pub fn request(backup: &Backup) -> Option<String> {
+    let text = backup.metadata.annotations.as_ref()?.get(VERIFY_ANNOTATION)?;
+    let text: String = text.trim().chars().take(REQUEST_LENGTH).collect();
+    let done = backup.status.as_ref().and_then(|s| s.verification.as_ref()?.request.as_ref());
+    (!text.is_empty() && done != Some(&text)).then_some(text)
+}
+
+/// What a verification is told apart by: who asked for it. No time looks like an annotation.
+pub fn asked_by_hand(request: &str) -> String {
+    format!("annotation {request}")
+}
+
+/// Whether what became of a Job is written on its Backup.
+pub fn is_recorded(job: &ObservedJob, status: Option<&BackupStatus>) -> bool {
+    let Some(verification) = status.and_then(|s| s.verification.as_ref()) else { return false };
+    let last = verification.last_attempt_time.as_ref().map(|t| t.0);
+    verification.job.as_ref() == Some(&job.name) || job.end.as_ref().is_some_and(|end| last >= Some(end.at))
+}
+
+/// The schedule of a policy's verifications; none where it has none.
+///
+/// # Errors
+/// Where it cannot be read or never comes due.
+pub fn schedule_of(policy: &BackupPolicy) -> Result<Option<Schedule>, Failure> {
+    let Some(verify) = &policy.spec.verify else { return Ok(None) };
+    let seed = format!("{}/verify", seed(policy));
+    Schedule::parse(&verify.schedule, &policy.spec.time_zone, &seed).map(Some).map_err(|error| {
+        Failure::new(error.reason(), error.to_string().replacen("spec.schedule", "spec.verify.schedule", 1))
+    })
+}
+
+/// Starts the next verification that is due, and says how the policy's backups have fared.
+pub fn plan_verify(
+    plan: &mut Plan<BackupPolicyStatus>,
+    install: &Install,
+    policy: &BackupPolicy,
+    observed: &ObservedPolicy,
+    now: Timestamp,
+) {
+    if policy.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    times(plan, policy, observed, now);
+    sum_up(plan, policy, observed, now);
+    start(plan, install, policy, observed, now);
+}
+
+/// Moves the cursor of the schedule, and at each of its times says which Backups are due.
+fn times(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observed: &ObservedPolicy, now: Timestamp) {
+    let Some(verify) = &policy.spec.verify else {
+        plan.status.verification = None;
+        return;
+    };
+    let at = plan.status.verification.get_or_insert_default();
+    let Ok(schedule) = schedule_of(policy) else {
+        at.next_scheduled_time = None;
+        return;
+    };
+    let spec = BackupPolicySpec {
+        schedule: Some(verify.schedule.clone()),
+        run_on_create: false,
+        starting_deadline_seconds: ANY_LATENESS,
+        ..policy.spec.clone()
+    };
+    // What begins to be verified is edited, too: nothing is made up for that was before.
+    let so_far = SoFar {
+        created: created(&policy.metadata),
+        cursor: at.decided_until.as_ref().map(|t| t.0),
+        in_force: Some(at.schedule.clone().unwrap_or_default()),
+        edited: None,
+    };
+    let due = due(&spec, schedule.as_ref(), &so_far, now);
+    // Suspended times pass without a word, and resuming counts from then.
+    let moves = !policy.spec.suspend || so_far.in_force.as_ref() != Some(&due.in_force);
+    if moves {
+        at.decided_until = Some(Time(due.cursor));
+        at.schedule = Some(due.in_force);
+    }
+    if let Some(slot) = due.run {
+        at.last_scheduled_time = Some(Time(slot));
+        at.backups = due_at(observed, usize::try_from(verify.max_backups).unwrap_or(1));
+    }
+    at.next_scheduled_time = due.next.map(Time);
+    if let Some(next) = due.next {
+        plan.check_at(next);
+    }
+}
+
+/// The newest complete Backup, and then those that were stored or tried the longest time ago.
+fn due_at(observed: &ObservedPolicy, most: usize) -> Vec<String> {
+    let mut own: Vec<&Backup> = own(observed).collect();
+    let newest = own.iter().map(|b| (slot_of(b), b.metadata.name.clone())).max();
+    // What was just stored was looked at then: it does not push out what lies there for months.
+    own.sort_by_key(|b| {
+        let place = (slot_of(b), b.metadata.name.clone());
+        (Some(&place) != newest.as_ref(), last_attempt(b).max(stored(b)), place)
+    });
+    own.into_iter().take(most).filter_map(|b| b.metadata.name.clone()).collect()
+}
+
+/// The complete Backups that this cluster made.
+fn own(observed: &ObservedPolicy) -> impl Iterator<Item = &Backup> {
+    let all = observed.backups.iter().map(std::convert::AsRef::as_ref);
+    all.filter(|b| is_complete(b) && !is_foreign(b))
+}
+
+fn start(
+    plan: &mut Plan<BackupPolicyStatus>,
+    install: &Install,
+    policy: &BackupPolicy,
+    observed: &ObservedPolicy,
+    now: Timestamp,
+) {
+    let status_of = |job: &ObservedJob| {
+        let uid = job.owner.as_ref().map(|o| o.uid.as_str());
+        let owner = observed.backups.iter().find(|b| b.metadata.uid.as_deref() == uid);
+        owner.and_then(|b| b.status.as_ref())
+    };
+    let is_over = |job: &ObservedJob| is_recorded(job, status_of(job)) || (job.deleting && job.end.is_none());
+    // One after the other; and what retention deletes meanwhile would look damaged.
+    if !observed.verifications.iter().all(is_over) || observed.retains.iter().any(|a| a.job.end.is_none()) {
+        return;
+    }
+    let gone = deleted(observed);
+    let candidates: Vec<&Backup> = observed
+        .backups
+        .iter()
+        .map(std::convert::AsRef::as_ref)
+        .filter(|b| is_complete(b) && run_of(b).is_some_and(|run| !gone.contains(run)))
+        .collect();
+    let Some((backup, store, asked)) = next(plan, policy, observed, &candidates) else { return };
+    let name = job::verify_name(backup, &asked);
+    if observed.verifications.iter().any(|job| job.name == name) {
+        // It was carried out before, and goes in time.
+        return;
+    }
+    if observed.crowded.contains_key(store.metadata.name.as_deref().unwrap_or_default()) {
+        return plan.check_at(after(now, ROOM_SECONDS));
+    }
+    plan.actions.push(Action::CreateJob(Box::new(job::verify(install, backup, policy, store, &asked))));
+}
+
+/// The Backup to verify, with its store and what asks for it.
+fn next<'a>(
+    plan: &Plan<BackupPolicyStatus>,
+    policy: &BackupPolicy,
+    observed: &'a ObservedPolicy,
+    candidates: &[&'a Backup],
+) -> Option<(&'a Backup, &'a BackupStore, String)> {
+    let with_store = |backup: &'a Backup| {
+        let name = backup.status.as_ref()?.store.as_ref()?;
+        Some((backup, reachable(name, observed.stores.get(name)?).ok()?))
+    };
+    let is_done = |b: &Backup, text: &str| {
+        let name = job::verify_name(b, &asked_by_hand(text));
+        observed.verifications.iter().any(|job| job.name == name)
+    };
+    let by_hand =
+        candidates.iter().filter_map(|b| Some((request(b).filter(|text| !is_done(b, text))?, with_store(b)?)));
+    if let Some((text, (backup, store))) = by_hand.max_by_key(|(_, (b, _))| (slot_of(b), b.metadata.name.clone())) {
+        return Some((backup, store, asked_by_hand(&text)));
+    }
+    let pass = plan.status.verification.as_ref().filter(|_| policy.spec.verify.is_some() && !policy.spec.suspend)?;
+    let slot = pass.last_scheduled_time.as_ref()?.0;
+    let candidate = |name: &String| candidates.iter().copied().find(|b| b.metadata.name.as_ref() == Some(name));
+    let mut due = pass.backups.iter().filter_map(candidate).filter(|b| last_attempt(b) < Some(slot));
+    let (backup, store) = due.find_map(with_store)?;
+    Some((backup, store, slot.to_string()))
+}
+
+/// Runs whose data is gone, though their Backups may still be there.
+fn deleted(observed: &ObservedPolicy) -> BTreeSet<String> {
+    let ends = observed.retains.iter().flat_map(|a| &a.pods).filter_map(|pod| pod.ended.as_ref());
+    let reports = ends.filter_map(|end| Report::from_termination_message(&end.message));
+    reports
+        .flat_map(|report| match report.outcome {
+            Some(Outcome::Retain(retained)) => retained.deleted,
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+fn is_complete(backup: &Backup) -> bool {
+    backup.metadata.deletion_timestamp.is_none()
+        && !is_safety(backup)
+        && backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Completed)
+}
+
+fn run_of(backup: &Backup) -> Option<&String> {
+    backup.status.as_ref()?.run_id.as_ref()
+}
+
+fn last_attempt(backup: &Backup) -> Option<Timestamp> {
+    Some(backup.status.as_ref()?.verification.as_ref()?.last_attempt_time.as_ref()?.0)
+}
+
+fn stored(backup: &Backup) -> Option<Timestamp> {
+    Some(backup.status.as_ref()?.completion_time.as_ref()?.0)
+}
+
+/// Counts and the condition, from what the Backups say.
+fn sum_up(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observed: &ObservedPolicy, now: Timestamp) {
+    let mut own: Vec<&Backup> = own(observed).collect();
+    own.sort_by_key(|b| std::cmp::Reverse((slot_of(b), b.metadata.name.clone())));
+    let verified = |b: &Backup| {
+        let status = b.status.as_ref()?;
+        find(&status.conditions, ConditionType::Verified).cloned()
+    };
+    let having = |value: &str| -> Vec<&Backup> {
+        own.iter().copied().filter(|b| verified(b).is_some_and(|c| c.status == value)).collect()
+    };
+    let (whole, damaged) = (having("True"), having("False"));
+    let number = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    if policy.spec.verify.is_some() || own.iter().any(|b| b.status.as_ref().is_some_and(|s| s.verification.is_some())) {
+        let at = plan.status.verification.get_or_insert_default();
+        (at.whole, at.damaged) = (number(whole.len()), number(damaged.len()));
+        at.unknown = number(own.len() - whole.len() - damaged.len());
+    }
+    let last = own.iter().filter_map(|b| b.status.as_ref()?.verification.as_ref()?.last_verified_time.as_ref());
+    let known = plan.status.last_verification_time.as_ref().map(|t| t.0);
+    plan.status.last_verification_time = last.map(|t| t.0).max().max(known).map(Time);
+
+    let name = |b: &Backup| b.metadata.name.clone().unwrap_or_default();
+    let latest = own.iter().copied().max_by_key(|b| last_attempt(b));
+    let undone = latest.and_then(|b| {
+        let verification = b.status.as_ref()?.verification.as_ref()?;
+        Some((name(b), verification.reason?, verification.message.clone()?))
+    });
+    let total = own.len();
+    let (value, reason, message) = if let Some(first) = damaged.first() {
+        let said = verified(first);
+        let reason = said.as_ref().and_then(|c| serde_json::from_value(c.reason.clone().into()).ok());
+        let named: Vec<String> = damaged.iter().take(NAMED).map(|b| name(b)).collect();
+        let more = if damaged.len() > NAMED { format!(" and {} more", damaged.len() - NAMED) } else { String::new() };
+        let message = format!(
+            "{} of {total} complete backups are damaged: {}{more}. {}: {}",
+            damaged.len(),
+            named.join(", "),
+            name(first),
+            said.map(|c| c.message).unwrap_or_default()
+        );
+        (Some(false), reason.unwrap_or(Reason::ChecksumMismatch), message)
+    } else if let Some((name, reason, why)) = undone {
+        (None, reason, format!("the last verification, of {name}, could not be done: {why}"))
+    } else if let Some(newest) = whole.first() {
+        let message = format!(
+            "{} of {total} complete backups were read to their ends and are whole, the newest of them {}",
+            whole.len(),
+            name(newest)
+        );
+        (Some(true), Reason::Verified, message)
+    } else if policy.spec.verify.is_some() {
+        (None, Reason::NotVerifiedYet, "no backup was verified yet".to_owned())
+    } else {
+        return plan.status.conditions.retain(|c| c.type_ != ConditionType::Verified.as_str());
+    };
+    let before = find(&plan.status.conditions, ConditionType::Verified).map(|c| c.status.clone());
+    match (before.as_deref(), value) {
+        (before, Some(false)) if before != Some("False") => {
+            plan.events.push(Event::warning(reason, "Verify", message.clone()));
+        }
+        (Some("False"), Some(true)) => plan.events.push(Event::normal(reason, "Verify", message.clone())),
+        _ => {}
+    }
+    let generation = policy.metadata.generation;
+    plan.status.conditions =
+        with_condition(&plan.status.conditions, ConditionType::Verified, value, reason, message, generation, now);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Whether a backup is all there and is what was stored, found out without reading it through. Talks to the bucket.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use holdfast_crds::Reason;
+
+use crate::store::client::Bucket;
+use crate::store::encryption::Identities;
+use crate::store::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use crate::task::{Failure, StoreTask};
+
+/// Every object of a backup must be there in its full size.
+pub(super) async fn confirm_artifacts(bucket: &Bucket, manifest: &Manifest) -> Result<(), Failure> {
+    for artifact in &manifest.artifacts {
+        let found = bucket.head(&artifact.key).await?;
+        if found != Some(artifact.stored_bytes) {
+            let found = found.map_or_else(|| "is not there".to_owned(), |size| format!("has {size} bytes"));
+            return Err(Failure::new(
+                Reason::ChecksumMismatch,
+                format!(
+                    "{} {found}, and its manifest says {} bytes: this backup is damaged, take another one",
+                    artifact.key, artifact.stored_bytes
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The private keys of a store.
+pub(super) async fn identities(file: &Path) -> Result<Identities, Failure> {
+    let text = tokio::fs::read_to_string(file).await.map_err(|e| {
+        Failure::new(Reason::KeyMissing, format!("the Secret in spec.encryption.identitySecret cannot be read: {e}"))
+    })?;
+    Identities::parse(&text)
+}
+
+/// An encrypted backup must be one that can be decrypted, and its manifest be as it was sealed.
+pub(super) async fn confirm_seal(
+    bucket: &Bucket,
+    key: &str,
+    manifest: &Manifest,
+    identities: Option<&Identities>,
+    store: &StoreTask,
+) -> Result<(), Failure> {
+    let encrypted = manifest.artifacts.iter().any(|a| !a.encryption_key_ids.is_empty());
+    if !encrypted && manifest.seal.is_none() && store.recipients.is_empty() {
+        return Ok(());
+    }
+    if !encrypted && manifest.seal.is_none() {
+        let message = format!(
+            "{key}: BackupStore {} encrypts and this backup is not encrypted: it is from before that was turned on, or somebody has put it there. If you know it, restore it from a BackupStore of the same bucket without spec.encryption (with readOnly: true)",
+            store.name
+        );
+        return Err(Failure::new(Reason::InvalidConfiguration, message));
+    }
+    let of_key = |failure: &Failure| Failure::new(failure.reason, format!("{key}: {}", failure.message));
+    let ids: BTreeSet<&str> =
+        manifest.artifacts.iter().flat_map(|a| &a.encryption_key_ids).map(String::as_str).collect();
+    let ids = ids.into_iter().collect::<Vec<_>>().join(", ");
+    let Some(identities) = identities else {
+        let message = format!(
+            "this backup is encrypted to the keys {ids}: name a Secret with one of their private keys in spec.encryption.identitySecret of the BackupStore"
+        );
+        return Err(of_key(&Failure::new(Reason::KeyMissing, message)));
+    };
+    let Some(seal) = &manifest.seal else {
+        let message = "the backup is encrypted and its manifest has lost its seal; take another backup";
+        return Err(of_key(&Failure::new(Reason::ChecksumMismatch, message)));
+    };
+    let stored = bucket
+        .get(key, MAX_MANIFEST_BYTES)
+        .await?
+        .ok_or_else(|| Failure::new(Reason::ChecksumMismatch, format!("{key} was there a moment ago and is gone")))?;
+    if Manifest::parse(&stored)? != *manifest {
+        let message = "the manifest was changed a moment ago".to_owned();
+        return Err(of_key(&Failure::new(Reason::ChecksumMismatch, message)));
+    }
+    identities.confirm(&stored, seal).map_err(|failure| match failure.reason {
+        Reason::KeyMissing => {
+            let message = format!("{}: it is encrypted to the keys {ids}", failure.message);
+            of_key(&Failure::new(failure.reason, message))
+        }
+        _ => of_key(&failure),
+    })
+}
