@@ -146,7 +146,9 @@ impl Fault {
     /// What becomes of a request, after so many others.
     pub fn fate(self, line: &str, before: usize, seed: u64) -> Fate {
         let chance = fastrand::Rng::with_seed(seed ^ (before as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).u8(..40);
-        let (often, seldom) = (chance < 8, chance < 4);
+        // One of the first, and then by chance.
+        let first = before == usize::try_from(seed % 4).unwrap();
+        let (often, seldom) = (first || chance < 8, first || chance < 4);
         let middle = usize::try_from(seed % 12).unwrap();
         let listing = line.starts_with("GET") && line.contains("list-type=2");
         let object = line.starts_with("GET") && (line.contains("x-id=GetObject") || !line.contains('?'));

@@ -69,8 +69,9 @@ impl Course {
         let met = |at: usize| rounds.is_some() || (at + part).is_multiple_of(PARTS);
         let cases = seeds.flat_map(|seed| {
             let faults = Fault::ALL.into_iter().enumerate().filter(move |(at, _)| met(*at));
-            // No two of a round alike in what is left to chance.
-            faults.map(move |(at, fault)| (fault, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(5) ^ at as u64))
+            // No two alike in what is left to chance.
+            let of_engine = engine.bytes().fold(seed, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+            faults.map(move |(at, fault)| (fault, fastrand::Rng::with_seed(of_engine ^ ((at as u64) << 32)).u64(..)))
         });
         let cases = cases.collect();
         Self {
@@ -104,7 +105,7 @@ impl Course {
         static ALL: Mutex<(u32, Tally)> = Mutex::new((0, Tally::NONE));
         let tally = self.tally.into_inner().unwrap();
         let failed = self.failed.lock().unwrap().clone();
-        // Only what is larger than a part has an upload to complete; seldom is what is seldom.
+        // Only what is larger than a part has an upload to complete, which is two of them; the others meet each engine sooner or later.
         let idle: Vec<Fault> = self.cases.iter().map(|(fault, _)| *fault).collect();
         let idle: BTreeSet<String> = idle.iter().map(|f| format!("{f:?}")).filter(|f| !failed.contains(f)).collect();
         let kinds = failed.len();
@@ -121,7 +122,8 @@ impl Course {
         let Tally { runs, completed, passing, came_through, .. } = tally;
         assert!(came_through * 100 >= passing * 97, "{engine}: only {came_through} of {passing} came through");
         assert!(runs > completed, "{engine}: nothing ever failed");
-        assert!(idle.len() <= 4, "{engine}: these have met no request: {idle:?}");
+        let most = if rounds < 3 { 5 } else { 2 };
+        assert!(idle.len() <= most, "{engine}: these have met no request: {idle:?}");
     }
 }
 
