@@ -35,9 +35,9 @@ fn killed_at_any_write_of_a_restore_that_replaces_the_workload_comes_back_and_wh
 /// Every write of a story.
 const ANY: &str = "";
 /// What a restore is written on first. The writes before it are those of the backup, which has a story of its own.
-const RESTORE: &str = "/restorerequests/";
+const RESTORE: &str = " restorerequests/";
 
-/// Plays a story once for each of its writes, from the first one whose path holds `from` on.
+/// Plays a story once for each of its writes, from the first one whose words hold `from` on.
 fn at_every_write(from: &str, story: Story) {
     let reference = run(story, NEVER);
     let first = reference.writes.iter().position(|write| write.contains(from));
