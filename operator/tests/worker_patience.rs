@@ -23,7 +23,7 @@ use bytes::Bytes;
 use holdfast::store::client::Bucket;
 use holdfast::task::{BackupTask, ProbeTask, RestoreTarget, Select, StoreTask, Target, Task};
 use holdfast_crds::{OnExisting, Reason, Source};
-use job::{run, run_id, scope};
+use job::{run, run_id};
 use proxy::{Fate, Proxy};
 use s3::{Server, TestBucket};
 
@@ -37,20 +37,13 @@ fn large() -> tempfile::TempDir {
 }
 
 fn backup(store: StoreTask, from: &Path, day: u32) -> Task {
-    Task::Backup(Box::new(BackupTask {
+    let task = job::backup_on(
+        day,
         store,
-        scope: scope(),
-        backup: format!("nightly-202611{day:02}-020000"),
-        run_id: run_id(day),
-        slot: format!("2026-11-{day:02}T02:00:00Z").parse().unwrap(),
-        run_sources: vec!["db".into()],
-        source: Source { name: "db".into(), volume: Some(volume::source()), ..Source::default() },
-        safety_for: None,
-        mounts: volume::mounts(from),
-        level: 0,
-        timeout_seconds: 120,
-        idle_timeout_seconds: 90,
-    }))
+        Source { name: "db".into(), volume: Some(volume::source()), ..Source::default() },
+        volume::mounts(from),
+    );
+    Task::Backup(Box::new(BackupTask { level: 0, idle_timeout_seconds: 90, ..task }))
 }
 
 fn restore(store: StoreTask, to: &Path, day: u32) -> Task {

@@ -17,4 +17,10 @@ impl Failure {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
+
+    /// The same, whose line begins with what it is about: a source, a key.
+    #[must_use]
+    pub fn about(self, what: &str) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
 }

@@ -55,7 +55,6 @@ pub(super) async fn confirm_seal(
         );
         return Err(Failure::new(Reason::InvalidConfiguration, message));
     }
-    let of_key = |failure: &Failure| Failure::new(failure.reason, format!("{key}: {}", failure.message));
     let ids: BTreeSet<&str> =
         manifest.artifacts.iter().flat_map(|a| &a.encryption_key_ids).map(String::as_str).collect();
     let ids = ids.into_iter().collect::<Vec<_>>().join(", ");
@@ -63,11 +62,11 @@ pub(super) async fn confirm_seal(
         let message = format!(
             "this backup is encrypted to the keys {ids}: name a Secret with one of their private keys in spec.encryption.identitySecret of the BackupStore"
         );
-        return Err(of_key(&Failure::new(Reason::KeyMissing, message)));
+        return Err(Failure::new(Reason::KeyMissing, message).about(key));
     };
     let Some(seal) = &manifest.seal else {
         let message = "the backup is encrypted and its manifest has lost its seal; take another backup";
-        return Err(of_key(&Failure::new(Reason::ChecksumMismatch, message)));
+        return Err(Failure::new(Reason::ChecksumMismatch, message).about(key));
     };
     let stored = bucket
         .get(key, MAX_MANIFEST_BYTES)
@@ -75,13 +74,13 @@ pub(super) async fn confirm_seal(
         .ok_or_else(|| Failure::new(Reason::ChecksumMismatch, format!("{key} was there a moment ago and is gone")))?;
     if Manifest::parse(&stored)? != *manifest {
         let message = "the manifest was changed a moment ago".to_owned();
-        return Err(of_key(&Failure::new(Reason::ChecksumMismatch, message)));
+        return Err(Failure::new(Reason::ChecksumMismatch, message).about(key));
     }
     identities.confirm(&stored, seal).map_err(|failure| match failure.reason {
         Reason::KeyMissing => {
             let message = format!("{}: it is encrypted to the keys {ids}", failure.message);
-            of_key(&Failure::new(failure.reason, message))
+            Failure::new(failure.reason, message).about(key)
         }
-        _ => of_key(&failure),
+        _ => failure.about(key),
     })
 }

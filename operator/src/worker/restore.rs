@@ -51,7 +51,7 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
     for (target, manifest) in &chosen {
         engine::check_target(target, manifest, task.on_existing, &attempt.scratch)
             .await
-            .map_err(|failure| of_source(&target.source, &failure))?;
+            .map_err(|failure| failure.about(&target.source))?;
     }
     once::take_down(&bucket, task, &run.run_id, attempt).await?;
 
@@ -69,7 +69,7 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
                 message: restored.message,
             }),
             Err(failure) => {
-                let failure = of_source(&target.source, &failure);
+                let failure = failure.about(&target.source);
                 report.sources.push(RestoredSource {
                     source: target.source.clone(),
                     reason: failure.reason,
@@ -227,8 +227,4 @@ async fn confirm(
     confirmed
         .await
         .map_err(|failure: Failure| Failure::new(failure.reason, format!("{}; nothing was touched", failure.message)))
-}
-
-fn of_source(source: &str, failure: &Failure) -> Failure {
-    Failure::new(failure.reason, format!("{source}: {}", failure.message))
 }

@@ -30,7 +30,7 @@ pub(super) async fn run(task: &VerifyTask, attempt: &Attempt) -> Result<Report, 
         match look.source(source).await {
             Ok(()) => info!(source, run = task.run_id, "it is as it was stored"),
             Err(failure) => {
-                let failure = Failure::new(failure.reason, format!("{source}: {}", failure.message));
+                let failure = failure.about(source);
                 error!(run = task.run_id, reason = %failure.reason, "{}", failure.message);
                 let ends_all =
                     matches!(failure.reason, Reason::StoreUnreachable | Reason::StoreRefused | Reason::ClockSkew);

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast::store::keys::PolicyFolder;
-use holdfast::task::{BackupTask, Report, RestoreTarget, RestoreTask, Scope, Select, StoreTask, TASK_ENV, Task};
+use holdfast::task::{
+    BackupTask, Mounts, Report, RestoreTarget, RestoreTask, Scope, Select, StoreTask, TASK_ENV, Task,
+};
 use holdfast_crds::{OnExisting, Source};
 
 use crate::postgres::{self, Cluster, Secret};
@@ -113,20 +115,26 @@ pub fn marker(request_uid: &str) -> String {
 }
 
 pub fn backup(store: StoreTask, cluster: &Cluster, secret: &Secret, database: &str) -> BackupTask {
+    let source = Source {
+        name: "db".into(),
+        postgres: Some(holdfast_crds::PostgresSource { database: Some(database.into()), ..cluster.source() }),
+        ..Source::default()
+    };
+    backup_on(21, store, source, secret.mounts.clone())
+}
+
+/// A backup of the source `db` in the run of this day of November.
+pub fn backup_on(day: u32, store: StoreTask, source: Source, mounts: Mounts) -> BackupTask {
     BackupTask {
         store,
         scope: scope(),
-        backup: "nightly-20261121-020000".into(),
-        run_id: run_id(21),
-        slot: "2026-11-21T02:00:00Z".parse().unwrap(),
+        backup: format!("nightly-202611{day:02}-020000"),
+        run_id: run_id(day),
+        slot: format!("2026-11-{day:02}T02:00:00Z").parse().unwrap(),
         run_sources: vec!["db".into()],
-        source: Source {
-            name: "db".into(),
-            postgres: Some(holdfast_crds::PostgresSource { database: Some(database.into()), ..cluster.source() }),
-            ..Source::default()
-        },
+        source,
         safety_for: None,
-        mounts: secret.mounts.clone(),
+        mounts,
         level: 3,
         timeout_seconds: 120,
         idle_timeout_seconds: 60,

@@ -161,20 +161,8 @@ impl fmt::Display for Tally {
 }
 
 fn backup(subject: &impl Subject, store: StoreTask, day: u32) -> Task {
-    Task::Backup(Box::new(BackupTask {
-        store,
-        scope: scope(),
-        backup: format!("nightly-202611{day:02}-020000"),
-        run_id: run_id(day),
-        slot: format!("2026-11-{day:02}T02:00:00Z").parse().unwrap(),
-        run_sources: vec!["db".into()],
-        source: subject.source(),
-        safety_for: None,
-        mounts: subject.mounts(),
-        level: 3,
-        timeout_seconds: 120,
-        idle_timeout_seconds: 90,
-    }))
+    let task = job::backup_on(day, store, subject.source(), subject.mounts());
+    Task::Backup(Box::new(BackupTask { idle_timeout_seconds: 90, ..task }))
 }
 
 fn restore(subject: &impl Subject, store: StoreTask, day: u32) -> Task {

@@ -103,8 +103,7 @@ async fn download(bucket: &Bucket, artifact: &ArtifactEntry, pieces: mpsc::Sende
     let (mut offset, mut resumes) = (0, 0);
     loop {
         let begun = offset;
-        let of_artifact =
-            |failure: Failure| Failure::new(failure.reason, format!("{}: {}", artifact.key, failure.message));
+        let of_artifact = |failure: Failure| failure.about(&artifact.key);
         // It has been tried again as often as patience allows.
         let mut body = bucket.open_read(&artifact.key, offset).await.map_err(of_artifact)?;
         let broken = loop {
@@ -294,9 +293,7 @@ fn decoder<'a>(
     let decrypted: Box<dyn Read + 'a> = if expected.encryption_key_ids.is_empty() {
         Box::new(stored)
     } else {
-        let reader = identities
-            .decrypt(stored)
-            .map_err(|failure| Failure::new(failure.reason, format!("{}: {}", expected.key, failure.message)))?;
+        let reader = identities.decrypt(stored).map_err(|failure| failure.about(&expected.key))?;
         Box::new(reader)
     };
     match expected.compression.as_str() {
