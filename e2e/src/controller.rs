@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 use crate::cluster::cluster;
 use crate::installation;
@@ -16,6 +17,7 @@ use crate::wait::wait_for;
 pub struct Controller {
     child: Child,
     log: PathBuf,
+    _folder: TempDir,
 }
 
 /// What a controller is started with.
@@ -40,19 +42,18 @@ impl Settings {
 impl Controller {
     /// Starts a controller.
     pub fn start(settings: &Settings) -> Self {
-        let folder = std::env::temp_dir().join(format!("holdfast-e2e-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let log = folder.join(format!("{}-{}.log", settings.namespace, settings.identity));
+        let folder = tempfile::Builder::new().prefix(&format!("holdfast-{}-", settings.namespace)).tempdir().unwrap();
+        let log = folder.path().join(format!("{}.log", settings.identity));
         let kubeconfig = match &settings.server {
             None => cluster().kubeconfig().to_owned(),
             Some(server) => {
-                let path = folder.join(format!("{}-{}.kubeconfig", settings.namespace, settings.identity));
+                let path = folder.path().join("kubeconfig");
                 std::fs::write(&path, kubeconfig_of(server)).unwrap();
                 path
             }
         };
         let image = settings.image.clone().unwrap_or_else(installation::image);
-        let output = File::options().create(true).append(true).open(&log).unwrap();
+        let output = File::create(&log).unwrap();
         let child = Command::new(binary())
             .arg("controller")
             .args(["--namespaces", &settings.namespace, "--metrics-addr", "127.0.0.1:0", "--log-format", "text"])
@@ -65,7 +66,7 @@ impl Controller {
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
-        Self { child, log }
+        Self { child, log, _folder: folder }
     }
 
     /// Its process.
@@ -117,7 +118,6 @@ impl Drop for Controller {
             eprintln!("--- what the controller in {} said:\n{}", self.log.display(), self.log());
         }
         self.kill();
-        std::fs::remove_file(&self.log).ok();
     }
 }
 

@@ -13,13 +13,18 @@ pub struct Fault {
     pub at: At,
 }
 
-/// When it goes wrong. Writes are counted from 1.
+/// When it goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
     /// Never.
     Never,
-    /// At this write.
-    Write(usize),
+    /// At one write.
+    Write {
+        /// Its number, from 1 on.
+        number: usize,
+        /// Words of the write that counting begins with.
+        from: &'static str,
+    },
     /// At the first, the third, … try of each write.
     EveryFirstTry,
 }

@@ -56,6 +56,8 @@ struct State {
 struct Seen {
     victim: Option<i32>,
     writes: Vec<String>,
+    /// Writes since the one that counting begins with.
+    counted: usize,
     tries: HashMap<String, usize>,
     struck: Vec<String>,
     frozen_until: Option<Instant>,
@@ -104,6 +106,13 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "--- what was written through the proxy: {:#?}\n--- of which failed: {:#?}",
+                self.writes(),
+                self.struck()
+            );
+        }
         self.server.abort();
     }
 }
@@ -182,19 +191,25 @@ impl State {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let (number, first_try) = {
             let mut seen = self.seen();
-            seen.writes.push(in_words(head, &object));
-            let number = seen.writes.len();
+            let words = in_words(head, &object);
+            if let At::Write { from, .. } = self.fault.at
+                && (seen.counted > 0 || words.contains(from))
+            {
+                seen.counted += 1;
+            }
+            seen.writes.push(words);
+            let number = seen.counted;
             let tries = seen.tries.entry(format!("{} {path} {name}", head.method)).or_default();
             *tries += 1;
             (number, *tries % 2 == 1)
         };
         let due = match self.fault.at {
             At::Never => false,
-            At::Write(due) => due == number,
+            At::Write { number: due, .. } => due == number,
             At::EveryFirstTry => first_try,
         };
         if self.fault.kind == Kind::Stale
-            && let At::Write(at) = self.fault.at
+            && let At::Write { number: at, .. } = self.fault.at
             && number == at.saturating_sub(WRITES_AGO).max(1)
         {
             self.remember_lists().await;

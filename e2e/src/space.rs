@@ -121,11 +121,12 @@ impl Space {
         })
     }
 
-    /// Waits until a Pod is said to run, and gives it. What runs in it may be seen elsewhere before the kubelet says so.
+    /// Waits until a Pod of this task is said to run, and gives it. What runs in it may be seen elsewhere before the kubelet says so.
     #[track_caller]
-    pub fn wait_for_running_pod(&self, timeout: Duration) -> Value {
-        wait_for(&format!("a Pod runs in {}", self.name), timeout, || {
-            let pods = self.list("Pod");
+    pub fn wait_for_running_pod(&self, task: &str, timeout: Duration) -> Value {
+        wait_for(&format!("a Pod of a {task} runs in {}", self.name), timeout, || {
+            let mut pods = self.list("Pod");
+            pods.retain(|pod| pod["metadata"]["labels"]["holdfast.dev/task"] == task);
             let seen: Vec<String> = pods.iter().map(|pod| pod["status"]["phase"].to_string()).collect();
             pods.into_iter().find(|pod| pod["status"]["phase"] == "Running").ok_or(format!("phases {seen:?}"))
         })

@@ -241,7 +241,7 @@ fn a_pod_that_is_lost_during_the_run_is_replaced_and_the_backup_is_whole() {
     let gate = Gate::before_the_data(scene.postgres, &database);
     scene.space.apply(&backup("again", "shop"));
     gate.wait_for_a_dump();
-    let running = scene.space.wait_for_running_pod(PROMISE);
+    let running = scene.space.wait_for_running_pod("backup", PROMISE);
     scene.space.force_delete_pod(name(&running));
     gate.open();
     let again = scene.space.wait("Backup", "again", "has ended", PROMISE, has_ended);

@@ -11,25 +11,22 @@ use holdfast_e2e::space::Space;
 use holdfast_e2e::wait::seconds;
 use serde_json::Value;
 
-use super::faults::{NEVER, under};
+use super::faults::{NEVER, number, under};
 use super::story::{self, LITTLE, Story, run};
-
-/// Runs at the same time. They mostly wait for Pods.
-const AT_ONCE: usize = 6;
 
 #[test]
 fn killed_at_any_write_of_backups_with_retention_it_ends_up_where_it_would_have_without() {
-    at_every_write(ANY, story::backups_with_retention);
+    at_every_write(story::backups_with_retention, ANY, &[5, 11, 17, 23, 28]);
 }
 
 #[test]
 fn killed_at_any_write_of_a_restore_it_restores_once() {
-    at_every_write(RESTORE, story::a_restore);
+    at_every_write(story::a_restore, RESTORE, &[2, 4]);
 }
 
 #[test]
 fn killed_at_any_write_of_a_restore_that_replaces_the_workload_comes_back_and_what_was_there_is_saved() {
-    at_every_write(RESTORE, story::a_restore_that_replaces);
+    at_every_write(story::a_restore_that_replaces, RESTORE, &[2, 5, 8, 11]);
 }
 
 /// Every write of a story.
@@ -37,16 +34,20 @@ const ANY: &str = "";
 /// What a restore is written on first. The writes before it are those of the backup, which has a story of its own.
 const RESTORE: &str = " restorerequests/";
 
-/// Plays a story once for each of its writes, from the first one whose words hold `from` on.
-fn at_every_write(from: &str, story: Story) {
-    let reference = run(story, NEVER);
-    let first = reference.writes.iter().position(|write| write.contains(from));
-    let first = first.unwrap_or_else(|| panic!("no write on {from}: {:#?}", reference.writes)) + 1;
-    // Who comes next finds the same after a kill before the reply to a write as after one before the next is sent: what the killed one
-    // knew is gone either way. So these are all the states there are.
-    let before = Fault { kind: Kind::KilledBefore, at: At::Write(first) };
-    let after = (first..=reference.writes.len()).map(|n| Fault { kind: Kind::KilledAfter, at: At::Write(n) });
-    under(story, AT_ONCE, Some(reference), std::iter::once(before).chain(after).collect());
+/// Plays a story with a kill before the first try of each write, with one after it, and with one kill alone after some, counted from the
+/// first write whose words hold `from`. With `HOLDFAST_API_FAULTS` it is one alone after each of these.
+fn at_every_write(story: Story, from: &'static str, alone: &[usize]) {
+    let again_and_again = [Kind::KilledBefore, Kind::KilledAfter].map(|kind| Fault { kind, at: At::EveryFirstTry });
+    let after = |number| Fault { kind: Kind::KilledAfter, at: At::Write { number, from } };
+    let reference = number("HOLDFAST_API_FAULTS").map(|_| run(story, NEVER));
+    let numbers: Vec<usize> = match &reference {
+        None => alone.to_vec(),
+        Some(reference) => {
+            let before = reference.writes.iter().take_while(|write| !write.contains(from)).count();
+            (1..=reference.writes.len() - before).collect()
+        }
+    };
+    under(story, reference, again_and_again.into_iter().chain(numbers.into_iter().map(after)).collect());
 }
 
 #[test]

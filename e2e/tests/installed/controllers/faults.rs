@@ -13,7 +13,7 @@ use holdfast_e2e::fault::{At, Fault, Kind};
 use super::story::{self, Ran, Story, run};
 
 /// Runs at the same time. They mostly wait for Pods.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 4;
 
 #[test]
 fn whatever_the_api_server_answers_to_writes_of_backups_with_retention_they_end_the_same() {
@@ -36,21 +36,29 @@ fn whatever_the_api_server_answers_to_writes_of_a_restore_that_replaces_it_is_do
 /// Faults at the first try of each write, and some once, at a write in the middle. With `HOLDFAST_API_FAULTS=1` each kind at each write,
 /// with another number each so manieth of these.
 fn under_faults(story: Story, at_each: &[Kind], once: &[(Kind, usize)]) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
     let each_first_try = |kind: &Kind| Fault { kind: *kind, at: At::EveryFirstTry };
     let Some(each) = number("HOLDFAST_API_FAULTS") else {
-        let once = once.iter().map(|(kind, write)| Fault { kind: *kind, at: At::Write(*write) });
-        under(story, AT_ONCE, None, at_each.iter().map(each_first_try).chain(once).collect());
+        let once = once.iter().map(|(kind, write)| Fault { kind: *kind, at: nth(*write) });
+        under(story, None, at_each.iter().map(each_first_try).chain(once).collect());
         return;
     };
     let reference = run(story, NEVER);
     let kinds = || Kind::OF_WRITES.iter().chain(&Kind::OF_READS);
-    let matrix =
-        (1..=reference.writes.len()).flat_map(|n| kinds().map(move |kind| Fault { kind: *kind, at: At::Write(n) }));
+    let matrix = (1..=reference.writes.len()).flat_map(|n| kinds().map(move |kind| Fault { kind: *kind, at: nth(n) }));
     // Five seconds for each write, and nothing would end in time.
     let bearable = Kind::OF_WRITES.iter().filter(|kind| **kind != Kind::Silent);
     let faults = bearable.map(each_first_try).chain(matrix).step_by(each).collect();
-    under(story, number("HOLDFAST_API_FAULTS_AT_ONCE").unwrap_or(AT_ONCE), Some(reference), faults);
+    under(story, Some(reference), faults);
+}
+
+/// At the nth of all writes.
+fn nth(number: usize) -> At {
+    At::Write { number, from: "" }
+}
+
+/// A number that the environment may give.
+pub fn number(name: &str) -> Option<usize> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
 /// No fault at all.
@@ -83,8 +91,9 @@ impl fmt::Display for Figures {
 }
 
 /// Plays a story under each fault, and without one where that was not done before: each time it ends the same.
-pub fn under(story: Story, at_once: usize, reference: Option<Ran>, mut faults: Vec<Fault>) {
+pub fn under(story: Story, reference: Option<Ran>, mut faults: Vec<Fault>) {
     let begun = Instant::now();
+    let at_once = number("HOLDFAST_API_FAULTS_AT_ONCE").unwrap_or(AT_ONCE);
     if reference.is_none() {
         faults.insert(0, NEVER);
     }

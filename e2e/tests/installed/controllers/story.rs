@@ -113,6 +113,7 @@ pub fn run(story: Story, fault: Fault) -> Ran {
             while !over.load(Ordering::SeqCst) {
                 if controller.ended().is_some() {
                     controller = Controller::start(&settings);
+                    proxy.aim(controller.pid());
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
