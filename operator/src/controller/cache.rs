@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use holdfast_crds::{Backup, BackupPolicy, BackupStore, RestoreRequest};
+use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, RestoreRequest};
 use kube::ResourceExt;
 
 use crate::plan::observed::{ObservedJob, ObservedPod};
@@ -61,6 +61,11 @@ impl<K: Cached> Kind<K> {
             let keys = inner.index.get(what).into_iter().flatten();
             keys.filter_map(|key| inner.objects.get(key).cloned()).collect()
         })
+    }
+
+    /// How many objects belong to something.
+    pub fn count(&self, what: &str) -> usize {
+        self.read(|inner| inner.index.get(what).map_or(0, BTreeSet::len))
     }
 
     /// All objects.
@@ -153,6 +158,11 @@ pub fn of_policy(namespace: &str, policy: &str) -> String {
     format!("policy/{namespace}/{policy}")
 }
 
+/// The policies of a store whose bucket was read at this place.
+pub fn read_at(namespace: &str, store: &str, place: &str) -> String {
+    format!("read/{namespace}/{store}/{place}")
+}
+
 /// What belongs to an object with this UID.
 pub fn of_owner(uid: &str) -> String {
     format!("owner/{uid}")
@@ -162,6 +172,9 @@ pub fn of_owner(uid: &str) -> String {
 pub fn with_uid(uid: &str) -> String {
     format!("uid/{uid}")
 }
+
+/// The restores whose Job is under way.
+pub const RESTORING: &str = "restoring";
 
 /// The Backups that are not over.
 pub const NOT_OVER: &str = "not-over";
@@ -175,6 +188,11 @@ pub const VERIFYING: &str = "verifying";
 /// Everything of a kind in a namespace.
 pub fn in_namespace(namespace: &str) -> String {
     format!("namespace/{namespace}")
+}
+
+/// Whether a restore has work to do beside that of its controller.
+pub fn is_under_way(restore: &RestoreRequest) -> bool {
+    restore.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Running)
 }
 
 fn key_of<K: ResourceExt>(object: &K) -> Key {
@@ -195,7 +213,10 @@ impl Cached for BackupPolicy {
         key_of(self)
     }
     fn belongs_to(&self) -> Vec<String> {
-        vec![of_store(&self.namespace().unwrap_or_default(), &self.spec.store_ref.name)]
+        let (namespace, store) = (self.namespace().unwrap_or_default(), &self.spec.store_ref.name);
+        let read = self.status.as_ref().and_then(|s| s.catalogue.as_ref());
+        let read = read.map(|catalogue| read_at(&namespace, store, &catalogue.place));
+        std::iter::once(of_store(&namespace, store)).chain(read).collect()
     }
 }
 
@@ -215,7 +236,8 @@ impl Cached for RestoreRequest {
         key_of(self)
     }
     fn belongs_to(&self) -> Vec<String> {
-        vec![in_namespace(&self.namespace().unwrap_or_default())]
+        let running = is_under_way(self).then(|| RESTORING.to_owned());
+        std::iter::once(in_namespace(&self.namespace().unwrap_or_default())).chain(running).collect()
     }
 }
 
@@ -247,7 +269,7 @@ impl Cached for ObservedPod {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_crds::{BackupPhase, BackupStatus};
+    use holdfast_crds::BackupStatus;
 
     use super::*;
     use crate::plan::fixture::{backup, backup_with, policy};

@@ -1,16 +1,16 @@
 //! What is under way or waits for its turn, as the cache has it. Reads only.
 
-use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
-use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, RestoreRequest};
+use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore};
 use kube::ResourceExt;
 
-use super::cache::{Cached, Key, NOT_OVER, READING, VERIFYING, World, of_owner};
+use super::cache::{Cached, Key, NOT_OVER, READING, RESTORING, VERIFYING, World, of_owner, of_store, read_at};
 use super::queue::{Request, Subject};
 use crate::plan::backup::{slot_of, usable};
-use crate::plan::found::{is_found, is_unread};
+use crate::plan::found::{is_found, is_unread, place_of};
 use crate::plan::observed::{ObservedJob, created};
-use crate::plan::turn::{Place, Wait, Work, room_to_verify, turns};
+use crate::plan::turn::{Place, Wait, Work, room_to_read, room_to_verify, turns};
 
 /// Why it is not a Backup's turn yet, if it is not. `limit`: how many runs there may be at a time; none: any number.
 pub fn turn_of(world: &World, backup: &Backup, limit: Option<usize>) -> Option<Wait> {
@@ -20,15 +20,19 @@ pub fn turn_of(world: &World, backup: &Backup, limit: Option<usize>) -> Option<W
     turn(line, place(world, backup), limit)
 }
 
-/// Why it is not a policy's turn yet to have its bucket read, if it is not.
-pub fn catalogue_turn_of(world: &World, policy: &BackupPolicy, limit: Option<usize>) -> Option<Wait> {
-    limit?;
-    turn(everything(world), Some(unread(policy)), limit)
+/// Whether it is not a policy's turn yet to have its bucket read. Asked by each of a thousand new policies: the other ones are looked at
+/// only where there is room for one of them.
+pub fn catalogue_waits(world: &World, policy: &BackupPolicy, limit: Option<usize>) -> bool {
+    let Some(limit) = limit else { return false };
+    let room = room_to_read(&busy(world), limit);
+    let own = unread(policy);
+    room == 0 || unread_policies(world).iter().filter(|p| unread(p) < own).take(room).count() == room
 }
 
 /// The Backups that may start now, and the policies whose bucket may be read now.
 pub fn next(world: &World, limit: Option<usize>) -> Vec<Request> {
-    let line = everything(world);
+    let mut line = busy(world);
+    line.extend(unread_policies(world).iter().map(|policy| unread(policy)));
     let free = turns(&line, limit).into_iter().filter(|(_, turn)| turn.is_ok());
     free.map(|(place, _)| {
         let subject = if place.work == Work::Catalogue { Subject::Policy } else { Subject::Backup };
@@ -37,21 +41,12 @@ pub fn next(world: &World, limit: Option<usize>) -> Vec<Request> {
     .collect()
 }
 
-/// The stores of a namespace, of these names, that have no room for a verification now, and why not.
-pub fn crowded<'a>(
-    world: &World,
-    namespace: &str,
-    stores: impl Iterator<Item = &'a BackupStore>,
-    limit: Option<usize>,
-) -> BTreeMap<String, String> {
-    let (line, verifying) = (everything(world), verifying(world));
-    let full = |store: &BackupStore| {
-        let store_limit = store.spec.max_concurrent_runs.and_then(|n| usize::try_from(n).ok());
-        let name = store.name_any();
-        let room = room_to_verify(&line, &verifying, (namespace, &name, store_limit), limit);
-        room.err().map(|why| (name, why))
-    };
-    stores.filter_map(full).collect()
+/// Why there is no room now for a verification that reads from this store, if there is none.
+pub fn crowded(world: &World, store: &BackupStore, limit: Option<usize>) -> Option<String> {
+    let store_limit = store.spec.max_concurrent_runs.and_then(|n| usize::try_from(n).ok());
+    let key = store.key();
+    // What waits to be read for a new policy comes after it.
+    room_to_verify(&busy(world), &verifying(world), (&key.namespace, &key.name, store_limit), limit).err()
 }
 
 /// Namespace and store of each verification that is under way.
@@ -64,11 +59,6 @@ fn verifying(world: &World) -> Vec<(String, String)> {
     open.iter().filter_map(|job| of(job)).collect()
 }
 
-/// Whether a restore has work to do beside that of its controller.
-pub fn is_under_way(restore: &RestoreRequest) -> bool {
-    restore.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Running)
-}
-
 fn turn(mut line: Vec<Place>, own: Option<Place>, limit: Option<usize>) -> Option<Wait> {
     let own = own?;
     let is_own = |p: &Place| (p.work, &p.namespace, &p.name) == (own.work, &own.namespace, &own.name);
@@ -78,27 +68,32 @@ fn turn(mut line: Vec<Place>, own: Option<Place>, limit: Option<usize>) -> Optio
     turns(&line, limit).into_iter().find(|(p, _)| is_own(p)).and_then(|(_, turn)| turn.err())
 }
 
-fn everything(world: &World) -> Vec<Place> {
+/// What is under way, and the runs that wait for their turn.
+fn busy(world: &World) -> Vec<Place> {
     let mut line = runs(world);
-    let restores = world.restores.all();
-    line.extend(restores.iter().filter(|r| is_under_way(r)).map(|r| beside(Work::Restore, &r.key(), true)));
+    line.extend(world.restores.of(RESTORING).iter().map(|r| beside(Work::Restore, &r.key(), true)));
     line.extend(readings(world));
-    let has_been_asked: HashSet<Key> = line.iter().filter(|p| p.work == Work::Catalogue).map(key).collect();
-    for policy in world.policies.all() {
-        let store = world.stores.get(&policy.namespace().unwrap_or_default(), &policy.spec.store_ref.name);
-        let waits = is_unread(&policy, store.as_deref()) && !has_been_asked.contains(&policy.key());
-        // One that could not be read waits for a time, not for its turn.
-        let asked =
-            || world.jobs.of(&of_owner(&policy.uid().unwrap_or_default())).iter().any(|j| j.task == "catalogue");
-        if waits && !asked() {
-            line.push(unread(&policy));
-        }
-    }
     line
 }
 
-fn key(place: &Place) -> Key {
-    Key::new(&place.namespace, &place.name)
+/// The policies whose bucket is still to be read, and has not been asked for. A store whose policies have all been read is passed over
+/// without a look at them.
+fn unread_policies(world: &World) -> Vec<Arc<BackupPolicy>> {
+    let mut waiting = Vec::new();
+    for store in world.stores.all() {
+        let Key { namespace, name } = store.key();
+        let all = of_store(&namespace, &name);
+        if world.policies.count(&all) == world.policies.count(&read_at(&namespace, &name, &place_of(&store))) {
+            continue;
+        }
+        // One that could not be read waits for a time, not for its turn.
+        let asked = |policy: &BackupPolicy| {
+            world.jobs.of(&of_owner(&policy.uid().unwrap_or_default())).iter().any(|j| j.task == "catalogue")
+        };
+        let policies = world.policies.of(&all);
+        waiting.extend(policies.into_iter().filter(|policy| is_unread(policy, Some(&store)) && !asked(policy)));
+    }
+    waiting
 }
 
 fn runs(world: &World) -> Vec<Place> {
@@ -157,11 +152,12 @@ fn place(world: &World, backup: &Backup) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_crds::BackupStatus;
+    use holdfast_crds::{BackupPolicyStatus, BackupStatus, CatalogueStatus, RestoreRequest, RestoreRequestStatus};
 
     use super::*;
     use crate::plan::fixture::{backup, backup_with, completed, job, meta, policy, ready_store, unready_store};
     use crate::plan::observed::{ObservedJob, Owner};
+    use crate::plan::verify::VERIFY;
 
     fn world(limit_of_store: Option<i32>) -> World {
         let world = World::default();
@@ -170,6 +166,12 @@ mod tests {
         world.stores.put(store);
         world.policies.put(policy());
         world
+    }
+
+    fn restore(phase: BackupPhase) -> RestoreRequest {
+        let spec = serde_json::from_value(serde_json::json!({"from": {"backup": "one"}})).unwrap();
+        let status = Some(RestoreRequestStatus { phase, ..RestoreRequestStatus::default() });
+        RestoreRequest { metadata: meta("now", "uid-of-now", 1), spec, status }
     }
 
     #[test]
@@ -204,7 +206,7 @@ mod tests {
             world.policies.put(new(number));
         }
         let free_from = |first: i64| -> Vec<String> {
-            let all = (first..200).map(new).filter(|p| catalogue_turn_of(&world, p, Some(3)).is_none());
+            let all = (first..200).map(new).filter(|p| !catalogue_waits(&world, p, Some(3)));
             all.map(|p| p.name_any()).collect()
         };
         assert_eq!(free_from(0), ["p000", "p001", "p002"]);
@@ -232,6 +234,60 @@ mod tests {
         assert_eq!(free_from(3), [""; 0], "a run goes first");
         assert_eq!(turn_of(&world, &late, Some(3)), None);
         assert!(turn_of(&world, &late, Some(2)).is_some(), "what is being read has its place");
+    }
+
+    #[test]
+    fn policies_whose_bucket_was_read_are_in_nobodys_way_until_their_store_is_another_place() {
+        let world = World::default();
+        world.stores.put(ready_store());
+        let with = |name: &str, place: Option<String>| {
+            let mut policy = policy();
+            policy.metadata = meta(name, &format!("uid-of-{name}"), 1);
+            let catalogue = place.map(|place| CatalogueStatus { place, ..CatalogueStatus::default() });
+            policy.status = Some(BackupPolicyStatus { catalogue, ..BackupPolicyStatus::default() });
+            policy
+        };
+        let read = Some(place_of(&ready_store()));
+        for name in ["a", "b", "c"] {
+            world.policies.put(with(name, read.clone()));
+        }
+        let waiting = || unread_policies(&world).iter().map(|p| p.name_any()).collect::<Vec<_>>();
+        assert_eq!(waiting(), [""; 0]);
+        world.policies.put(with("new", None));
+        assert_eq!(waiting(), ["new"]);
+        world.policies.put(with("new", read));
+        assert_eq!(waiting(), [""; 0]);
+        let mut moved = ready_store();
+        moved.spec.s3.prefix = Some("other".into());
+        world.stores.put(moved);
+        assert_eq!(waiting(), ["a", "b", "c", "new"]);
+    }
+
+    #[test]
+    fn room_for_a_verification_is_what_runs_restores_and_verifications_leave() {
+        let world = world(Some(1));
+        let store = world.stores.get("shop", "main").unwrap();
+        let full = |limit| crowded(&world, &store, limit).is_some();
+        assert!(!full(Some(1)));
+        // A thousand policies whose bucket is still to be read are not in its way.
+        for number in 0..1000 {
+            let mut new = policy();
+            new.metadata = meta(&format!("p{number:04}"), &format!("uid-of-p{number:04}"), number);
+            world.policies.put(new);
+        }
+        assert!(!full(Some(1)));
+        let status = |phase| BackupStatus { phase, store: Some("main".into()), ..BackupStatus::default() };
+        world.backups.put(backup_with("one", 1, status(BackupPhase::Running)));
+        assert!(full(None) && full(Some(9)), "the store's own limit");
+        world.backups.put(backup_with("one", 1, status(BackupPhase::Completed)));
+        assert!(!full(Some(1)));
+        world.restores.put(restore(BackupPhase::Running));
+        assert!(full(Some(1)) && !full(Some(2)), "a restore");
+        world.restores.put(restore(BackupPhase::Completed));
+        assert!(!full(Some(1)));
+        let owner = Some(Owner { kind: "Backup".into(), name: "one".into(), uid: "uid-of-one".into() });
+        world.jobs.put(ObservedJob { task: VERIFY.into(), owner, ..job("v") });
+        assert!(full(None), "another verification of this store");
     }
 
     #[test]

@@ -264,25 +264,22 @@ impl Observer {
             .into_iter()
             .filter_map(|name| Some((name.clone(), self.world.stores.get(&namespace, &name)?)))
             .collect();
-        let verifies = policy.spec.verify.is_some() || backups.iter().any(|b| verify::request(b).is_some());
-        let crowded = if verifies {
-            line::crowded(&self.world, &namespace, stores.values().map(AsRef::as_ref), self.limit)
-        } else {
-            BTreeMap::new()
-        };
         let store = self.world.stores.get(&namespace, &policy.spec.store_ref.name);
         let catalogues = self.attempts(&namespace, policy.metadata.uid.as_deref(), &[], now).await?;
         let asks = catalogues.is_empty() && is_unread(policy, store.as_deref());
-        Ok(ObservedPolicy {
-            turn: if asks { line::catalogue_turn_of(&self.world, policy, self.limit) } else { None },
+        let mut observed = ObservedPolicy {
+            catalogue_waits: asks && line::catalogue_waits(&self.world, policy, self.limit),
             backups,
             retains: self.retains(policy, now).await?,
             catalogues,
             verifications: self.jobs_of(&namespace, &policy.name_any(), verify::VERIFY),
             store,
             stores,
-            crowded,
-        })
+            crowded: None,
+        };
+        observed.crowded =
+            verify::wants_room(policy, &observed, now).and_then(|store| line::crowded(&self.world, store, self.limit));
+        Ok(observed)
     }
 
     /// The Backups of a policy, but for those that were made before a restore: the policy's figures and its retention do not know them.

@@ -16,7 +16,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::cache::{Cached, Key, Kind, World, in_namespace, of_policy, of_store, with_uid};
+use super::cache::{Cached, Key, Kind, World, in_namespace, is_under_way, of_policy, of_store, with_uid};
 use super::line;
 use super::queue::{Queue, Request, Subject};
 use crate::plan::names::{MANAGED_BY, MANAGED_BY_LABEL};
@@ -84,7 +84,7 @@ pub fn spawn(client: &Client, namespaces: &[String], sinks: &Sinks) -> usize {
                 of: |w| &w.restores,
                 read: slim::<RestoreRequest>,
                 changed: restore_changed,
-                frees: |before, now| frees(before, now, line::is_under_way),
+                frees: |before, now| frees(before, now, is_under_way),
             },
         );
         let ours = format!("{MANAGED_BY_LABEL}={MANAGED_BY}");

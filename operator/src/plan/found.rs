@@ -148,7 +148,7 @@ pub fn plan_found(
     now: Timestamp,
 ) {
     let Some(store) = readable(policy, &plan.status, observed.store.as_deref()) else { return };
-    let place = place(store);
+    let place = place_of(store);
     let name = job::catalogue_name(policy, &place);
     let is_read = is_read(&plan.status, &place);
     let stale = observed.catalogues.iter().filter(|a| (is_read || a.job.name != name) && !a.job.deleting);
@@ -157,7 +157,7 @@ pub fn plan_found(
         return;
     }
     let Some(attempt) = observed.catalogues.iter().find(|a| a.job.name == name) else {
-        if observed.turn.is_some() {
+        if observed.catalogue_waits {
             return plan.check_at(after(now, TURN_SECONDS));
         }
         let known = runs_with_a_backup(observed).into_iter().collect();
@@ -179,7 +179,7 @@ pub fn plan_found(
 pub fn is_unread(policy: &BackupPolicy, store: Option<&BackupStore>) -> bool {
     let none = BackupPolicyStatus::default();
     let status = policy.status.as_ref().unwrap_or(&none);
-    readable(policy, status, store).is_some_and(|store| !is_read(status, &place(store)))
+    readable(policy, status, store).is_some_and(|store| !is_read(status, &place_of(store)))
 }
 
 fn is_read(status: &BackupPolicyStatus, place: &str) -> bool {
@@ -298,7 +298,7 @@ fn backup_of(install: &Install, policy: &BackupPolicy, run: &FoundRun) -> Option
 }
 
 /// Where a store keeps things, whatever its credentials are.
-fn place(store: &BackupStore) -> String {
+pub fn place_of(store: &BackupStore) -> String {
     let s3 = &store.spec.s3;
     let at = s3.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
     let prefix = if s3.prefix().is_empty() { String::new() } else { format!("/{}", s3.prefix()) };

@@ -24,7 +24,6 @@ use super::observed::{Attempt, ObservedJob, created};
 use super::restore::is_safety;
 use super::schedule::{Schedule, SoFar, due};
 use super::status::{after, find, with_condition};
-use super::turn::Wait;
 use super::verdict::{Patience, Verdict, judge};
 use crate::task::Failure;
 
@@ -44,14 +43,15 @@ pub struct ObservedPolicy {
     pub retains: Vec<Attempt>,
     /// The Jobs that read what the bucket holds of it.
     pub catalogues: Vec<Attempt>,
-    /// Why it is not its turn yet to have the bucket read, if it is not. Only needed where that is still to be done.
-    pub turn: Option<Wait>,
+    /// Whether it is not its turn yet to have the bucket read. Only needed where that is still to be done.
+    pub catalogue_waits: bool,
     /// The Jobs that verify its Backups.
     pub verifications: Vec<ObservedJob>,
     /// The stores that its Backups went to, by name.
     pub stores: BTreeMap<String, Arc<BackupStore>>,
-    /// Those of them that have no room for a verification, and why not.
-    pub crowded: BTreeMap<String, String>,
+    /// Why there is no room for the verification that [`wants_room`](super::verify::wants_room), if there is none. Only needed where one
+    /// does: to find it out is to look at everything that is under way.
+    pub crowded: Option<String>,
 }
 
 /// Decides about a policy.

@@ -101,6 +101,14 @@ pub fn turns(line: &[Place], limit: Option<usize>) -> Vec<(&Place, Result<(), Wa
     turns
 }
 
+/// How many buckets may begin to be read for new policies, beside what is under way and all runs whose turn it is. `line` without those
+/// that wait for it; `limit`: how many there may be at a time in all.
+pub fn room_to_read(line: &[Place], limit: usize) -> usize {
+    let running = line.iter().filter(|place| place.running).count();
+    let starting = turns(line, Some(limit)).into_iter().filter(|(_, turn)| turn.is_ok()).count();
+    limit.saturating_sub(running + starting)
+}
+
 /// Whether a verification may read from a store now: one at a time from each, only where neither limit is reached, and not while runs wait
 /// for that store. It is counted when it starts, and a run never waits for it.
 ///
@@ -226,23 +234,30 @@ mod tests {
             ..place(number, "a", Some(1), running)
         };
         let mut line: Vec<Place> = (0..1000).map(|n| of(Work::Catalogue, n, false)).collect();
+        let room = |line: &[Place]| {
+            let others: Vec<Place> = line.iter().filter(|p| p.running || p.work == Work::Run).cloned().collect();
+            room_to_read(&others, 3)
+        };
         let go = |line: &[Place], limit| {
             let free = turns(line, limit).into_iter().filter(|(_, turn)| turn.is_ok());
             free.map(|(place, _)| place.name.clone()).collect::<Vec<_>>()
         };
         assert_eq!(go(&line, None).len(), 1000);
         assert_eq!(go(&line, Some(3)), ["Catalogue-0000", "Catalogue-0001", "Catalogue-0002"]);
+        assert_eq!(room(&line), 3);
         line.push(of(Work::Restore, 2000, true));
         line.push(of(Work::Run, 2001, true));
-        assert_eq!(go(&line, Some(3)), ["Catalogue-0000"]);
+        assert_eq!((go(&line, Some(3)).as_slice(), room(&line)), (&["Catalogue-0000".to_owned()][..], 1));
         line.push(of(Work::Run, 2002, false));
         assert_eq!(go(&line, Some(3)), ["Catalogue-0000"], "a run that its store holds up leaves its place");
+        assert_eq!(room(&line), 1);
         line.push(Place { store: "b".into(), ..of(Work::Run, 2003, false) });
         assert_eq!(
             go(&line, Some(3)),
             ["Run-2003"],
             "a run goes first, however late it came, and no restore holds it up"
         );
+        assert_eq!(room(&line), 0);
         line.iter_mut().filter(|p| p.work == Work::Catalogue).take(2).for_each(|p| p.running = true);
         assert_eq!(go(&line, Some(3)), [""; 0], "those that are under way count");
     }

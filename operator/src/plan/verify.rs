@@ -4,7 +4,7 @@
 //! tried the longest time ago, so that each has its turn. Which ones is decided then, and they are read one after the other: one that
 //! was tried since that time, as its own status says, is done. A Backup is asked for by hand with an annotation, which goes first.
 
-use std::collections::BTreeSet;
+mod next;
 
 use holdfast_crds::{
     Backup, BackupPhase, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, BackupStatus, BackupStore, ConditionType,
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::{Action, Event, Plan};
-use super::backup::{reachable, slot_of};
+use super::backup::slot_of;
 use super::found::is_foreign;
 use super::job::{self, Install};
 use super::names::VERIFY_ANNOTATION;
@@ -23,7 +23,8 @@ use super::policy::{ObservedPolicy, seed};
 use super::restore::is_safety;
 use super::schedule::{Schedule, SoFar, due};
 use super::status::{after, find, with_condition};
-use crate::task::{Failure, Outcome, Report};
+use crate::task::Failure;
+use next::next;
 
 /// Value of the task label of Jobs that verify.
 pub const VERIFY: &str = "verify";
@@ -74,6 +75,21 @@ pub fn schedule_of(policy: &BackupPolicy) -> Result<Option<Schedule>, Failure> {
     })
 }
 
+/// The store that a verification would read from now, if one is due and nothing else is in its way: only then it is worth finding out
+/// whether there is room for it.
+pub fn wants_room<'a>(
+    policy: &BackupPolicy,
+    observed: &'a ObservedPolicy,
+    now: Timestamp,
+) -> Option<&'a BackupStore> {
+    if policy.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let mut plan = Plan::keep(policy.status.clone().unwrap_or_default());
+    times(&mut plan, policy, observed, now);
+    next(plan.status.verification.as_ref(), policy, observed).map(|due| due.store)
+}
+
 /// Starts the next verification that is due, and says how the policy's backups have fared.
 pub fn plan_verify(
     plan: &mut Plan<BackupPolicyStatus>,
@@ -87,7 +103,12 @@ pub fn plan_verify(
     }
     times(plan, policy, observed, now);
     sum_up(plan, policy, observed, now);
-    start(plan, install, policy, observed, now);
+    let Some(due) = next(plan.status.verification.as_ref(), policy, observed) else { return };
+    if observed.crowded.is_some() {
+        return plan.check_at(after(now, ROOM_SECONDS));
+    }
+    let job = job::verify(install, due.backup, policy, due.store, &due.asked);
+    plan.actions.push(Action::CreateJob(Box::new(job)));
 }
 
 /// Moves the cursor of the schedule, and at each of its times says which Backups are due.
@@ -147,82 +168,6 @@ fn due_at(observed: &ObservedPolicy, most: usize) -> Vec<String> {
 fn own(observed: &ObservedPolicy) -> impl Iterator<Item = &Backup> {
     let all = observed.backups.iter().map(std::convert::AsRef::as_ref);
     all.filter(|b| is_complete(b) && !is_foreign(b))
-}
-
-fn start(
-    plan: &mut Plan<BackupPolicyStatus>,
-    install: &Install,
-    policy: &BackupPolicy,
-    observed: &ObservedPolicy,
-    now: Timestamp,
-) {
-    let status_of = |job: &ObservedJob| {
-        let uid = job.owner.as_ref().map(|o| o.uid.as_str());
-        let owner = observed.backups.iter().find(|b| b.metadata.uid.as_deref() == uid);
-        owner.and_then(|b| b.status.as_ref())
-    };
-    let is_over = |job: &ObservedJob| is_recorded(job, status_of(job)) || (job.deleting && job.end.is_none());
-    // One after the other; and what retention deletes meanwhile would look damaged.
-    if !observed.verifications.iter().all(is_over) || observed.retains.iter().any(|a| a.job.end.is_none()) {
-        return;
-    }
-    let gone = deleted(observed);
-    let candidates: Vec<&Backup> = observed
-        .backups
-        .iter()
-        .map(std::convert::AsRef::as_ref)
-        .filter(|b| is_complete(b) && run_of(b).is_some_and(|run| !gone.contains(run)))
-        .collect();
-    let Some((backup, store, asked)) = next(plan, policy, observed, &candidates) else { return };
-    let name = job::verify_name(backup, &asked);
-    if observed.verifications.iter().any(|job| job.name == name) {
-        // It was carried out before, and goes in time.
-        return;
-    }
-    if observed.crowded.contains_key(store.metadata.name.as_deref().unwrap_or_default()) {
-        return plan.check_at(after(now, ROOM_SECONDS));
-    }
-    plan.actions.push(Action::CreateJob(Box::new(job::verify(install, backup, policy, store, &asked))));
-}
-
-/// The Backup to verify, with its store and what asks for it.
-fn next<'a>(
-    plan: &Plan<BackupPolicyStatus>,
-    policy: &BackupPolicy,
-    observed: &'a ObservedPolicy,
-    candidates: &[&'a Backup],
-) -> Option<(&'a Backup, &'a BackupStore, String)> {
-    let with_store = |backup: &'a Backup| {
-        let name = backup.status.as_ref()?.store.as_ref()?;
-        Some((backup, reachable(name, observed.stores.get(name)?).ok()?))
-    };
-    let is_done = |b: &Backup, text: &str| {
-        let name = job::verify_name(b, &asked_by_hand(text));
-        observed.verifications.iter().any(|job| job.name == name)
-    };
-    let by_hand =
-        candidates.iter().filter_map(|b| Some((request(b).filter(|text| !is_done(b, text))?, with_store(b)?)));
-    if let Some((text, (backup, store))) = by_hand.max_by_key(|(_, (b, _))| (slot_of(b), b.metadata.name.clone())) {
-        return Some((backup, store, asked_by_hand(&text)));
-    }
-    let pass = plan.status.verification.as_ref().filter(|_| policy.spec.verify.is_some() && !policy.spec.suspend)?;
-    let slot = pass.last_scheduled_time.as_ref()?.0;
-    let candidate = |name: &String| candidates.iter().copied().find(|b| b.metadata.name.as_ref() == Some(name));
-    let mut due = pass.backups.iter().filter_map(candidate).filter(|b| last_attempt(b) < Some(slot));
-    let (backup, store) = due.find_map(with_store)?;
-    Some((backup, store, slot.to_string()))
-}
-
-/// Runs whose data is gone, though their Backups may still be there.
-fn deleted(observed: &ObservedPolicy) -> BTreeSet<String> {
-    let ends = observed.retains.iter().flat_map(|a| &a.pods).filter_map(|pod| pod.ended.as_ref());
-    let reports = ends.filter_map(|end| Report::from_termination_message(&end.message));
-    reports
-        .flat_map(|report| match report.outcome {
-            Some(Outcome::Retain(retained)) => retained.deleted,
-            _ => Vec::new(),
-        })
-        .collect()
 }
 
 fn is_complete(backup: &Backup) -> bool {

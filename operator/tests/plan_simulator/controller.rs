@@ -13,7 +13,7 @@ use holdfast::plan::observed::{Attempt, ObservedJob};
 use holdfast::plan::policy::{ObservedPolicy, plan_policy};
 use holdfast::plan::restore::{ObservedRestore, choose, plan_restore};
 use holdfast::plan::store::{ObservedStore, plan_store};
-use holdfast::plan::verify::{VERIFY, plan_verify};
+use holdfast::plan::verify::{VERIFY, plan_verify, wants_room};
 use holdfast::task::{Outcome, Report};
 use holdfast_crds::{Backup, BackupPhase, Reason, RestoreRequest};
 use kube::ResourceExt;
@@ -106,16 +106,17 @@ fn look_at_policy(cluster: &mut Cluster, name: &str) {
     let jobs = cluster.world.jobs.of(&of_policy(NAMESPACE, &label_value(name)));
     let of_task = |task: &'static str| jobs.iter().filter(move |j| j.task == task);
     let stores = cluster.world.stores.all();
-    let observed = ObservedPolicy {
+    let mut observed = ObservedPolicy {
         store: cluster.world.stores.get(NAMESPACE, &policy.spec.store_ref.name),
         backups: cluster.world.backups.of(&of_policy(NAMESPACE, name)),
         catalogues: attempts(cluster, policy.metadata.uid.as_deref(), &[]),
         retains: of_task("retain").map(|j| attempt(cluster, (**j).clone())).collect(),
         verifications: of_task(VERIFY).map(|j| (**j).clone()).collect(),
-        crowded: line::crowded(&cluster.world, NAMESPACE, stores.iter().map(AsRef::as_ref), LIMIT),
         stores: stores.iter().map(|store| (store.name_any(), store.clone())).collect(),
         ..ObservedPolicy::default()
     };
+    observed.crowded =
+        wants_room(&policy, &observed, cluster.now).and_then(|store| line::crowded(&cluster.world, store, LIMIT));
     let mut plan = plan_policy(&policy, &observed, cluster.now);
     let mut verify = Plan::keep(plan.status);
     plan_verify(&mut verify, &install(), &policy, &observed, cluster.now);

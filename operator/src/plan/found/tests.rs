@@ -7,7 +7,6 @@ use crate::plan::fixture::{
 };
 use crate::plan::observed::ObservedJob;
 use crate::plan::policy::plan_policy;
-use crate::plan::turn::Wait;
 
 const OWN: &str = "c1";
 const OTHER: &str = "7f1f1a0c-5f0b-4d3e-9a51-0c2f9d7e1b6a";
@@ -41,7 +40,7 @@ fn found_run(day: u32, cluster: &str) -> FoundRun {
 }
 
 fn reading(job: ObservedJob, report: Option<&Report>) -> Attempt {
-    let name = job::catalogue_name(&policy(), &place(&store()));
+    let name = job::catalogue_name(&policy(), &place_of(&store()));
     let pods = report.map(|r| ended_pod("p", 0, &r.to_termination_message())).into_iter().collect();
     attempt(ObservedJob { name, task: "catalogue".into(), ..job }, pods)
 }
@@ -79,8 +78,7 @@ fn a_place_is_read_once_and_only_when_the_store_is_proved() {
     }
     let running = observed(vec![], vec![reading(a_job("j"), None)]);
     assert_eq!(look(&policy(), &running, 150).actions, [], "one at a time");
-    let turn = Some(Wait { position: 3, why: "20 of at most 20 runs are under way".into() });
-    let waits = look(&policy(), &ObservedPolicy { turn, ..observed(vec![], vec![]) }, 0);
+    let waits = look(&policy(), &ObservedPolicy { catalogue_waits: true, ..observed(vec![], vec![]) }, 0);
     assert_eq!((waits.actions.len(), waits.next_check), (0, Some(at(TURN_SECONDS))), "it waits for its turn");
 
     let done = observed(vec![], vec![told(vec![])]);

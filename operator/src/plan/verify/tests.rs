@@ -7,7 +7,7 @@ use crate::plan::fixture::{
     at, attempt, backup_with, completed, ended_pod, install, job as a_job, policy, ready_store, unready_store,
 };
 use crate::plan::observed::Owner;
-use crate::task::{RetainReport, Task};
+use crate::task::{Outcome, Report, RetainReport, Task};
 
 const DAY: i64 = 86_400;
 
@@ -201,11 +201,45 @@ fn it_waits_for_its_store_and_for_room_in_it() {
     let down = unready_store(Reason::Unreachable, "no answer");
     let away = ObservedPolicy { stores: [("main".to_owned(), Arc::new(down))].into(), ..observed(backups()) };
     assert_eq!(started(&plan(&policy, &away, 20 * DAY + 1000)), None);
-    let crowded = [("main".to_owned(), "four of four".to_owned())].into();
+    let crowded = Some("four of four".to_owned());
     let full = plan(&policy, &ObservedPolicy { crowded, ..observed(backups()) }, 20 * DAY + 1000);
     assert_eq!((started(&full), full.next_check), (None, Some(at(20 * DAY + 1000 + ROOM_SECONDS))));
     // It stays due.
     assert!(started(&plan(&policy, &observed(backups()), 20 * DAY + 9000)).is_some());
+}
+
+#[test]
+fn whether_there_is_room_is_asked_only_where_one_would_start() {
+    let asks = |policy: &BackupPolicy, seen: &ObservedPolicy, now: i64| {
+        let wants = wants_room(policy, seen, at(now)).map(|store| store.metadata.name.clone().unwrap());
+        // What does not ask takes no notice of the answer, and what asks does what it says.
+        let full = ObservedPolicy { crowded: Some("four of four".into()), ..seen.clone() };
+        let (free, full) = (plan(policy, seen, now), plan(policy, &full, now));
+        assert_eq!((started(&free).is_some(), started(&full)), (wants.is_some(), None));
+        assert!(wants.is_some() || free == full);
+        wants
+    };
+    let backups = vec![kept("a", 1, None), kept("b", 2, None)];
+    let policy = due_on(20, &backups);
+    assert_eq!(asks(&policy, &observed(backups.clone()), 20 * DAY + 1000).unwrap(), "main");
+    // At the very moment that it comes due, too.
+    assert_eq!(asks(&policy, &observed(backups.clone()), 21 * DAY).unwrap(), "main");
+    let asked = vec![asking(kept("a", 1, Some(20)), "now"), kept("b", 2, Some(20))];
+    assert_eq!(asks(&policy, &observed(asked), 20 * DAY + 1000).unwrap(), "main");
+
+    let read = vec![kept("a", 1, Some(20)), kept("b", 2, Some(20))];
+    assert_eq!(asks(&policy, &observed(read), 20 * DAY + 1000), None, "nothing is due");
+    let open = ObservedPolicy { verifications: vec![of("j", &backups[0])], ..observed(backups.clone()) };
+    assert_eq!(asks(&policy, &open, 20 * DAY + 1000), None, "one is under way");
+    let retains = vec![attempt(a_job("r"), vec![])];
+    let retaining = ObservedPolicy { retains, ..observed(backups.clone()) };
+    assert_eq!(asks(&policy, &retaining, 20 * DAY + 1000), None, "retention deletes");
+    let down = [("main".to_owned(), Arc::new(unready_store(Reason::Unreachable, "no answer")))].into();
+    let away = ObservedPolicy { stores: down, ..observed(backups.clone()) };
+    assert_eq!(asks(&policy, &away, 20 * DAY + 1000), None, "its store is away");
+    let suspended = BackupPolicy { spec: BackupPolicySpec { suspend: true, ..policy.spec.clone() }, ..policy.clone() };
+    assert_eq!(asks(&suspended, &observed(backups.clone()), 20 * DAY + 1000), None, "it is suspended");
+    assert_eq!(asks(&super::tests::policy(), &observed(backups), 20 * DAY + 1000), None, "it verifies nothing");
 }
 
 #[test]
