@@ -35,7 +35,7 @@ pub use source::{
     RedisSecret, RedisSource, RunAs, Source, TlsMode, TlsSpec, VolumeInto, VolumeSource,
 };
 pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus, EncryptionSpec, S3Spec, SecretKey};
-pub use verify::{PolicyVerification, VerificationStatus, VerifySpec};
+pub use verify::{PolicyVerification, VerificationStatus, VerificationWait, VerifySpec};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

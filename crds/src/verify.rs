@@ -70,12 +70,28 @@ pub struct PolicyVerification {
     /// The next time of the schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_scheduled_time: Option<Time>,
+    /// The verification that is due and waits, and for what. Absent: none waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<VerificationWait>,
     /// Complete backups that were read to their ends and are whole.
     pub whole: i32,
     /// Complete backups that are damaged.
     pub damaged: i32,
     /// Complete backups of which neither is known.
     pub unknown: i32,
+}
+
+/// A verification that is due and has not begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerificationWait {
+    /// The Backup that is to be read.
+    pub backup: String,
+    /// What it waits for, in one word: `Queued` for its turn, while runs, restores, another verification or the policy's retention are
+    /// under way; else why its store cannot be read from.
+    pub reason: Reason,
+    /// What it waits for, in one line.
+    pub message: String,
 }
 
 fn default_max_backups() -> i32 {

@@ -82,6 +82,30 @@ fn a_stored_backup_is_read_through_and_damage_is_found_told_and_passed_over() {
 }
 
 #[test]
+fn a_verification_that_cannot_begin_says_what_it_waits_for_and_begins_when_it_can() {
+    let scene = Scene::new("verify-waits");
+    let database = scene.postgres.seed(LITTLE);
+    scene.policy("shop", &database, &Value::Null);
+    scene.backup("monday", "shop");
+    // The store has to be proved anew, and cannot be.
+    scene.space.merge("BackupStore", "main", &json!({"spec": {"s3": {"credentialsSecret": "later"}}}));
+    scene.space.merge("Backup", "monday", &json!({"metadata": {"annotations": {"holdfast.dev/verify": "now"}}}));
+    let told = |p: &Value| p["status"]["verification"]["waiting"]["backup"] == "monday";
+    let policy = scene.space.wait("BackupPolicy", "shop", "says what waits", seconds(60), told);
+    let waiting = &policy["status"]["verification"]["waiting"];
+    assert!(["StoreNotReady", "SecretNotFound"].contains(&waiting["reason"].as_str().unwrap()), "{waiting:#}");
+    assert!(waiting["message"].as_str().unwrap().contains("BackupStore main"), "{waiting:#}");
+    assert!(scene.space.list("Job").iter().all(|j| j["metadata"]["labels"]["holdfast.dev/task"] != "verify"));
+
+    scene.space.apply(&scene.bucket.server().credentials("later"));
+    let done =
+        |b: &Value| b["status"]["verification"]["request"] == "now" && has_condition(b, "Verified", "True", "Verified");
+    scene.space.wait("Backup", "monday", "is found whole", seconds(250), done);
+    let nothing = |p: &Value| p["status"]["verification"]["waiting"].is_null();
+    scene.space.wait("BackupPolicy", "shop", "waits for nothing", seconds(30), nothing);
+}
+
+#[test]
 fn without_a_key_it_is_said_what_could_not_be_looked_at_and_with_it_everything_is() {
     let scene = Scene::new("verify-locked");
     let database = scene.postgres.seed(LITTLE);

@@ -113,12 +113,7 @@ pub fn slot_of(backup: &Backup) -> Timestamp {
 /// # Errors
 /// The reason, in the store's own words where it has some.
 pub fn usable<'a>(name: &str, store: Option<&'a BackupStore>) -> Result<&'a BackupStore, Failure> {
-    let Some(store) = store else {
-        return Err(Failure::new(
-            Reason::StoreNotFound,
-            format!("BackupStore {name} is not there: create it in this namespace"),
-        ));
-    };
+    let store = store.ok_or_else(|| not_there(name))?;
     if store.spec.read_only {
         return Err(Failure::new(
             Reason::StoreReadOnly,
@@ -128,6 +123,11 @@ pub fn usable<'a>(name: &str, store: Option<&'a BackupStore>) -> Result<&'a Back
         ));
     }
     reachable(name, store)
+}
+
+/// There is no store of this name.
+pub fn not_there(name: &str) -> Failure {
+    Failure::new(Reason::StoreNotFound, format!("BackupStore {name} is not there: create it in this namespace"))
 }
 
 /// Whether a store has been proved, and if not why.

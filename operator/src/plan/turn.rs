@@ -129,7 +129,10 @@ pub fn room_to_verify(
         turns.iter().filter(|(place, turn)| turn.is_ok() && place.work == Work::Run).map(|(place, _)| *place);
     let running: Vec<&Place> = line.iter().filter(|p| p.running).chain(starting).collect();
     if let Some(most) = limit.filter(|most| running.len() + verifying.len() >= *most) {
-        return Err(format!("at most {most} runs and verifications are under way (the chart's maxConcurrentRuns)"));
+        // Without their number: restores and catalogues may be more, and each change would be a write for everybody who waits.
+        return Err(format!(
+            "{most} runs, restores and verifications or more are under way (the chart's maxConcurrentRuns)"
+        ));
     }
     let here = |place: &&&Place| place.work == Work::Run && store_of(place) == (namespace, store);
     let in_store = running.iter().filter(here).count();
@@ -277,6 +280,12 @@ mod tests {
         assert!(free(&busy[..1], &[], "a", Some(2), Some(2)));
         let restore = [Place { work: Work::Restore, ..place(1, "a", None, true) }];
         assert!(free(&restore, &[], "a", Some(1), None) && !free(&restore, &[], "a", Some(1), Some(1)));
+        // However many more there are, it is the same line.
+        let why = |running| {
+            let restores = vec![restore[0].clone(); running];
+            room_to_verify(&restores, &[], ("shop", "a", None), Some(1)).unwrap_err()
+        };
+        assert_eq!(why(1), why(7));
     }
 
     #[test]

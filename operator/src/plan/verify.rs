@@ -8,7 +8,7 @@ mod next;
 
 use holdfast_crds::{
     Backup, BackupPhase, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, BackupStatus, BackupStore, ConditionType,
-    Reason,
+    Reason, VerificationWait,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -24,7 +24,7 @@ use super::restore::is_safety;
 use super::schedule::{Schedule, SoFar, due};
 use super::status::{after, find, with_condition};
 use crate::task::Failure;
-use next::next;
+use next::{Due, next};
 
 /// Value of the task label of Jobs that verify.
 pub const VERIFY: &str = "verify";
@@ -77,17 +77,13 @@ pub fn schedule_of(policy: &BackupPolicy) -> Result<Option<Schedule>, Failure> {
 
 /// The store that a verification would read from now, if one is due and nothing else is in its way: only then it is worth finding out
 /// whether there is room for it.
-pub fn wants_room<'a>(
-    policy: &BackupPolicy,
-    observed: &'a ObservedPolicy,
-    now: Timestamp,
-) -> Option<&'a BackupStore> {
+pub fn wants_room<'a>(policy: &BackupPolicy, observed: &'a ObservedPolicy, now: Timestamp) -> Option<&'a BackupStore> {
     if policy.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let mut plan = Plan::keep(policy.status.clone().unwrap_or_default());
     times(&mut plan, policy, observed, now);
-    next(plan.status.verification.as_ref(), policy, observed).map(|due| due.store)
+    next(plan.status.verification.as_ref(), policy, observed)?.store.ok()
 }
 
 /// Starts the next verification that is due, and says how the policy's backups have fared.
@@ -102,13 +98,17 @@ pub fn plan_verify(
         return;
     }
     times(plan, policy, observed, now);
-    sum_up(plan, policy, observed, now);
-    let Some(due) = next(plan.status.verification.as_ref(), policy, observed) else { return };
-    if observed.crowded.is_some() {
-        return plan.check_at(after(now, ROOM_SECONDS));
+    let mut due = next(plan.status.verification.as_ref(), policy, observed);
+    if let Some(due) = due.as_mut().filter(|due| due.store.is_ok())
+        && let Some(why) = &observed.crowded
+    {
+        plan.check_at(after(now, ROOM_SECONDS));
+        due.queue(why);
     }
-    let job = job::verify(install, due.backup, policy, due.store, &due.asked);
-    plan.actions.push(Action::CreateJob(Box::new(job)));
+    sum_up(plan, policy, observed, due.as_ref().and_then(Due::waiting), now);
+    if let Some(Due { backup, asked, store: Ok(store) }) = due {
+        plan.actions.push(Action::CreateJob(Box::new(job::verify(install, backup, policy, store, &asked))));
+    }
 }
 
 /// Moves the cursor of the schedule, and at each of its times says which Backups are due.
@@ -188,8 +188,14 @@ fn stored(backup: &Backup) -> Option<Timestamp> {
     Some(backup.status.as_ref()?.completion_time.as_ref()?.0)
 }
 
-/// Counts and the condition, from what the Backups say.
-fn sum_up(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observed: &ObservedPolicy, now: Timestamp) {
+/// Counts and the condition, from what the Backups say, and what the next verification waits for.
+fn sum_up(
+    plan: &mut Plan<BackupPolicyStatus>,
+    policy: &BackupPolicy,
+    observed: &ObservedPolicy,
+    waiting: Option<VerificationWait>,
+    now: Timestamp,
+) {
     let mut own: Vec<&Backup> = own(observed).collect();
     own.sort_by_key(|b| std::cmp::Reverse((slot_of(b), b.metadata.name.clone())));
     let verified = |b: &Backup| {
@@ -201,10 +207,17 @@ fn sum_up(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observed: 
     };
     let (whole, damaged) = (having("True"), having("False"));
     let number = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-    if policy.spec.verify.is_some() || own.iter().any(|b| b.status.as_ref().is_some_and(|s| s.verification.is_some())) {
+    let not_yet = match &waiting {
+        Some(wait) => format!("no backup was verified yet; {}: {}", wait.backup, wait.message),
+        None => "no backup was verified yet".to_owned(),
+    };
+    let has_verified = |b: &&Backup| b.status.as_ref().is_some_and(|s| s.verification.is_some());
+    if policy.spec.verify.is_some() || waiting.is_some() || own.iter().any(has_verified) {
         let at = plan.status.verification.get_or_insert_default();
         (at.whole, at.damaged) = (number(whole.len()), number(damaged.len()));
         at.unknown = number(own.len() - whole.len() - damaged.len());
+        // It is no condition: what was found is as true while the next one waits.
+        at.waiting = waiting;
     }
     let last = own.iter().filter_map(|b| b.status.as_ref()?.verification.as_ref()?.last_verified_time.as_ref());
     let known = plan.status.last_verification_time.as_ref().map(|t| t.0);
@@ -240,7 +253,7 @@ fn sum_up(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observed: 
         );
         (Some(true), Reason::Verified, message)
     } else if policy.spec.verify.is_some() {
-        (None, Reason::NotVerifiedYet, "no backup was verified yet".to_owned())
+        (None, Reason::NotVerifiedYet, not_yet)
     } else {
         return plan.status.conditions.retain(|c| c.type_ != ConditionType::Verified.as_str());
     };

@@ -235,6 +235,11 @@ pub fn check_rest(cluster: &Cluster) {
             assert!(!asked || told == Some(truth), "{}: {told:?} is not {truth}", backup.name_any());
         }
     }
+    // Nothing that is due to be verified waits, and no policy says so.
+    for policy in cluster.policies.live.values() {
+        let waiting = policy.status.as_ref().and_then(|s| s.verification.as_ref()?.waiting.as_ref());
+        assert_eq!(waiting, None, "{}", policy.name_any());
+    }
     // And of each policy something can be.
     let policies: BTreeSet<&String> = cluster.policies.live.keys().collect();
     for policy in policies {

@@ -208,6 +208,93 @@ fn it_waits_for_its_store_and_for_room_in_it() {
     assert!(started(&plan(&policy, &observed(backups()), 20 * DAY + 9000)).is_some());
 }
 
+/// What a policy's next verification waits for: the Backup, the reason and the line.
+fn waiting(plan: &Plan<BackupPolicyStatus>) -> Option<(String, Reason, String)> {
+    let wait = plan.status.verification.as_ref()?.waiting.clone()?;
+    Some((wait.backup, wait.reason, wait.message))
+}
+
+#[test]
+fn what_the_next_one_waits_for_is_in_the_status_and_written_once() {
+    let backups = vec![kept("a", 1, None), kept("b", 2, None)];
+    let policy = due_on(20, &backups);
+    let stores = |store: Option<BackupStore>| store.map(|s| ("main".to_owned(), Arc::new(s))).into_iter().collect();
+    let seen = || observed(backups.clone());
+    let down = unready_store(Reason::Unreachable, "no answer");
+    let of_b = || of("j", &backups[1]);
+    let full = "2 of at most 2 runs write to BackupStore main (spec.maxConcurrentRuns)";
+    let queued = |why: &str| format!("it waits for its turn: {why}");
+    let table = [
+        (ObservedPolicy { crowded: Some(full.into()), ..seen() }, ("b", Reason::Queued, queued(full))),
+        (
+            ObservedPolicy { verifications: vec![of_b()], ..seen() },
+            ("a", Reason::Queued, queued("Backup b of the same policy is being verified")),
+        ),
+        (
+            ObservedPolicy { retains: vec![attempt(a_job("r"), vec![])], ..seen() },
+            ("b", Reason::Queued, queued("the retention of the same policy is being applied")),
+        ),
+        (
+            ObservedPolicy { stores: stores(Some(down)), crowded: Some(full.into()), ..seen() },
+            ("b", Reason::StoreUnreachable, "BackupStore main is not ready (Unreachable): no answer".into()),
+        ),
+        (
+            ObservedPolicy { stores: stores(None), ..seen() },
+            ("b", Reason::StoreNotFound, "BackupStore main is not there: create it in this namespace".into()),
+        ),
+    ];
+    for (there, (backup, reason, message)) in table {
+        let first = plan(&policy, &there, 20 * DAY + 1000);
+        assert_eq!((started(&first), waiting(&first)), (None, Some((backup.to_owned(), reason, message.clone()))));
+        let told = find(&first.status.conditions, ConditionType::Verified).unwrap();
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("Unknown", "NotVerifiedYet"));
+        assert_eq!(told.message, format!("no backup was verified yet; {backup}: {message}"));
+        // It is as true an hour later.
+        let waits = BackupPolicy { status: Some(first.status.clone()), ..policy.clone() };
+        let later = plan(&waits, &there, 20 * DAY + 4600);
+        assert_eq!((&later.status, later.events.len()), (&first.status, 0));
+        // And over when nothing is in the way.
+        let begins = plan(&waits, &seen(), 20 * DAY + 4700);
+        assert_eq!((started(&begins).as_deref(), waiting(&begins)), (Some("run-of-b"), None));
+    }
+    let last =
+        ObservedPolicy { verifications: vec![of_b()], ..observed(vec![kept("a", 1, Some(20)), kept("b", 2, None)]) };
+    assert_eq!(waiting(&plan(&policy, &last, 20 * DAY + 1000)), None, "one that is under way does not wait");
+}
+
+#[test]
+fn one_that_waits_changes_nothing_of_what_was_found() {
+    let good = said(kept("a", 1, Some(5)), Some(true), Reason::Verified);
+    let bad = said(kept("b", 2, Some(6)), Some(false), Reason::ChecksumMismatch);
+    for (backups, status) in [(vec![good.clone()], "True"), (vec![good, bad], "False")] {
+        let policy = due_on(20, &backups);
+        let crowded = Some("full".to_owned());
+        let waits = plan(&policy, &ObservedPolicy { crowded, ..observed(backups.clone()) }, 20 * DAY + 1000);
+        let begins = plan(&policy, &observed(backups), 20 * DAY + 1000);
+        assert!(waiting(&waits).is_some() && waiting(&begins).is_none());
+        assert_eq!(find(&waits.status.conditions, ConditionType::Verified).unwrap().status, status);
+        assert_eq!(waits.status.conditions, begins.status.conditions);
+    }
+}
+
+#[test]
+fn what_was_asked_for_by_hand_says_what_it_waits_for_without_a_schedule_too() {
+    let backups = vec![asking(kept("a", 1, None), "now"), kept("b", 2, None), kept("c", 3, None)];
+    let crowded = Some("full".to_owned());
+    let waits = plan(&policy(), &ObservedPolicy { crowded, ..observed(backups.clone()) }, 5 * DAY);
+    let told = ("a".to_owned(), Reason::Queued, "it waits for its turn: full".to_owned());
+    assert_eq!((started(&waits), waiting(&waits)), (None, Some(told)));
+    assert_eq!(waits.status.verification.as_ref().unwrap().unknown, 3);
+    let policy = BackupPolicy { status: Some(waits.status), ..policy() };
+    let begins = plan(&policy, &observed(backups), 5 * DAY);
+    assert_eq!((started(&begins).as_deref(), begins.status.verification), (Some("run-of-a"), None));
+    // What can be read goes before what cannot, also where the latter was asked for.
+    let mut elsewhere = asking(kept("d", 4, None), "now");
+    elsewhere.status.as_mut().unwrap().store = Some("gone".into());
+    let both = vec![elsewhere, asking(kept("a", 1, None), "now")];
+    assert_eq!(started(&plan(&policy, &observed(both), 5 * DAY)).unwrap(), "run-of-a");
+}
+
 #[test]
 fn whether_there_is_room_is_asked_only_where_one_would_start() {
     let asks = |policy: &BackupPolicy, seen: &ObservedPolicy, now: i64| {
