@@ -6,6 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 use_cluster
 "$cluster_dir/build.sh" kubernetes helm promtool
+"$cluster_dir/monitoring.sh"
 # Some tests start controllers of their own beside the cluster: of the same program that is in the image.
 target=$(uname -m)-unknown-linux-gnu
 HOLDFAST_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/$target/release/holdfast")

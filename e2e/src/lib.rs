@@ -9,6 +9,7 @@ pub mod bucket;
 pub mod cluster;
 pub mod command;
 pub mod controller;
+pub mod definitions;
 pub mod exec;
 pub mod failure_dump;
 pub mod fault;

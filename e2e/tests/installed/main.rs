@@ -7,6 +7,7 @@ mod controllers;
 mod deletion;
 mod disaster;
 mod engines;
+mod monitoring;
 mod no_false_success;
 mod protection;
 mod restores;
