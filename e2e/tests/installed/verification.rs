@@ -89,6 +89,8 @@ fn a_verification_that_cannot_begin_says_what_it_waits_for_and_begins_when_it_ca
     scene.backup("monday", "shop");
     // The store has to be proved anew, and cannot be.
     scene.space.merge("BackupStore", "main", &json!({"spec": {"s3": {"credentialsSecret": "later"}}}));
+    let seen = |p: &Value| condition(p, "Ready")["status"] == "False";
+    scene.space.wait("BackupPolicy", "shop", "has heard of that", seconds(30), seen);
     scene.space.merge("Backup", "monday", &json!({"metadata": {"annotations": {"holdfast.dev/verify": "now"}}}));
     let told = |p: &Value| p["status"]["verification"]["waiting"]["backup"] == "monday";
     let policy = scene.space.wait("BackupPolicy", "shop", "says what waits", seconds(60), told);
