@@ -49,7 +49,7 @@ fn fields() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(400), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn another_library_finds_the_same_slots_in_utc(text in fields(), from in 1_400_000_000..2_200_000_000_i64) {

@@ -37,7 +37,7 @@ fn whatever_goes_wrong_nothing_is_lost_or_done_twice_and_all_comes_to_rest() {
         taken += steps;
         told.add(&tally);
     }
-    println!("seeds {first} to {}: {taken} steps, {told}", first + lives - 1);
+    println!("figure: seeds {first} to {}: {taken} steps, {told}", first + lives - 1);
     assert!(only.is_some() || told.saw_enough(), "too little happened for this to mean anything: {told}");
 }
 

@@ -111,14 +111,14 @@ impl Course {
         let kinds = failed.len();
         let seconds = self.begun.elapsed().as_secs();
         let Self { engine, rounds, seed, .. } = self;
-        println!("{engine}: {kinds} kinds of faults met, {rounds} seeds from {seed} on: {tally}; {seconds} s");
+        println!("figure: {engine}: {kinds} kinds of faults met, {rounds} seeds from {seed} on: {tally}; {seconds} s");
         let (engines, sum) = {
             let mut all = ALL.lock().unwrap();
             all.0 += 1;
             all.1.add(&tally);
             *all
         };
-        println!("so far {engines} engines: {sum}");
+        println!("figure: so far {engines} engines: {sum}");
         let Tally { runs, completed, passing, came_through, .. } = tally;
         assert!(came_through * 100 >= passing * 97, "{engine}: only {came_through} of {passing} came through");
         assert!(runs > completed, "{engine}: nothing ever failed");

@@ -127,7 +127,7 @@ pub fn under(story: Story, reference: Option<Ran>, mut faults: Vec<Fault>) {
         writes: writes.len(),
         kinds: kinds.len(),
     };
-    println!("{figures}");
+    println!("figure: {figures}");
     let wrong: Vec<String> = ran
         .iter()
         .filter(|(_, ran)| ran.as_ref().is_none_or(|ran| ran.end != expected))

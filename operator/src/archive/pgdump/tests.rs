@@ -235,8 +235,6 @@ fn a_length_nobody_could_have_written_reserves_no_memory() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     #[test]
     fn borders_of_pieces_change_nothing(minor in 12u8..=16, mut cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..40)) {
         let bytes = Writer::archive(minor, &sample());

@@ -155,8 +155,6 @@ fn commands_for_psql_that_no_tool_writes_are_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     #[test]
     fn borders_of_pieces_change_nothing(mut cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..60)) {
         let bytes = DUMP.as_bytes();
