@@ -5,7 +5,7 @@
 //! (<https://kubernetes.io/docs/concepts/storage/volumes/#configmap>): a key is read through its symlink, nothing else is.
 
 use std::fs;
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub async fn dump(source: &ConfigSource, mounts: &Mounts, sink: &mut impl PairSi
     let items = Arc::new(items);
     let new = |name: &str, format: &str, bytes: Vec<u8>, inspect: Box<dyn Inspect>| NewArtifact {
         name: name.to_owned(),
-        stream: Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>,
+        stream: Box::new(Cursor::new(bytes)),
         inspect,
         metadata: ArtifactMetadata { format: format.to_owned(), ..ArtifactMetadata::default() },
     };

@@ -9,7 +9,7 @@ pub mod redis;
 pub mod volume;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::Path;
 
 use holdfast_crds::{Engine, OnExisting, Reason, Source};
@@ -75,7 +75,7 @@ pub struct NewArtifact {
     /// Its name, without the attempt and the endings.
     pub name: String,
     /// Its bytes.
-    pub stream: Box<dyn Read + Send>,
+    pub stream: Box<dyn BufRead + Send>,
     /// What looks at them.
     pub inspect: Box<dyn Inspect>,
     /// What goes into the manifest.

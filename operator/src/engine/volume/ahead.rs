@@ -22,8 +22,8 @@ use crate::task::Failure;
 
 /// Threads that read. Storage answers several questions at once; the work between them is small.
 pub(super) const READERS: usize = 4;
-/// Buffers of a reader, and bytes of each: 8 MiB in all.
-const BUFFERS: usize = 8;
+/// Buffers of a reader, and bytes of each: 4 MiB in all.
+const BUFFERS: usize = 4;
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// What all threads of a dump share.

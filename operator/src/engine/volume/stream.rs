@@ -1,6 +1,6 @@
 //! The archive and the list of its entries as two streams that grow together. Pure but for the threads behind them.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -123,31 +123,11 @@ impl TarStream {
     }
 }
 
-impl Read for TarStream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            if let Some(given) = &mut self.end {
-                let taken = (END.len() - *given).min(buffer.len() - filled);
-                buffer[filled..filled + taken].fill(0);
-                *given += taken;
-                filled += taken;
-                break;
-            }
-            if let Some(lent) = &self.lent {
-                let rest = &lent.bytes()[self.at..];
-                let taken = rest.len().min(buffer.len() - filled);
-                buffer[filled..filled + taken].copy_from_slice(&rest[..taken]);
-                self.at += taken;
-                filled += taken;
-                if taken < rest.len() {
-                    break;
-                }
-                self.lent = None;
-            }
-            if filled == buffer.len() {
-                break;
-            }
+impl BufRead for TarStream {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.end.is_none() && self.lent.as_ref().is_none_or(|lent| self.at == lent.bytes().len()) {
+            // It goes back to its reader.
+            self.lent = None;
             match self.advance() {
                 Ok(true) => {}
                 Ok(false) => self.end = Some(0),
@@ -158,7 +138,20 @@ impl Read for TarStream {
                 }
             }
         }
-        Ok(filled)
+        Ok(match (self.end, &self.lent) {
+            (Some(given), _) => &END[given..],
+            (None, lent) => lent.as_ref().map_or(&[], |lent| &lent.bytes()[self.at..]),
+        })
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        *self.end.as_mut().unwrap_or(&mut self.at) += bytes;
+    }
+}
+
+impl Read for TarStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        read_through(self, buffer)
     }
 }
 
@@ -170,8 +163,8 @@ pub(super) struct IndexStream {
     over: bool,
 }
 
-impl Read for IndexStream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl BufRead for IndexStream {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.at == self.piece.len() && !self.over {
             match self.lines.recv() {
                 Ok(Lines::Piece(piece)) => (self.piece, self.at) = (piece, 0),
@@ -179,11 +172,26 @@ impl Read for IndexStream {
                 Err(_) => return Err(io::Error::other("the archive that this list belongs to broke off")),
             }
         }
-        let taken = (self.piece.len() - self.at).min(buffer.len());
-        buffer[..taken].copy_from_slice(&self.piece[self.at..self.at + taken]);
-        self.at += taken;
-        Ok(taken)
+        Ok(&self.piece[self.at..])
     }
+
+    fn consume(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+}
+
+impl Read for IndexStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        read_through(self, buffer)
+    }
+}
+
+fn read_through(stream: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
+    let there = stream.fill_buf()?;
+    let taken = there.len().min(buffer.len());
+    buffer[..taken].copy_from_slice(&there[..taken]);
+    stream.consume(taken);
+    Ok(taken)
 }
 
 /// Proves that what passes is a whole archive of as many members as were read.
