@@ -305,7 +305,12 @@ fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBac
     plan.actions.extend(stop_given_up(&plan.status, backup, observed));
     if plan.status.artifacts.iter().all(|a| a.phase.is_terminal()) {
         let ended = observed.jobs.iter().filter_map(|a| a.job.end.as_ref()).map(|e| e.at).max();
-        let given_up = plan.status.artifacts.iter().any(|a| a.reason.is_some_and(|r| r.exit_code().is_none()));
+        let has_ended = |name: &str| observed.jobs.iter().any(|a| a.job.name == name && a.job.end.is_some());
+        let given_up = plan
+            .status
+            .artifacts
+            .iter()
+            .any(|a| a.reason.is_some() && !has_ended(&job::backup_name(backup, &a.source)));
         let ended = if given_up { now } else { ended.unwrap_or(now) };
         let result = plan.status.artifacts.iter().find(|a| a.phase == BackupPhase::Failed).map_or(Ok(()), |a| {
             let message = a.message.clone().unwrap_or_default();

@@ -173,7 +173,8 @@ pub(crate) fn pending_pod(name: &str, created: i64) -> ObservedPod {
         name: name.into(),
         job_uid: String::new(),
         created: at(created),
-        deleting: false,
+        ends_by: None,
+        node: String::new(),
         phase: "Pending".into(),
         word: None,
         unschedulable: None,
@@ -182,6 +183,7 @@ pub(crate) fn pending_pod(name: &str, created: i64) -> ObservedPod {
         started: false,
         ended: None,
         claims: vec![],
+        memory_limit: None,
     }
 }
 

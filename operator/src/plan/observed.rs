@@ -69,8 +69,10 @@ pub struct ObservedPod {
     pub job_uid: String,
     /// When it was made.
     pub created: Timestamp,
-    /// Whether it is being deleted.
-    pub deleting: bool,
+    /// Until when it has to have ended, if it is being deleted.
+    pub ends_by: Option<Timestamp>,
+    /// The node that it is on, once it is on one.
+    pub node: String,
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
     pub phase: String,
     /// The platform's word for the Pod as a whole, such as `Evicted`, and its sentence.
@@ -87,6 +89,8 @@ pub struct ObservedPod {
     pub ended: Option<ContainerEnd>,
     /// The claims that it mounts.
     pub claims: Vec<String>,
+    /// How much memory its container may take, as its spec says it.
+    pub memory_limit: Option<String>,
 }
 
 /// What the platform says: one word and one sentence.
@@ -183,6 +187,8 @@ impl From<&Pod> for ObservedPod {
             })
         };
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let container = pod.spec.iter().find_map(|spec| spec.containers.first());
+        let limits = container.and_then(|container| container.resources.as_ref()?.limits.as_ref());
         let state: ContainerState =
             status.container_statuses.unwrap_or_default().into_iter().next().and_then(|c| c.state).unwrap_or_default();
         let words = |reason: Option<String>, message: Option<String>| {
@@ -193,7 +199,9 @@ impl From<&Pod> for ObservedPod {
             name: pod.metadata.name.clone().unwrap_or_default(),
             job_uid: controller_of(&pod.metadata).map(|o| o.uid).unwrap_or_default(),
             created: created(&pod.metadata),
-            deleting: pod.metadata.deletion_timestamp.is_some(),
+            // The API server adds the time that the Pod is given to the moment of its deletion.
+            ends_by: pod.metadata.deletion_timestamp.as_ref().map(|t| t.0),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
             phase: status.phase.unwrap_or_default(),
             word: words(status.reason, status.message),
             unschedulable: says("PodScheduled", "False"),
@@ -207,6 +215,7 @@ impl From<&Pod> for ObservedPod {
                 at: t.finished_at.map(|t| t.0),
             }),
             claims: volumes.filter_map(|v| Some(v.persistent_volume_claim.as_ref()?.claim_name.clone())).collect(),
+            memory_limit: limits.and_then(|limits| limits.get("memory")).map(|quantity| quantity.0.clone()),
         }
     }
 }

@@ -5,6 +5,10 @@ use holdfast_crds::Reason;
 use super::observed::{ObservedPod, Words};
 use crate::task::Failure;
 
+/// Words of the container runtime for a limit that does not even let it start a container.
+const RUNTIME_OOM: &str = "OOM-killed";
+const RAISE: &str = "raise spec.jobTemplate.resources.limits.memory of the BackupPolicy";
+
 /// Why a Pod has not started, from its status and from what kubelet and scheduler tell about it (newest first).
 /// None where neither says anything.
 pub fn why_not_started(pod: &ObservedPod, events: &[Words]) -> Option<Failure> {
@@ -22,7 +26,14 @@ pub fn why_not_started(pod: &ObservedPod, events: &[Words]) -> Option<Failure> {
     if let Some(words) = pod.waiting.as_ref().filter(|w| is_config_problem(&w.reason)) {
         return Some(missing_object(words).unwrap_or_else(|| failure(Reason::PodNotStarted, words)));
     }
-    events.iter().find(|w| w.reason.starts_with("Failed")).map(|words| failure(Reason::PodNotStarted, words))
+    events.iter().find(|w| w.reason.starts_with("Failed")).map(|words| {
+        if words.message.contains(RUNTIME_OOM) {
+            let message =
+                format!("nothing starts with so little memory ({}): {}: {RAISE}", limit(pod), sentence(words));
+            return Failure::new(Reason::OOMKilled, message);
+        }
+        failure(Reason::PodNotStarted, words)
+    })
 }
 
 /// What is known of a volume of the Pod that is being made, attached or mounted, in the platform's words; none where the Pod waits for
@@ -84,25 +95,52 @@ pub fn why_not_created(events: &[Words]) -> Option<Failure> {
 
 /// Why a Pod ended without a report of its worker.
 pub fn why_lost(pod: &ObservedPod) -> Option<Failure> {
-    if let Some(end) = pod.ended.as_ref().filter(|e| e.reason == "OOMKilled") {
-        return Some(Failure::new(
-            Reason::OOMKilled,
-            format!(
-                "Pod {}: the worker was killed for its memory (exit code {}): raise spec.jobTemplate.resources.limits.memory of the BackupPolicy",
-                pod.name, end.exit_code
-            ),
-        ));
+    if let Some(failure) = out_of_memory(pod) {
+        return Some(failure);
+    }
+    if let Some(end) = pod.ended.as_ref().filter(|end| is_start_problem(&end.reason)) {
+        let message = format!("Pod {} did not start: {}: {}", pod.name, end.reason, end.message.trim());
+        return Some(Failure::new(Reason::PodNotStarted, message));
     }
     let words = pod.disrupted.as_ref().or(pod.word.as_ref());
     if let Some(words) = words {
         return Some(Failure::new(Reason::PodLost, format!("Pod {} was lost: {}", pod.name, sentence(words))));
     }
-    pod.deleting.then(|| {
+    pod.ends_by.map(|_| {
         Failure::new(
             Reason::PodLost,
             format!("Pod {} was deleted before its worker ended, by hand or by a drain of its node", pod.name),
         )
     })
+}
+
+/// Says so of a Pod whose worker, or a tool of it, was killed for its memory.
+pub fn out_of_memory(pod: &ObservedPod) -> Option<Failure> {
+    let end = pod.ended.as_ref().filter(|end| end.exit_code != 0)?;
+    let killed = end.reason == "OOMKilled" || (is_start_problem(&end.reason) && end.message.contains(RUNTIME_OOM));
+    killed.then(|| {
+        let message = format!(
+            "Pod {}: the worker was killed for its memory ({}, exit code {}): {RAISE}",
+            pod.name,
+            limit(pod),
+            end.exit_code
+        );
+        Failure::new(Reason::OOMKilled, message)
+    })
+}
+
+fn limit(pod: &ObservedPod) -> String {
+    pod.memory_limit.as_deref().map_or_else(|| "no limit".to_owned(), |limit| format!("limit {limit}"))
+}
+
+/// Says so of a Pod that is being taken away and whose node does not confirm that it has ended.
+pub fn unconfirmed(pod: &ObservedPod) -> Option<Failure> {
+    let failure = why_lost(pod).filter(|_| pod.started && pod.ended.is_none())?;
+    let message = format!(
+        "{}; node {} does not confirm that it has ended, so its worker may still be at work there",
+        failure.message, pod.node
+    );
+    Some(Failure::new(failure.reason, message))
 }
 
 fn is_pull_problem(reason: &str) -> bool {
@@ -120,6 +158,11 @@ fn is_pull_problem(reason: &str) -> bool {
 
 fn is_config_problem(reason: &str) -> bool {
     matches!(reason, "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "StartError")
+}
+
+/// Words of the kubelet for a container that the container runtime could not start, and that will not be tried again.
+fn is_start_problem(reason: &str) -> bool {
+    matches!(reason, "StartError" | "ContainerCannotRun")
 }
 
 fn missing_volume(words: &Words) -> Option<Failure> {
@@ -172,7 +215,8 @@ mod tests {
             name: "p".into(),
             job_uid: "j".into(),
             created: Timestamp::UNIX_EPOCH,
-            deleting: false,
+            ends_by: None,
+            node: String::new(),
             phase: "Pending".into(),
             word: None,
             unschedulable: None,
@@ -181,6 +225,7 @@ mod tests {
             started: false,
             ended: None,
             claims: vec![],
+            memory_limit: None,
         }
     }
 
@@ -259,6 +304,12 @@ mod tests {
                 "no network",
             ),
             (
+                ObservedPod { waiting: creating.clone(), memory_limit: Some("1Mi".into()), ..pod() },
+                vec![words("FailedCreatePodSandBox", "container init was OOM-killed (memory limit too low?)")],
+                Some(Reason::OOMKilled),
+                "limit 1Mi",
+            ),
+            (
                 ObservedPod { waiting: Some(words("CreateContainerConfigError", "secret \"x\" not found")), ..pod() },
                 vec![],
                 Some(Reason::SecretNotFound),
@@ -320,25 +371,45 @@ mod tests {
         }
     }
 
+    fn ended(exit_code: i32, reason: &str, message: &str) -> ObservedPod {
+        let end = ContainerEnd { exit_code, reason: reason.into(), message: message.into(), ..Default::default() };
+        ObservedPod { ended: Some(end), memory_limit: Some("24Mi".into()), ..pod() }
+    }
+
     #[test]
     fn a_lost_pod_is_told_from_a_failed_one() {
-        let end =
-            |exit_code, reason: &str| Some(ContainerEnd { exit_code, reason: reason.into(), ..Default::default() });
         let table = [
-            (ObservedPod { ended: end(137, "OOMKilled"), ..pod() }, Some(Reason::OOMKilled)),
+            (ended(137, "OOMKilled", ""), Some(Reason::OOMKilled)),
             (
                 ObservedPod { word: Some(words("Evicted", "The node was low on memory")), ..pod() },
                 Some(Reason::PodLost),
             ),
             (
-                ObservedPod { disrupted: Some(words("DeletionByTaintManager", "")), ended: end(143, "Error"), ..pod() },
+                ObservedPod { disrupted: Some(words("DeletionByTaintManager", "")), ..ended(143, "Error", "") },
                 Some(Reason::PodLost),
             ),
-            (ObservedPod { deleting: true, ..pod() }, Some(Reason::PodLost)),
-            (ObservedPod { ended: end(1, "Error"), ..pod() }, None),
+            (ObservedPod { ends_by: Some(Timestamp::UNIX_EPOCH), ..pod() }, Some(Reason::PodLost)),
+            (ended(128, "StartError", "exec: not found"), Some(Reason::PodNotStarted)),
+            (ended(1, "Error", ""), None),
         ];
         for (pod, reason) in table {
             assert_eq!(why_lost(&pod).map(|f| f.reason), reason, "{pod:?}");
         }
+    }
+
+    #[test]
+    fn who_was_killed_for_memory_is_told_the_limit() {
+        for pod in [
+            ended(137, "OOMKilled", ""),
+            // A tool was killed, and the worker outlived it.
+            ended(13, "OOMKilled", "{}"),
+            ended(128, "StartError", "container init was OOM-killed (memory limit too low?)"),
+        ] {
+            let told = out_of_memory(&pod).unwrap();
+            assert_eq!(told.reason, Reason::OOMKilled);
+            assert!(told.message.contains("limit 24Mi") && told.message.contains("limits.memory"), "{told}");
+        }
+        assert_eq!(out_of_memory(&ended(137, "Error", "")), None);
+        assert_eq!(out_of_memory(&ended(0, "OOMKilled", "")), None);
     }
 }

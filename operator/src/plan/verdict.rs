@@ -4,7 +4,7 @@ use holdfast_crds::Reason;
 use jiff::Timestamp;
 
 use super::observed::{Attempt, ObservedPod};
-use super::pod::{volume_on_its_way, why_lost, why_not_created, why_not_started};
+use super::pod::{out_of_memory, unconfirmed, volume_on_its_way, why_lost, why_not_created, why_not_started};
 use super::status::after;
 use crate::task::{Failure, Report};
 
@@ -13,6 +13,12 @@ pub const LATE_SECONDS: i64 = 10;
 
 /// A volume may take this many seconds to be made and attached.
 pub const VOLUME_SECONDS: i64 = 600;
+
+/// A Pod that is being taken away counts as lost once it is this many seconds over its time: the kubelet of its node does not answer.
+pub const UNCONFIRMED_SECONDS: i64 = 60;
+
+/// A Job may take this many seconds to end because of a Pod that ended. Another Pod is made after ten at the earliest.
+const JOB_SECONDS: i64 = 3;
 
 /// How long a Pod may take to start, in seconds since it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +82,9 @@ pub fn judge(attempt: &Attempt, fallback: Reason, patience: Patience, now: Times
 }
 
 fn under_way(attempt: &Attempt, patience: Patience, now: Timestamp) -> Verdict {
+    if let Some(verdict) = attempt.newest_pod().and_then(|pod| beyond_hope(pod, now)) {
+        return verdict;
+    }
     let Some(since) = attempt.waits_since() else { return Verdict::Running };
     let pod = attempt.newest_pod();
     let why = match pod {
@@ -101,18 +110,51 @@ fn under_way(attempt: &Attempt, patience: Patience, now: Timestamp) -> Verdict {
     let who =
         pod.map_or_else(|| format!("Job {} got no Pod", attempt.job.name), |p| format!("Pod {} did not start", p.name));
     let waited = now.duration_since(since).as_secs();
-    Verdict::Failed(
-        match why {
-            Some(why) => Failure::new(why.reason, format!("{who} within {waited}s: {}", why.message)),
-            None => Failure::new(
-                Reason::PodNotStarted,
-                format!(
-                    "{who} within {waited}s, and the platform does not say why: see kubectl get events and the quotas of the namespace"
-                ),
-            ),
-        },
-        None,
-    )
+    let why = why.unwrap_or_else(|| {
+        let words = match pod.filter(|pod| !pod.node.is_empty()) {
+            Some(pod) => {
+                format!("it is on node {0}, whose kubelet does not say why: see kubectl describe node {0}", pod.node)
+            }
+            None => "the platform does not say why: see kubectl get events and the quotas of the namespace".to_owned(),
+        };
+        Failure::new(Reason::PodNotStarted, words)
+    });
+    Verdict::Failed(Failure::new(why.reason, format!("{who} within {waited}s: {}", why.message)), None)
+}
+
+/// A Job that the platform would go on with, and that has nothing to hope for: the next Pod would be killed for its memory as well, and none is
+/// made beside one whose end nobody confirms.
+fn beyond_hope(pod: &ObservedPod, now: Timestamp) -> Option<Verdict> {
+    if let Some((failure, report)) = killed_for_memory(pod) {
+        // The Job of a last try ends by itself.
+        let check_at = after(pod.ended.as_ref().and_then(|end| end.at).unwrap_or(pod.created), JOB_SECONDS);
+        return Some(if now < check_at {
+            Verdict::Waiting { why: None, check_at }
+        } else {
+            Verdict::Failed(failure, report)
+        });
+    }
+    let (until, failure) = (pod.ends_by?, unconfirmed(pod)?);
+    let given_up = after(until, UNCONFIRMED_SECONDS);
+    Some(if now < until {
+        Verdict::Waiting { why: None, check_at: until }
+    } else if now < given_up {
+        Verdict::Waiting { why: Some(failure), check_at: given_up }
+    } else {
+        Verdict::Failed(failure, None)
+    })
+}
+
+/// What is said of a Pod whose worker, or a tool of it, was killed for its memory. A worker that reports what no such kill brings about is
+/// believed.
+fn killed_for_memory(pod: &ObservedPod) -> Option<(Failure, Option<Report>)> {
+    let failure = out_of_memory(pod)?;
+    let Some((_, report)) = report_of(pod) else { return Some((failure, None)) };
+    let of_a_tool = [Reason::DumpFailed, Reason::RestoreFailed, Reason::SourceIncomplete];
+    of_a_tool.contains(&report.reason).then(|| {
+        let message = format!("{}; it reported: {}", failure.message, report.message);
+        (Failure::new(failure.reason, message), Some(report))
+    })
 }
 
 fn failed(attempt: &Attempt, fallback: Reason, job_says: &str) -> Verdict {
@@ -125,6 +167,9 @@ fn failed(attempt: &Attempt, fallback: Reason, job_says: &str) -> Verdict {
         );
         return Verdict::Failed(Failure::new(Reason::PodLost, message), None);
     };
+    if let Some((failure, report)) = killed_for_memory(last) {
+        return Verdict::Failed(failure, report);
+    }
     if let Some((_, report)) = report_of(last) {
         return Verdict::Failed(Failure::new(report.reason, report.message.clone()), Some(report));
     }
@@ -287,6 +332,83 @@ mod tests {
         assert_eq!(reason(&judged(190, &[], "FailedAttachVolume", busy)), Some(Reason::PodNotStarted));
         let never = "MountVolume.SetUp failed for volume \"store-credentials\" : secret \"s3\" not found";
         assert_eq!(reason(&judged(190, &["uploads"], "FailedMount", never)), Some(Reason::SecretNotFound));
+    }
+
+    #[test]
+    fn a_pod_that_was_bound_and_never_heard_of_names_its_node() {
+        let bound = attempt(job("j"), vec![ObservedPod { node: "node-1".into(), ..pending_pod("a", 100) }]);
+        match judge(&bound, FALLBACK, Patience::RUN, at(190)) {
+            Verdict::Failed(why, None) => {
+                assert_eq!(why.reason, Reason::PodNotStarted);
+                assert!(why.message.contains("within 90s: it is on node node-1"), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_worker_that_was_killed_for_its_memory_is_not_tried_again() {
+        let killed = |exit_code, message: &str| {
+            let mut pod = ended_pod("a", exit_code, message);
+            pod.ended.as_mut().unwrap().reason = "OOMKilled".into();
+            pod.ended.as_mut().unwrap().at = Some(at(200));
+            pod
+        };
+        let tool = r#"{"reason":"DumpFailed","message":"pg_dump was ended by SIGKILL"}"#;
+        for pod in [killed(137, ""), killed(13, tool)] {
+            let tried_again = crate::plan::observed::ObservedJob { failed_pods: 1, ..job("j") };
+            let under_way = attempt(tried_again, vec![pod.clone()]);
+            let soon = judge(&under_way, FALLBACK, Patience::RUN, at(202));
+            assert!(matches!(soon, Verdict::Waiting { why: None, check_at } if check_at == at(203)), "{soon:?}");
+            for verdict in [
+                judge(&under_way, FALLBACK, Patience::RUN, at(203)),
+                judge(&attempt(failed_job("BackoffLimitExceeded"), vec![pod]), FALLBACK, Patience::RUN, at(600)),
+            ] {
+                assert_eq!(reason(&verdict), Some(Reason::OOMKilled));
+            }
+        }
+        match judge(&attempt(job("j"), vec![killed(13, tool)]), FALLBACK, Patience::RUN, at(300)) {
+            Verdict::Failed(why, Some(_)) => {
+                assert!(why.message.ends_with("it reported: pg_dump was ended by SIGKILL"));
+            }
+            other => panic!("{other:?}"),
+        }
+        // What the worker says is nothing that a killed tool brings about; what a Pod after it does counts instead.
+        let refused = killed(12, r#"{"reason":"SourceRefused","message":"no such role"}"#);
+        assert_eq!(judge(&attempt(job("j"), vec![refused]), FALLBACK, Patience::RUN, at(300)), Verdict::Running);
+        let next = ObservedPod { created: at(400), ..running_pod("b") };
+        assert_eq!(
+            judge(&attempt(job("j"), vec![killed(137, ""), next]), FALLBACK, Patience::RUN, at(500)),
+            Verdict::Running
+        );
+    }
+
+    #[test]
+    fn a_pod_whose_node_does_not_confirm_its_end_is_lost_a_minute_after_its_time() {
+        let words = Words { reason: "DeletionByTaintManager".into(), message: "Taint manager: deleting".into() };
+        let judged = |pod: &ObservedPod, now| {
+            let pod = ObservedPod { node: "node-1".into(), ends_by: Some(at(230)), ..pod.clone() };
+            judge(&attempt(job("j"), vec![pod]), FALLBACK, Patience::RUN, at(now))
+        };
+        let tainted = ObservedPod { disrupted: Some(words), ..running_pod("a") };
+        let ending = judged(&tainted, 229);
+        assert!(matches!(ending, Verdict::Waiting { why: None, check_at } if check_at == at(230)), "{ending:?}");
+        let late = judged(&tainted, 230);
+        assert!(
+            matches!(&late, Verdict::Waiting { why: Some(why), check_at } if *check_at == at(290) && why.reason == Reason::PodLost),
+            "{late:?}"
+        );
+        match judged(&tainted, 290) {
+            Verdict::Failed(why, None) => {
+                let told = ["DeletionByTaintManager: Taint manager: deleting", "node node-1 does not confirm"];
+                assert!(why.reason == Reason::PodLost && told.iter().all(|words| why.message.contains(words)), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(reason(&judged(&running_pod("a"), 290)), Some(Reason::PodLost), "deleted by hand on a dead node");
+        // One that has ended is only to be replaced, and one that never started has a limit of its own.
+        assert_eq!(judged(&ended_pod("a", 143, ""), 9999), Verdict::Running);
+        assert_eq!(reason(&judged(&pending_pod("a", 100), 190)), Some(Reason::PodNotStarted));
     }
 
     #[test]

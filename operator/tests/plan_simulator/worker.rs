@@ -108,7 +108,8 @@ fn a_pod(cluster: &mut Cluster, work: &Work, number: usize) -> ObservedPod {
         name: format!("{}-{number}", work.job.name),
         job_uid: work.job.uid.clone(),
         created: cluster.now,
-        deleting: false,
+        ends_by: None,
+        node: String::new(),
         phase: "Running".into(),
         word: None,
         unschedulable: None,
@@ -117,6 +118,7 @@ fn a_pod(cluster: &mut Cluster, work: &Work, number: usize) -> ObservedPod {
         started: true,
         ended: None,
         claims: vec![],
+        memory_limit: None,
     }
 }
 

@@ -301,6 +301,26 @@ fn a_pod_that_cannot_start_ends_the_run_and_its_job_goes_once_that_is_written() 
 }
 
 #[test]
+fn a_source_whose_node_is_silent_ends_the_run_when_that_is_known_and_its_job_goes() {
+    let mut backup = running(&two_sources());
+    let silent = ObservedPod { ends_by: Some(at(1230)), node: "node-1".into(), ..running_pod("p") };
+    let jobs = vec![
+        of_source(&backup, "db", completed(a_job("j")), vec![]),
+        of_source(&backup, "cache", a_job("j"), vec![silent]),
+    ];
+    let observed = ObservedBackup { jobs, ..two_sources() };
+    let waiting = plan_backup(&install(), &backup, &observed, at(1231));
+    assert_eq!(waiting.status.phase, BackupPhase::Running);
+    assert_eq!((complete_of(&waiting.status).0.as_str(), waiting.next_check), ("PodLost", Some(at(1290))));
+    let plan = plan_backup(&install(), &backup, &observed, at(1290));
+    assert_eq!((plan.status.phase, complete_of(&plan.status).0.as_str()), (BackupPhase::Failed, "PodLost"));
+    assert_eq!(plan.status.completion_time, Some(Time(at(1290))), "not when the other source was done");
+    backup.status = Some(plan.status);
+    let given_up = job::backup_name(&backup, "cache");
+    assert_eq!(deleted_jobs(&plan_backup(&install(), &backup, &observed, at(1291))), [given_up]);
+}
+
+#[test]
 fn a_terminal_phase_never_changes() {
     let policies = [None, Some(Arc::new(policy()))];
     for phase in [BackupPhase::Completed, BackupPhase::Failed] {
