@@ -159,6 +159,15 @@ impl Cluster {
         self.request(&Method::PATCH, &path(kind, namespace, name), "application/merge-patch+json", Some(patch))
     }
 
+    /// Changes the fields of a status that `patch` holds.
+    ///
+    /// # Errors
+    /// What admission said.
+    pub fn merge_status(&self, kind: &str, namespace: &str, name: &str, patch: &Value) -> Result<Value, Refused> {
+        let status = format!("{}/status", path(kind, namespace, name));
+        self.request(&Method::PATCH, &status, "application/merge-patch+json", Some(patch))
+    }
+
     /// Deletes an object; one that is gone is no error.
     pub fn delete(&self, kind: &str, namespace: &str, name: &str, query: &str) {
         let path = format!("{}?propagationPolicy=Background&{query}", path(kind, namespace, name));

@@ -18,6 +18,7 @@ pub mod history;
 pub mod images;
 pub mod installation;
 pub mod mongodb;
+pub mod node;
 pub mod objects;
 pub mod postgres;
 pub mod proxy;

@@ -25,13 +25,13 @@ pub(crate) fn kubectl_at_exit(arguments: &[&str], document: &str) -> ChildStdin 
     stdin
 }
 
-/// Deletes this namespace once the process has ended, if it is still there.
-pub(crate) fn delete_namespace_at_exit(name: &str) {
+/// Deletes this object, which is in no namespace, once the process has ended, if it is still there.
+pub(crate) fn delete_at_exit(kind: &str, name: &str) {
     static LIST: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
     let list = LIST.get_or_init(|| {
         let arguments = ["delete", "--ignore-not-found", "--wait=false"];
         Mutex::new(kubectl_at_exit(&arguments, "apiVersion: v1\nkind: List\nitems:\n"))
     });
-    let line = format!("- {{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}\n");
+    let line = format!("- {{apiVersion: v1, kind: {kind}, metadata: {{name: {name}}}}}\n");
     list.lock().unwrap().write_all(line.as_bytes()).unwrap();
 }

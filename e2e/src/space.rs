@@ -41,7 +41,7 @@ impl Space {
     fn labelled(purpose: &str, labels: &Value) -> Self {
         let ending: String = std::iter::repeat_with(fastrand::lowercase).take(6).collect();
         let name = format!("e2e-{purpose}-{ending}");
-        reaper::delete_namespace_at_exit(&name);
+        reaper::delete_at_exit("Namespace", &name);
         let mut labels = labels.clone();
         labels["holdfast-e2e"] = json!("true");
         apply_cluster_wide(
@@ -109,6 +109,17 @@ impl Space {
     /// Deletes a Pod at once, as one whose node is lost.
     pub fn force_delete_pod(&self, name: &str) {
         cluster().delete("Pod", &self.name, name, "gracePeriodSeconds=0");
+    }
+
+    /// Evicts a Pod, as a drain of its node does.
+    #[track_caller]
+    pub fn evict(&self, pod: &str) {
+        let eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self.name},
+        });
+        let path = format!("api/v1/namespaces/{}/pods/{pod}/eviction", self.name);
+        let answer = cluster().request(&Method::POST, &path, "application/json", Some(&eviction));
+        answer.unwrap_or_else(|refused| panic!("refused: {}", refused.message));
     }
 
     /// Waits until the object is there and `right`, and gives it.

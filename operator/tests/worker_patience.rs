@@ -14,14 +14,15 @@ mod s3;
 #[path = "support/volume.rs"]
 mod volume;
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast::store::client::Bucket;
-use holdfast::task::{BackupTask, ProbeTask, RestoreTarget, Select, StoreTask, Target, Task};
+use holdfast::task::{BackupTask, ProbeTask, RestoreTarget, Select, StorePatience, StoreTask, Target, Task};
 use holdfast_crds::{OnExisting, Reason, Source};
 use job::{run, run_id};
 use proxy::{Fate, Proxy};
@@ -95,6 +96,47 @@ async fn a_store_that_is_away_for_a_while_in_the_middle_costs_neither_a_backup_n
     let report = run(&restore(test.store(), again.path(), 2)).await;
     assert_eq!(report.reason, Reason::Completed, "{}", report.message);
     assert!(volume::inside(again.path()) == volume::inside(from.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_connections_and_never_answers_ends_a_backup_in_time() {
+    let from = large();
+    let test = Server::shared().await.bucket().await;
+    // The kernel takes connections, and nobody ever reads from them.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    // That of all workers lets a request stand still for 20 s, and half of it before the first answer.
+    let patience = StorePatience { still_seconds: 8, ..StorePatience::default() };
+    let never = |protocol: &str| StoreTask { patience, ..test.store_at(format!("{protocol}://127.0.0.1:{port}")) };
+    let start = Instant::now();
+    let (plain, tls) = (backup(never("http"), from.path(), 1), backup(never("https"), from.path(), 2));
+    let (plain, tls) = tokio::join!(run(&plain), run(&tls));
+    // Once to find out, and once to take back what may be there.
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    for report in [plain, tls] {
+        assert_eq!(report.reason, Reason::StoreUnreachable, "{}", report.message);
+        assert!(report.message.contains("main") && report.message.contains(&test.name), "{}", report.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_falls_silent_in_the_middle_ends_a_backup_and_leaves_no_manifest() {
+    let from = large();
+    let test = Server::shared().await.bucket().await;
+    let silent = AtomicBool::new(false);
+    let proxy = Proxy::start(test.server.port(), move |line, _| {
+        let begins = line.starts_with("PUT") && line.contains("partNumber=2");
+        if silent.fetch_or(begins, Ordering::Relaxed) || begins { Fate::Hang } else { Fate::Pass }
+    });
+    // That of all workers takes a minute for it.
+    let patience = StorePatience { answered_seconds: 5, still_seconds: 2, ..StorePatience::default() };
+    let store = StoreTask { patience, ..test.store_at(proxy.endpoint()) };
+    let start = Instant::now();
+    let report = run(&backup(store, from.path(), 1)).await;
+    assert_eq!(report.reason, Reason::StoreUnreachable, "{}", report.message);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    let keys = test.keys().await;
+    assert!(!keys.iter().any(|key| key.ends_with("manifest.json")), "{keys:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ mod disaster;
 mod engines;
 mod monitoring;
 mod no_false_success;
+mod nothing_stays_running;
 mod protection;
 mod restores;
 mod retention;

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 const LITTLE: &str = "create table t (id int primary key, what text); insert into t select i, md5(i::text) from generate_series(1, 100) i";
 /// Some ten parts of an upload: the texts are of no more than four bits a character, and no two are alike.
-const BIG: &str = "create table big as select i, (select string_agg(md5(i || '/' || n), '') from generate_series(1, 500) n) as long \
+pub(super) const BIG: &str = "create table big as select i, (select string_agg(md5(i || '/' || n), '') from generate_series(1, 500) n) as long \
                    from generate_series(1, 4000) i";
 
 /// A scene in which one backup is complete.
-fn scene_with_a_backup(purpose: &str) -> (Scene<'static>, String) {
+pub(super) fn scene_with_a_backup(purpose: &str) -> (Scene<'static>, String) {
     let scene = Scene::new(purpose);
     let database = scene.postgres.seed(LITTLE);
     scene.policy("shop", &database, &Value::Null);
@@ -26,7 +26,7 @@ fn scene_with_a_backup(purpose: &str) -> (Scene<'static>, String) {
 
 /// Does `mischief` after a Backup was made; it has to fail with one of these reasons and leave the bucket as it was.
 #[track_caller]
-fn fails(scene: &Scene<'_>, reasons: &[&str], mischief: impl FnOnce()) -> Value {
+pub(super) fn fails(scene: &Scene<'_>, reasons: &[&str], mischief: impl FnOnce()) -> Value {
     let before = scene.bucket.listing();
     scene.space.apply(&backup("bad", "shop"));
     mischief();
@@ -421,7 +421,7 @@ fn artifact_key(scene: &Scene<'_>) -> String {
 }
 
 /// The Jobs that a Backup or RestoreRequest owns.
-fn jobs_of(scene: &Scene<'_>, owner: &str) -> Vec<Value> {
+pub(super) fn jobs_of(scene: &Scene<'_>, owner: &str) -> Vec<Value> {
     let mut jobs = scene.space.list("Job");
     jobs.retain(|job| job["metadata"]["ownerReferences"][0]["name"] == owner);
     jobs
