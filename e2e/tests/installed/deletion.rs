@@ -46,7 +46,8 @@ fn a_namespace_with_backups_that_delete_their_data_goes_at_once_and_the_data_sta
     scene.space.delete_now();
 
     let namespace = scene.space.name();
-    wait_for("the namespace is gone", seconds(60), || {
+    // Whatever else the platform has to take away at that time; one that is held up stays for ever.
+    wait_for("the namespace is gone", seconds(180), || {
         holdfast_e2e::cluster::cluster()
             .get("Namespace", "", namespace)
             .map_or(Ok(()), |n| Err(format!("{:#}", n["status"])))

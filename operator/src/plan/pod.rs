@@ -26,7 +26,7 @@ pub fn why_not_started(pod: &ObservedPod, events: &[Words]) -> Option<Failure> {
     if let Some(words) = pod.waiting.as_ref().filter(|w| is_config_problem(&w.reason)) {
         return Some(missing_object(words).unwrap_or_else(|| failure(Reason::PodNotStarted, words)));
     }
-    events.iter().find(|w| w.reason.starts_with("Failed")).map(|words| {
+    events.iter().find(|w| w.reason.starts_with("Failed") && !is_behind(w)).map(|words| {
         if words.message.contains(RUNTIME_OOM) {
             let message =
                 format!("nothing starts with so little memory ({}): {}: {RAISE}", limit(pod), sentence(words));
@@ -158,6 +158,12 @@ fn is_pull_problem(reason: &str) -> bool {
 
 fn is_config_problem(reason: &str) -> bool {
     matches!(reason, "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "StartError")
+}
+
+/// Whether the kubelet has not heard yet of a Secret or ConfigMap that may well be there. A busy one says so of Pods that start seconds
+/// later.
+fn is_behind(words: &Words) -> bool {
+    words.message.contains("failed to sync") && words.message.contains("timed out waiting for the condition")
 }
 
 /// Words of the kubelet for a container that the container runtime could not start, and that will not be tried again.
@@ -308,6 +314,15 @@ mod tests {
                 vec![words("FailedCreatePodSandBox", "container init was OOM-killed (memory limit too low?)")],
                 Some(Reason::OOMKilled),
                 "limit 1Mi",
+            ),
+            (
+                ObservedPod { waiting: creating.clone(), ..pod() },
+                vec![words(
+                    "FailedMount",
+                    "MountVolume.SetUp failed for volume \"store-credentials\" : failed to sync secret cache: timed out waiting for the condition",
+                )],
+                None,
+                "",
             ),
             (
                 ObservedPod { waiting: Some(words("CreateContainerConfigError", "secret \"x\" not found")), ..pod() },
