@@ -36,6 +36,12 @@ pub fn why_not_started(pod: &ObservedPod, events: &[Words]) -> Option<Failure> {
     })
 }
 
+/// What the kubelet says while it has not heard yet of a Secret or ConfigMap that may well be there: no reason to give up early, and the words
+/// for who waited in vain.
+pub fn why_behind(events: &[Words]) -> Option<Failure> {
+    events.iter().find(|w| is_behind(w)).map(|words| failure(Reason::PodNotStarted, words))
+}
+
 /// What is known of a volume of the Pod that is being made, attached or mounted, in the platform's words; none where the Pod waits for
 /// something else, or for what will never be.
 pub fn volume_on_its_way(pod: &ObservedPod, events: &[Words]) -> Option<Failure> {

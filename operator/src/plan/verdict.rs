@@ -4,7 +4,9 @@ use holdfast_crds::Reason;
 use jiff::Timestamp;
 
 use super::observed::{Attempt, ObservedPod};
-use super::pod::{out_of_memory, unconfirmed, volume_on_its_way, why_lost, why_not_created, why_not_started};
+use super::pod::{
+    out_of_memory, unconfirmed, volume_on_its_way, why_behind, why_lost, why_not_created, why_not_started,
+};
 use super::status::after;
 use crate::task::{Failure, Report};
 
@@ -99,7 +101,7 @@ fn under_way(attempt: &Attempt, patience: Patience, now: Timestamp) -> Verdict {
         (None, Some(_)) => patience.when_told,
         (None, None) => patience.when_silent,
     };
-    let why = volume.or(why);
+    let why = volume.or(why).or_else(|| why_behind(&attempt.events));
     if now < after(since, limit) {
         let late = after(since, LATE_SECONDS);
         let told = after(since, patience.when_told);
@@ -332,6 +334,24 @@ mod tests {
         assert_eq!(reason(&judged(190, &[], "FailedAttachVolume", busy)), Some(Reason::PodNotStarted));
         let never = "MountVolume.SetUp failed for volume \"store-credentials\" : secret \"s3\" not found";
         assert_eq!(reason(&judged(190, &["uploads"], "FailedMount", never)), Some(Reason::SecretNotFound));
+    }
+
+    #[test]
+    fn a_kubelet_that_is_behind_gets_its_time_and_is_quoted_when_that_is_over() {
+        let said = "MountVolume.SetUp failed for volume \"c\" : failed to sync secret cache: timed out waiting for the condition";
+        let events = vec![Words { reason: "FailedMount".into(), message: said.into() }];
+        let waits = Attempt { events, ..attempt(job("j"), vec![pending_pod("a", 100)]) };
+        match judge(&waits, FALLBACK, Patience::PROBE, at(189)) {
+            Verdict::Waiting { why: Some(why), .. } => assert!(why.message.contains(said), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        match judge(&waits, FALLBACK, Patience::PROBE, at(190)) {
+            Verdict::Failed(why, None) => {
+                assert_eq!(why.reason, Reason::PodNotStarted);
+                assert!(why.message.contains(said), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -307,6 +307,8 @@ fn a_key_too_long_to_be_kept_is_refused_only_where_it_is_kept() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(300), ..ProptestConfig::default() })]
+
     #[test]
     fn however_it_is_split_it_reads_the_same(which in 0_usize..4, cuts in prop::collection::vec(1_usize..5000, 1..40)) {
         let bytes = CAPTURED[which].1;
