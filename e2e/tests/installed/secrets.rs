@@ -1,13 +1,14 @@
 //! Secret values are in Secrets and nowhere else: not in a Pod, an argument, an environment, a log, an event, a status or the bucket.
 
 use holdfast_e2e::bucket::S3;
-use holdfast_e2e::command::kubectl;
+use holdfast_e2e::command::{kubectl, try_kubectl};
 use holdfast_e2e::exec::exec;
 use holdfast_e2e::gate::Gate;
 use holdfast_e2e::objects::{backup, has_ended, name, phase, restore, secret};
 use holdfast_e2e::postgres::Postgres;
 use holdfast_e2e::scene::{PROMISE, Scene};
 use holdfast_e2e::space::Space;
+use holdfast_e2e::wait::{seconds, wait_for};
 use serde_json::{Value, json};
 
 /// Characters that a careless quoting would trip over and print.
@@ -70,11 +71,13 @@ pub fn assert_nowhere(
 ) -> Vec<(String, String)> {
     let namespace = scene.space.name();
     let mut places = more.to_vec();
-    for kind in kubectl(&["api-resources", "--namespaced", "--verbs=list", "-o", "name"])
-        .lines()
-        .filter(|kind| *kind != "secrets")
-    {
-        places.push((kind.to_owned(), kubectl(&["-n", namespace, "get", kind, "-o", "yaml", "--show-managed-fields"])));
+    for kind in kinds_served().into_iter().filter(|kind| kind != "secrets") {
+        // Other scenes bring definitions of their own, and take all objects of theirs with them when they end.
+        let text = wait_for(&format!("{kind} can be read, or is served no longer"), seconds(60), || {
+            let ended = try_kubectl(&["-n", namespace, "get", &kind, "-o", "yaml", "--show-managed-fields"], b"");
+            if ended.ok || !kinds_served().contains(&kind) { Ok(ended.text()) } else { Err(ended.stderr) }
+        });
+        places.push((kind, text));
     }
     // One that has not begun has said nothing yet; whoever asks is refused.
     for pod in scene.space.list("Pod").iter().filter(|pod| pod["status"]["phase"] != "Pending") {
@@ -98,6 +101,11 @@ pub fn assert_nowhere(
         }
     }
     places
+}
+
+fn kinds_served() -> Vec<String> {
+    let kinds = kubectl(&["api-resources", "--namespaced", "--verbs=list", "-o", "name"]);
+    kinds.lines().map(str::to_owned).collect()
 }
 
 /// As Secrets are written. Cut to whole groups of three bytes, so that it is found whatever follows.
