@@ -61,10 +61,15 @@ pub(super) fn next<'a>(
     Some(due)
 }
 
+/// Whether nothing more comes of a Job. Where its Backup is gone there is nobody left to say what it found.
 fn is_over(job: &ObservedJob, observed: &ObservedPolicy) -> bool {
     let uid = job.owner.as_ref().map(|o| o.uid.as_str());
-    let owner = observed.backups.iter().find(|b| b.metadata.uid.as_deref() == uid);
-    is_recorded(job, owner.and_then(|b| b.status.as_ref())) || (job.deleting && job.end.is_none())
+    let owner = observed.backups.iter().find(|b| uid.is_some() && b.metadata.uid.as_deref() == uid);
+    let recorded = match owner {
+        Some(backup) => is_recorded(job, backup.status.as_ref()),
+        None => job.end.is_some(),
+    };
+    recorded || (job.deleting && job.end.is_none())
 }
 
 /// What was asked for by hand, the newest backup first, and then what is due by the schedule: the first of them that can be read, or

@@ -186,6 +186,11 @@ fn one_is_read_after_the_other_and_none_while_retention_deletes() {
     assert_eq!(next(vec![completed(of("j", &backups[0]))], vec![]), None, "its Backup does not know yet");
     let gone = ObservedJob { deleting: true, ..of("j", &backups[0]) };
     assert!(next(vec![gone], vec![]).is_some(), "somebody has deleted it");
+    let left_over = of("j", &kept("c", 3, None));
+    assert_eq!(next(vec![left_over.clone()], vec![]), None, "under way, though its Backup is gone");
+    assert!(next(vec![completed(left_over.clone())], vec![]).is_some(), "nobody will hear what it found");
+    let orphan = ObservedJob { owner: None, ..completed(left_over) };
+    assert!(next(vec![orphan], vec![]).is_some(), "its Backup was deleted without it");
     assert_eq!(next(vec![], vec![attempt(a_job("r"), vec![])]), None);
     // What it deleted is not looked for, though its Backup is still there.
     let report = RetainReport { deleted: vec!["run-of-b".into()], ..RetainReport::default() };
