@@ -106,8 +106,8 @@ impl Course {
         let tally = self.tally.into_inner().unwrap();
         let failed = self.failed.lock().unwrap().clone();
         // Only what is larger than a part has an upload to complete, which is two of them; the others meet each engine sooner or later.
-        let idle: Vec<Fault> = self.cases.iter().map(|(fault, _)| *fault).collect();
-        let idle: BTreeSet<String> = idle.iter().map(|f| format!("{f:?}")).filter(|f| !failed.contains(f)).collect();
+        let tried: BTreeSet<String> = self.cases.iter().map(|(fault, _)| format!("{fault:?}")).collect();
+        let idle: BTreeSet<&String> = tried.iter().filter(|fault| !failed.contains(*fault)).collect();
         let kinds = failed.len();
         let seconds = self.begun.elapsed().as_secs();
         let Self { engine, rounds, seed, .. } = self;
@@ -122,7 +122,8 @@ impl Course {
         let Tally { runs, completed, passing, came_through, .. } = tally;
         assert!(came_through * 100 >= passing * 97, "{engine}: only {came_through} of {passing} came through");
         assert!(runs > completed, "{engine}: nothing ever failed");
-        let most = if rounds < 3 { 5 } else { 2 };
+        // Each round leaves it to chance which request a fault waits for, and whether there is one.
+        let most = if rounds < 3 { (tried.len() / 3).max(5) } else { 2 };
         assert!(idle.len() <= most, "{engine}: these have met no request: {idle:?}");
     }
 }
