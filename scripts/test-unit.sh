@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests that need no cluster. Some start a PostgreSQL, MongoDB or S3 server of their own on loopback.
+# The tests that need no cluster. Some start a PostgreSQL, Redis, MongoDB or S3 server of their own on loopback.
 set -euo pipefail
 # shellcheck source=environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -8,29 +8,36 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 "$repository_dir/e2e/images/seaweedfs.sh"
 "$repository_dir/e2e/images/mongodb.sh"
 say "Tests without a cluster:"
-export of="--workspace --exclude holdfast-e2e --locked"
-# shellcheck disable=SC2086
-cargo test $of --no-run
-
-# Most of them wait for servers and not for the processor, so several test programs run side by side. What one prints comes in one
-# piece, once it has ended.
-programs() {
-  local first=(worker_faults redis_restore worker_store postgres_restore) # the longest
-  local name path
-  for name in "${first[@]}"; do echo "--test $name"; done
-  for path in {operator,crds}/tests/*.rs operator/tests/*/main.rs; do
-    name=$(basename "${path%/main.rs}" .rs)
-    if [[ " ${first[*]} " != *" $name "* ]]; then echo "--test $name"; fi
-  done
-  echo "--lib --bins"
-  echo "--doc"
-}
+messages=$(mktemp)
 export told
 told=$(mktemp -d)
-trap 'rm -rf "$told"' EXIT
+trap 'rm -rf "$told" "$messages"' EXIT
+cargo test --workspace --exclude holdfast-e2e --locked --no-run --message-format=json-render-diagnostics >"$messages"
+
+# Each program with the folder it runs in, as `cargo test` has it; those that take longest come first.
+programs() {
+  python3 - "$messages" <<'EOF'
+import json, os, sys
+
+LONGEST = ["worker_faults", "redis_restore", "worker_store", "postgres_restore", "worker_verify", "plan_simulator"]
+programs = []
+for line in open(sys.argv[1]):
+    message = json.loads(line)
+    if message["reason"] == "compiler-artifact" and message["profile"]["test"] and message["executable"]:
+        name = message["target"]["name"]
+        rank = LONGEST.index(name) if name in LONGEST else len(LONGEST)
+        programs.append((rank, os.path.dirname(message["manifest_path"]), message["executable"]))
+for _, folder, program in sorted(programs):
+    print(folder, program, sep="\0", end="\0")
+EOF
+}
+
+# Many of them wait for servers and not for the processor, so several run side by side. What one prints comes in one piece, once it has
+# ended.
 # shellcheck disable=SC2016
-programs | xargs --max-procs "${HOLDFAST_TEST_PROGRAMS:-3}" -I{} bash -c '
+programs | xargs --null --max-args 2 --max-procs "${HOLDFAST_TEST_PROGRAMS:-3}" bash -c '
   out=$(mktemp -p "$told")
-  cargo test $of {} >"$out" 2>&1 && rc=0 || rc=$?
-  flock "$told" cat "$out"
+  cd "$0"
+  "$1" >"$out" 2>&1 && rc=0 || rc=$?
+  flock "$told" sh -c "echo \"     Running \$1\"; cat \"\$2\"" sh "$1" "$out"
   exit "$rc"'

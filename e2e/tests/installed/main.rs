@@ -1,7 +1,9 @@
-//! Scenarios with the operator as `make install` puts it into a cluster.
+//! Scenarios with the operator as `make install` puts it into a cluster. They begin in the order of their names: those that wait longest
+//! for the cluster come early, so that none of them is alone at the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod admission;
+mod cluster_trouble;
 mod conditions;
 mod controllers;
 mod deletion;
@@ -9,7 +11,6 @@ mod disaster;
 mod engines;
 mod monitoring;
 mod no_false_success;
-mod nothing_stays_running;
 mod protection;
 mod restores;
 mod retention;
