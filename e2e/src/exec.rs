@@ -24,13 +24,11 @@ pub fn exec(namespace: &str, pod: &str, arguments: &[&str], input: &[u8]) -> End
     let in_turn = async {
         let turn = SHORT.acquire().await;
         let mut process = pin!(ended(namespace, pod, arguments, input));
-        match timeout(SHORT_TIME, &mut process).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                drop(turn);
-                process.await
-            }
+        if let Ok(ended) = timeout(SHORT_TIME, &mut process).await {
+            return ended;
         }
+        drop(turn);
+        process.await
     };
     cluster().block_on(in_turn).unwrap_or_else(|error| Ended {
         ok: false,

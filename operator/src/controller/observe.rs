@@ -267,8 +267,9 @@ impl Observer {
         let store = self.world.stores.get(&namespace, &policy.spec.store_ref.name);
         let catalogues = self.attempts(&namespace, policy.metadata.uid.as_deref(), &[], now).await?;
         let asks = catalogues.is_empty() && is_unread(policy, store.as_deref());
+        let waits = asks && line::catalogue_waits(&self.world, policy, self.limit);
         let mut observed = ObservedPolicy {
-            catalogue_waits: asks && line::catalogue_waits(&self.world, policy, self.limit),
+            catalogue_waits: waits || asks && !self.is_unread_now(policy, store.as_deref()).await?,
             backups,
             retains: self.retains(policy, now).await?,
             catalogues,
@@ -339,6 +340,13 @@ impl Observer {
         let api: Api<BackupPolicy> = Api::namespaced(self.client.clone(), namespace);
         let found = within(&format!("look up BackupPolicy {namespace}/{name}"), api.get_opt(name)).await?;
         Ok(found.map(Arc::new))
+    }
+
+    /// Whether the API server, too, has it that a policy's bucket is still to be read: the watch of policies may lag behind that of Jobs,
+    /// where the one that read it is gone already.
+    async fn is_unread_now(&self, policy: &BackupPolicy, store: Option<&BackupStore>) -> Result<bool, Error> {
+        let now = self.policy_now(&policy.namespace().unwrap_or_default(), &policy.name_any()).await?;
+        Ok(now.is_some_and(|now| now.metadata.uid == policy.metadata.uid && is_unread(&now, store)))
     }
 
     /// A Job by name, as the API server has it at this moment, if it belongs to the owner.
@@ -518,4 +526,45 @@ fn last_seen(event: &CoreEvent) -> Option<Timestamp> {
     let series = event.series.as_ref().and_then(|s| s.last_observed_time.as_ref()).map(|t| t.0);
     let last = event.last_timestamp.as_ref().map(|t| t.0);
     series.max(last).max(event.event_time.as_ref().map(|t| t.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use axum::Router;
+    use axum::routing::get;
+    use holdfast_crds::{BackupPolicyStatus, CatalogueStatus};
+    use kube::{Config, Resource};
+
+    use super::*;
+    use crate::plan::fixture::{policy, ready_store};
+    use crate::plan::found::place_of;
+
+    /// An API server that has this one policy.
+    async fn api_server(policy: &BackupPolicy) -> Client {
+        let path = BackupPolicy::url_path(&(), policy.namespace().as_deref());
+        let answer = serde_json::to_string(policy).unwrap();
+        let router = Router::new().route(&format!("{path}/{}", policy.name_any()), get(async move || answer));
+        let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Client::try_from(Config::new(url.parse().unwrap())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_not_read_again_because_the_watch_of_policies_lags_behind_that_of_jobs() {
+        let (unread, store) = (policy(), ready_store());
+        let mut read = unread.clone();
+        let catalogue = CatalogueStatus { place: place_of(&store), ..CatalogueStatus::default() };
+        read.status = Some(BackupPolicyStatus { catalogue: Some(catalogue), ..BackupPolicyStatus::default() });
+        for (api_server_has, waits) in [(&unread, false), (&read, true)] {
+            let world = Arc::new(World::default());
+            world.stores.put(store.clone());
+            world.policies.put(unread.clone());
+            let reader = Observer::new(api_server(api_server_has).await, world, None);
+            let observed = reader.policy(&unread, Timestamp::now()).await.unwrap();
+            assert_eq!(observed.catalogue_waits, waits);
+        }
+    }
 }
