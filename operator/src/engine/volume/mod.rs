@@ -9,11 +9,13 @@ mod extract;
 mod facts;
 mod globs;
 mod links;
+mod names;
 mod place;
 mod prove;
 mod restore;
 mod stage;
 mod stream;
+mod swap;
 mod walk;
 
 use std::path::Path;

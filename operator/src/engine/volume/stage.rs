@@ -9,46 +9,22 @@
 //! Everything new is on the disk before `swap` is written, and `swap` before the first rename. A swap that breaks off is undone from it, by the
 //! same attempt or by the next one. Once it is removed the new content stands, and the folder with the old one is rubbish.
 
-use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, BufWriter, Write};
+use std::os::fd::OwnedFd;
 
 use holdfast_crds::Reason;
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode};
 use rustix::io::Errno;
 use tracing::warn;
 
 use super::ahead::words;
-use super::beneath::{Beneath, split};
-use super::facts::Facts;
+use super::beneath::Beneath;
+use super::names::{FOLDER, PREFIX, content, exists, is_hidden, names, remove_tree};
 use super::place::failed;
-use crate::archive::file_index::unescape;
+use super::swap::{NEW, OLD, SWAP, Steps, Swap, UNITS, create, remove_file};
 use crate::archive::tar::printable;
 use crate::task::Failure;
-
-const PREFIX: &str = ".holdfast-restore-";
-const NEW: &str = "new";
-const OLD: &str = "old";
-const UNITS: &str = "units";
-const SWAP: &str = "swap";
-const LOST_FOUND: &[u8] = b"lost+found";
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Whether a name in a volume's root is one of ours.
-pub(super) fn is_hidden(name: &[u8]) -> bool {
-    name.starts_with(PREFIX.as_bytes())
-}
-
-/// What there is in a volume's root, our own and the file system's folders aside.
-///
-/// # Errors
-/// Where it cannot be listed.
-pub(super) fn content(root: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut names = names(root)?;
-    names.retain(|name| !is_hidden(name) && name != LOST_FOUND);
-    Ok(names)
-}
 
 /// The first interrupted swap that there is in a volume.
 ///
@@ -66,16 +42,6 @@ pub(super) fn interrupted(root: &OwnedFd) -> Result<Option<String>, Errno> {
         }
     }
     Ok(None)
-}
-
-/// What of a volume is replaced.
-pub(super) enum Swap {
-    /// All there is.
-    Everything,
-    /// Nothing: there must be nothing.
-    IntoEmpty,
-    /// The paths in the file of units.
-    Units,
 }
 
 /// A restore's hidden folder. Dropped before its swap, it goes with all that is in it.
@@ -144,9 +110,9 @@ impl Stage {
         }
         // The content first: a swap that is on the disk must not point to files that are not.
         rustix::fs::syncfs(&self.hidden).map_err(trouble)?;
-        self.write_steps(what)?;
-        rustix::fs::fsync(&self.hidden).map_err(trouble)?;
         let steps = Steps { volume: &self.volume, hidden: &self.hidden };
+        steps.write(what)?;
+        rustix::fs::fsync(&self.hidden).map_err(trouble)?;
         if let Err((path, error)) = steps.run() {
             let failure = failed(&path, error, 0, self.volume.root());
             steps.undo().map_err(|undo| {
@@ -177,39 +143,6 @@ impl Stage {
 
     fn trouble(&self, path: &[u8], error: Errno) -> Failure {
         failed(path, error, 0, self.volume.root())
-    }
-
-    fn write_steps(&self, what: &Swap) -> Result<(), Failure> {
-        let trouble =
-            |error: io::Error| self.trouble(SWAP.as_bytes(), Errno::from_io_error(&error).unwrap_or(Errno::IO));
-        let new = self.new_content()?;
-        let file = create(&self.hidden, SWAP).map_err(|e| self.trouble(SWAP.as_bytes(), e))?;
-        let mut steps = BufWriter::new(file);
-        match what {
-            Swap::Everything | Swap::IntoEmpty => {
-                let there = content(self.volume.root()).map_err(|e| trouble(e.into()))?;
-                for name in there {
-                    writeln!(steps, "A {}", printable(&name)).map_err(trouble)?;
-                }
-                for name in names(&new).map_err(|e| trouble(e.into()))? {
-                    writeln!(steps, "P {}", printable(&name)).map_err(trouble)?;
-                }
-            }
-            Swap::Units => {
-                let units = open_file(&self.hidden, UNITS).map_err(|e| trouble(e.into()))?;
-                let new = Beneath::new(new);
-                for line in BufReader::new(units).lines() {
-                    let line = line.map_err(trouble)?;
-                    let path = unescape(&line).map_err(|e| trouble(io::Error::other(e)))?;
-                    // A path that came to nothing, such as a device, must leave what is there alone.
-                    if there(&new, &path).map_err(|e| trouble(e.into()))? {
-                        writeln!(steps, "P {line}").map_err(trouble)?;
-                    }
-                }
-            }
-        }
-        let file = steps.into_inner().map_err(|e| trouble(e.into_error()))?;
-        file.sync_all().map_err(trouble)
     }
 }
 
@@ -276,290 +209,13 @@ fn clear(volume: &Beneath) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The steps of a swap, as its file has them.
-struct Steps<'a> {
-    volume: &'a Beneath,
-    hidden: &'a OwnedFd,
-}
-
-impl Steps<'_> {
-    /// Takes each step.
-    fn run(&self) -> Result<(), (Vec<u8>, Errno)> {
-        let (new, old) = self.sides().map_err(|e| (Vec::new(), e))?;
-        for (number, (place, path)) in self.read().map_err(|e| (Vec::new(), e))?.into_iter().enumerate() {
-            self.step(&new, &old, number, place, &path).map_err(|error| (path, error))?;
-        }
-        Ok(())
-    }
-
-    fn step(&self, new: &Beneath, old: &OwnedFd, number: usize, place: bool, path: &[u8]) -> Result<(), Errno> {
-        if place && !there(new, path)? {
-            // It came along with a folder above it.
-            return Ok(());
-        }
-        let mut path = path;
-        // Where the volume lacks a folder above it, that folder comes, with all in it.
-        for at in path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at) {
-            if !there(self.volume, &path[..at])? {
-                path = &path[..at];
-                break;
-            }
-        }
-        let (parent, name) = split(path).ok_or(Errno::INVAL)?;
-        let parent_there = self.volume.folder(parent)?;
-        if exists(&parent_there, name)? {
-            rename(&parent_there, name, old, number.to_string().as_bytes())?;
-        }
-        if place {
-            rename(&new.folder(parent)?, name, &parent_there, name)?;
-        }
-        Ok(())
-    }
-
-    /// Takes back the steps that were taken, the last one first.
-    fn undo(&self) -> Result<(), Failure> {
-        let result = (|| -> Result<(), (Vec<u8>, Errno)> {
-            let (new, old) = self.sides().map_err(|e| (Vec::new(), e))?;
-            let steps = self.read().map_err(|e| (Vec::new(), e))?;
-            for (number, (place, path)) in steps.iter().enumerate().rev() {
-                self.step_back(&new, &old, number, *place, path).map_err(|error| (path.clone(), error))?;
-            }
-            Ok(())
-        })();
-        result.map_err(|(path, error)| failed(&path, error, 0, self.volume.root()))
-    }
-
-    fn step_back(&self, new: &Beneath, old: &OwnedFd, number: usize, place: bool, path: &[u8]) -> Result<(), Errno> {
-        if place {
-            // The outermost folder that is no longer among the new ones is what was moved.
-            let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at).chain([path.len()]);
-            for at in ends {
-                let part = &path[..at];
-                if there(new, part)? {
-                    continue;
-                }
-                let (parent, name) = split(part).ok_or(Errno::INVAL)?;
-                if there(self.volume, part)? {
-                    rename(&self.volume.folder(parent)?, name, &new.folder(parent)?, name)?;
-                }
-                break;
-            }
-        }
-        let number = number.to_string();
-        if exists(old, number.as_bytes())? {
-            let (parent, name) = split(path).ok_or(Errno::INVAL)?;
-            rename(old, number.as_bytes(), &self.volume.folder(parent)?, name)?;
-        }
-        Ok(())
-    }
-
-    fn sides(&self) -> Result<(Beneath, OwnedFd), Errno> {
-        let open = |name: &str| rustix::fs::openat(self.hidden, name, FOLDER, Mode::empty());
-        Ok((Beneath::new(open(NEW)?), open(OLD)?))
-    }
-
-    /// Whether each step puts something new into place, and the path.
-    fn read(&self) -> Result<Vec<(bool, Vec<u8>)>, Errno> {
-        let file = open_file(self.hidden, SWAP)?;
-        let mut steps = Vec::new();
-        for line in BufReader::new(file).lines() {
-            let line = line.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-            let (kind, path) = line.split_once(' ').ok_or(Errno::INVAL)?;
-            steps.push((kind == "P", unescape(path).map_err(|_| Errno::INVAL)?));
-        }
-        Ok(steps)
-    }
-}
-
-fn create(folder: &OwnedFd, name: &str) -> Result<File, Errno> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
-}
-
-fn open_file(folder: &OwnedFd, name: &str) -> Result<File, Errno> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(folder, name, flags, Mode::empty()).map(File::from)
-}
-
-fn remove_file(folder: &OwnedFd, name: &str) {
-    if let Err(error) = rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
-        warn!("{name} of an undone swap stays: {}", words(error));
-    }
-}
-
-/// The names in a folder.
-fn names(folder: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(folder)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(name);
-        }
-    }
-    Ok(names)
-}
-
-fn exists(folder: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
-    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(_) => Ok(true),
-        Err(Errno::NOENT) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether there is something at a path, all folders above it being folders.
-fn there(root: &Beneath, path: &[u8]) -> Result<bool, Errno> {
-    let Some((parent, name)) = split(path) else { return Ok(true) };
-    match root.folder(parent) {
-        Ok(folder) => exists(&folder, name),
-        Err(Errno::NOENT) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Lets tests end a swap at any of its renames.
-#[cfg(test)]
-mod renames {
-    use std::cell::Cell;
-
-    use rustix::io::Errno;
-
-    thread_local! {
-        /// Renames that go well before one fails, and whether all after it fail too.
-        static LEFT: Cell<Option<(usize, bool)>> = const { Cell::new(None) };
-    }
-
-    pub(super) fn allow() -> Result<(), Errno> {
-        match LEFT.get() {
-            None => Ok(()),
-            Some((0, for_good)) => {
-                if !for_good {
-                    LEFT.set(None);
-                }
-                Err(Errno::IO)
-            }
-            Some((left, for_good)) => {
-                LEFT.set(Some((left - 1, for_good)));
-                Ok(())
-            }
-        }
-    }
-
-    /// As many renames go well, and no more.
-    pub(super) fn limited<T>(renames: usize, work: impl FnOnce() -> T) -> T {
-        with(Some((renames, true)), work)
-    }
-
-    /// One rename fails after as many that go well.
-    pub(super) fn failing_once<T>(renames: usize, work: impl FnOnce() -> T) -> T {
-        with(Some((renames, false)), work)
-    }
-
-    fn with<T>(left: Option<(usize, bool)>, work: impl FnOnce() -> T) -> T {
-        LEFT.set(left);
-        let result = work();
-        LEFT.set(None);
-        result
-    }
-}
-
-/// Moves a name; never over another one. A folder that its owner may not write is made writable for the time of it.
-fn rename(from: &OwnedFd, name: &[u8], to: &OwnedFd, new_name: &[u8]) -> Result<(), Errno> {
-    #[cfg(test)]
-    renames::allow()?;
-    let go = || match rustix::fs::renameat_with(from, name, to, new_name, RenameFlags::NOREPLACE) {
-        // A file system that knows no flags.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            if exists(to, new_name)? {
-                return Err(Errno::EXIST);
-            }
-            rustix::fs::renameat(from, name, to, new_name)
-        }
-        other => other,
-    };
-    match go() {
-        Err(Errno::ACCESS) => {
-            let folder = rustix::fs::openat(from, name, FOLDER, Mode::empty()).map_err(|_| Errno::ACCESS)?;
-            let mode = Facts::of(&rustix::fs::fstat(&folder)?).mode;
-            rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode | 0o700)).map_err(|_| Errno::ACCESS)?;
-            let gone = go();
-            let _ = rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode));
-            gone
-        }
-        other => other,
-    }
-}
-
-/// Removes a name and all that is below it, without following a symlink.
-fn remove_tree(folder: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
-    struct Level {
-        fd: OwnedFd,
-        name: CString,
-        left: Vec<CString>,
-    }
-    let open = |parent: &OwnedFd, name: CString| -> Result<Level, Errno> {
-        let fd = match rustix::fs::openat(parent, &name, FOLDER, Mode::empty()) {
-            Err(Errno::ACCESS) => {
-                rustix::fs::chmodat(parent, &name, Mode::RWXU, AtFlags::empty())?;
-                rustix::fs::openat(parent, &name, FOLDER, Mode::empty())?
-            }
-            other => other?,
-        };
-        let mut left = Vec::new();
-        for entry in Dir::read_from(&fd)? {
-            let entry = entry?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                left.push(entry.file_name().to_owned());
-            }
-        }
-        Ok(Level { fd, name, left })
-    };
-    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
-    let mut levels = vec![open(folder, name)?];
-    while let Some(level) = levels.last_mut() {
-        if let Some(name) = level.left.pop() {
-            match rustix::fs::unlinkat(&level.fd, &name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR | Errno::PERM) => {
-                    let next = open(&level.fd, name)?;
-                    levels.push(next);
-                }
-                Err(Errno::ACCESS) => {
-                    // A folder that even its owner may not write; or one that is not ours, which fails again.
-                    let is_folder = rustix::fs::statat(&level.fd, &name, AtFlags::SYMLINK_NOFOLLOW)
-                        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-                    rustix::fs::fchmod(&level.fd, Mode::RWXU).map_err(|_| Errno::ACCESS)?;
-                    if is_folder {
-                        let next = open(&level.fd, name)?;
-                        levels.push(next);
-                    } else {
-                        rustix::fs::unlinkat(&level.fd, &name, AtFlags::empty())?;
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-            continue;
-        }
-        let Some(done) = levels.pop() else { break };
-        let parent = levels.last().map_or(folder, |level| &level.fd);
-        match rustix::fs::unlinkat(parent, &done.name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::ACCESS) => {
-                rustix::fs::fchmod(parent, Mode::RWXU).map_err(|_| Errno::ACCESS)?;
-                rustix::fs::unlinkat(parent, &done.name, AtFlags::REMOVEDIR)?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::fs;
     use std::path::Path;
 
+    use super::super::names::renames;
     use super::*;
 
     fn open(path: &Path) -> OwnedFd {
@@ -639,8 +295,9 @@ mod tests {
             for cut in 0..30 {
                 let (folder, before) = volume();
                 let stage = stage(folder.path(), &what);
-                stage.write_steps(&what).unwrap();
-                let done = renames::limited(cut, || Steps { volume: &stage.volume, hidden: &stage.hidden }.run());
+                let steps = Steps { volume: &stage.volume, hidden: &stage.hidden };
+                steps.write(&what).unwrap();
+                let done = renames::limited(cut, || steps.run());
                 let over = done.is_ok();
                 // The Pod is gone: nobody cleans up, and the lock goes with it.
                 let Stage { volume, hidden, .. } = &stage;
@@ -665,8 +322,8 @@ mod tests {
             for cut in 0..30 {
                 let (folder, before) = volume();
                 let stage = stage(folder.path(), &what);
-                stage.write_steps(&what).unwrap();
                 let steps = Steps { volume: &stage.volume, hidden: &stage.hidden };
+                steps.write(&what).unwrap();
                 steps.run().unwrap();
                 let over = renames::limited(cut, || steps.undo()).is_ok();
                 steps.undo().unwrap();

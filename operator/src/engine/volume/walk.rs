@@ -16,7 +16,7 @@ use super::ahead::{Message, Shared};
 use super::facts::{Facts, xattrs};
 use super::globs::Globs;
 use super::links::Role;
-use super::stage::is_hidden;
+use super::names::is_hidden;
 use crate::archive::tar::{Entry, Kind};
 use crate::task::Failure;
 

@@ -64,7 +64,7 @@ pub(super) fn next<'a>(
 /// Whether nothing more comes of a Job. Where its Backup is gone there is nobody left to say what it found.
 fn is_over(job: &ObservedJob, observed: &ObservedPolicy) -> bool {
     let uid = job.owner.as_ref().map(|o| o.uid.as_str());
-    let owner = observed.backups.iter().find(|b| uid.is_some() && b.metadata.uid.as_deref() == uid);
+    let owner = observed.backups.iter().find(|b| b.metadata.uid.as_deref() == uid);
     let recorded = match owner {
         Some(backup) => is_recorded(job, backup.status.as_ref()),
         None => job.end.is_some(),
