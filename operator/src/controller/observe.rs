@@ -267,9 +267,11 @@ impl Observer {
         let store = self.world.stores.get(&namespace, &policy.spec.store_ref.name);
         let catalogues = self.attempts(&namespace, policy.metadata.uid.as_deref(), &[], now).await?;
         let asks = catalogues.is_empty() && is_unread(policy, store.as_deref());
-        let waits = asks && line::catalogue_waits(&self.world, policy, self.limit);
+        let catalogue_waits = asks
+            && (line::catalogue_waits(&self.world, policy, self.limit)
+                || !self.is_unread_now(policy, store.as_deref()).await?);
         let mut observed = ObservedPolicy {
-            catalogue_waits: waits || asks && !self.is_unread_now(policy, store.as_deref()).await?,
+            catalogue_waits,
             backups,
             retains: self.retains(policy, now).await?,
             catalogues,

@@ -43,7 +43,8 @@ pub struct ObservedPolicy {
     pub retains: Vec<Attempt>,
     /// The Jobs that read what the bucket holds of it.
     pub catalogues: Vec<Attempt>,
-    /// Whether it is not its turn yet to have the bucket read, or that was done and the cache has not heard of it. Only needed where that is still to be done.
+    /// Whether it is not its turn yet to have the bucket read, or that was done and the cache has not heard of it. Only needed where the
+    /// cache has it that it is still to be done.
     pub catalogue_waits: bool,
     /// The Jobs that verify its Backups.
     pub verifications: Vec<ObservedJob>,

@@ -1,6 +1,5 @@
 //! Names in the folders of a volume: listed, looked up, moved and removed, without following a symlink. Talks to the file system.
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
@@ -92,31 +91,24 @@ pub(super) fn rename(from: &OwnedFd, name: &[u8], to: &OwnedFd, new_name: &[u8])
 pub(super) fn remove_tree(folder: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
     struct Level {
         fd: OwnedFd,
-        name: CString,
-        left: Vec<CString>,
+        name: Vec<u8>,
+        left: Vec<Vec<u8>>,
     }
-    let open = |parent: &OwnedFd, name: CString| -> Result<Level, Errno> {
-        let fd = match rustix::fs::openat(parent, &name, FOLDER, Mode::empty()) {
+    let open = |parent: &OwnedFd, name: Vec<u8>| -> Result<Level, Errno> {
+        let fd = match rustix::fs::openat(parent, &*name, FOLDER, Mode::empty()) {
             Err(Errno::ACCESS) => {
-                rustix::fs::chmodat(parent, &name, Mode::RWXU, AtFlags::empty())?;
-                rustix::fs::openat(parent, &name, FOLDER, Mode::empty())?
+                rustix::fs::chmodat(parent, &*name, Mode::RWXU, AtFlags::empty())?;
+                rustix::fs::openat(parent, &*name, FOLDER, Mode::empty())?
             }
             other => other?,
         };
-        let mut left = Vec::new();
-        for entry in Dir::read_from(&fd)? {
-            let entry = entry?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                left.push(entry.file_name().to_owned());
-            }
-        }
+        let left = names(&fd)?;
         Ok(Level { fd, name, left })
     };
-    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
-    let mut levels = vec![open(folder, name)?];
+    let mut levels = vec![open(folder, name.to_vec())?];
     while let Some(level) = levels.last_mut() {
         if let Some(name) = level.left.pop() {
-            match rustix::fs::unlinkat(&level.fd, &name, AtFlags::empty()) {
+            match rustix::fs::unlinkat(&level.fd, &*name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(Errno::ISDIR | Errno::PERM) => {
                     let next = open(&level.fd, name)?;
@@ -124,14 +116,14 @@ pub(super) fn remove_tree(folder: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
                 }
                 Err(Errno::ACCESS) => {
                     // A folder that even its owner may not write; or one that is not ours, which fails again.
-                    let is_folder = rustix::fs::statat(&level.fd, &name, AtFlags::SYMLINK_NOFOLLOW)
+                    let is_folder = rustix::fs::statat(&level.fd, &*name, AtFlags::SYMLINK_NOFOLLOW)
                         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
                     rustix::fs::fchmod(&level.fd, Mode::RWXU).map_err(|_| Errno::ACCESS)?;
                     if is_folder {
                         let next = open(&level.fd, name)?;
                         levels.push(next);
                     } else {
-                        rustix::fs::unlinkat(&level.fd, &name, AtFlags::empty())?;
+                        rustix::fs::unlinkat(&level.fd, &*name, AtFlags::empty())?;
                     }
                 }
                 Err(error) => return Err(error),
@@ -140,11 +132,11 @@ pub(super) fn remove_tree(folder: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
         }
         let Some(done) = levels.pop() else { break };
         let parent = levels.last().map_or(folder, |level| &level.fd);
-        match rustix::fs::unlinkat(parent, &done.name, AtFlags::REMOVEDIR) {
+        match rustix::fs::unlinkat(parent, &*done.name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::ACCESS) => {
                 rustix::fs::fchmod(parent, Mode::RWXU).map_err(|_| Errno::ACCESS)?;
-                rustix::fs::unlinkat(parent, &done.name, AtFlags::REMOVEDIR)?;
+                rustix::fs::unlinkat(parent, &*done.name, AtFlags::REMOVEDIR)?;
             }
             Err(error) => return Err(error),
         }
