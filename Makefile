@@ -38,7 +38,7 @@ test-e2e: install test-images ## Run the tests that drive the installed product 
 test-cluster: test-e2e
 
 .PHONY: faults
-faults: install test-images ## Run the fault suite at length: random faults, a failing store, a failing API server (some hours)
+faults: install test-images ## Run the fault suite at length: random faults, a failing store, a failing API server (an hour)
 	@scripts/faults.sh
 
 .PHONY: lint

@@ -58,12 +58,11 @@ use_cluster
 target=$(uname -m)-unknown-linux-gnu
 HOLDFAST_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/$target/release/holdfast")
 export HOLDFAST_BIN
-: "${HOLDFAST_API_FAULTS:=1}"
-part "Kills at writes of backups and restores, on a real cluster" "" \
-  env HOLDFAST_API_FAULTS="$HOLDFAST_API_FAULTS" HOLDFAST_API_FAULTS_AT_ONCE="${HOLDFAST_API_FAULTS_AT_ONCE:=6}" \
+: "${HOLDFAST_API_FAULTS:=20}" "${HOLDFAST_API_FAULTS_FIRST:=$(($(fresh) % HOLDFAST_API_FAULTS))}" "${HOLDFAST_API_FAULTS_AT_ONCE:=6}"
+export HOLDFAST_API_FAULTS HOLDFAST_API_FAULTS_FIRST HOLDFAST_API_FAULTS_AT_ONCE
+part "Kills before and after each write of backups and restores, on a real cluster" "" \
   cargo test --package holdfast-e2e --locked --test installed -- --nocapture --test-threads 2 controllers::crash::killed
-part "Every $HOLDFAST_API_FAULTS. of all faults of the API server at these writes" "" \
-  env HOLDFAST_API_FAULTS="$HOLDFAST_API_FAULTS" HOLDFAST_API_FAULTS_AT_ONCE="$HOLDFAST_API_FAULTS_AT_ONCE" \
+part "Each fault of the API server at each of these writes; every $HOLDFAST_API_FAULTS. alone in its run, from $HOLDFAST_API_FAULTS_FIRST on" "" \
   cargo test --package holdfast-e2e --locked --test installed -- --nocapture --test-threads 2 controllers::faults
 
 say "Figures:"

@@ -16,9 +16,14 @@ source "$here/storage.sh"
 cluster=$(which_cluster)
 ctr=(ctr --address "$containerd_socket" --namespace k8s.io)
 
+# Archives pass through memory where that has room for some of the largest: an image is then written to the disk once, not twice.
+archives=${TMPDIR:-/tmp}
+if [[ -w /dev/shm && $(df --output=avail --block-size=1G /dev/shm | tail -1) -ge 4 ]]; then archives=/dev/shm; fi
+archives=$(mktemp --directory --tmpdir="$archives")
+trap 'rm -rf "$archives"' EXIT
+
 load_into_own() {
-  local image=$1 archive
-  archive=$(mktemp --suffix .tar)
+  local image=$1 archive=$archives/image.tar
   case $image_builder in
   docker) docker save --output "$archive" "$image" ;;
   buildah) "${buildah[@]}" push --quiet "$image" "docker-archive:$archive:$image" ;;

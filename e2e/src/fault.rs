@@ -13,14 +13,30 @@ pub struct Fault {
     pub at: At,
 }
 
+/// Writes between two faults of one run: those of a run or a restore that a fault may have misled are over by then.
+const APART: usize = 5;
+
+impl Fault {
+    /// Each of these kinds at each of so many writes, counted from the first whose words hold `from`: several in a run, five writes
+    /// apart and of different kinds. A run tells of each of them, as faults strike at writes alone: a controller that one fault leaves
+    /// waiting for ever gets to none of the next ones, and what was done twice stays so.
+    pub fn spread(kinds: &[Kind], from: &'static str, writes: usize) -> Vec<Vec<Self>> {
+        let run = |first: usize, turn: usize| {
+            let numbers = (first..=writes).step_by(APART).enumerate();
+            // Neighbours of another kind in each run, and seldom of the same two kinds.
+            let kind = |n: usize| kinds[(turn + n * 5) % kinds.len()];
+            numbers.map(|(n, number)| Self { kind: kind(n), at: At::Write { number, from } }).collect()
+        };
+        (1..=APART.min(writes)).flat_map(|first| (0..kinds.len()).map(move |turn| run(first, turn))).collect()
+    }
+}
+
 /// When it goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
-    /// Never.
-    Never,
-    /// At one write.
+    /// At the first try of one write.
     Write {
-        /// Its number, from 1 on.
+        /// Its number, from 1 on. What is tried again because a fault kept it from being done has the number it had.
         number: usize,
         /// Words of the write that counting begins with.
         from: &'static str,
@@ -151,4 +167,33 @@ fn plain(code: StatusCode) -> Response<Body> {
         .header(header::CONTENT_TYPE, "text/plain")
         .body(Body::from(body.into_bytes()))
         .unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_strikes_once_at_each_write_and_no_two_near_each_other() {
+        let kinds: Vec<Kind> = Kind::OF_WRITES.into_iter().chain(Kind::OF_READS).collect();
+        for writes in [1, 4, 31] {
+            let runs = Fault::spread(&kinds, "", writes);
+            let numbers = |run: &[Fault]| -> Vec<usize> {
+                run.iter()
+                    .filter_map(|fault| match fault.at {
+                        At::Write { number, .. } => Some(number),
+                        At::EveryFirstTry => None,
+                    })
+                    .collect()
+            };
+            let mut struck: Vec<(usize, Kind)> =
+                runs.iter().flat_map(|run| numbers(run).into_iter().zip(run.iter().map(|fault| fault.kind))).collect();
+            struck.sort_unstable();
+            let each: Vec<(usize, Kind)> =
+                (1..=writes).flat_map(|n| kinds.iter().map(move |kind| (n, *kind))).collect();
+            assert_eq!(struck.len(), each.len());
+            assert!(each.iter().all(|one| struck.binary_search(one).is_ok()));
+            assert!(runs.iter().all(|run| numbers(run).windows(2).all(|two| two[1] - two[0] == APART)));
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! A proxy between a controller and the API server, which does one thing wrong at a moment of one's choice. Talks to the API server.
+//! A proxy between a controller and the API server, which does things wrong at moments of one's choice. Talks to the API server.
 //!
 //! Plain HTTP on loopback to the controller; towards the API server the tests' own kubeconfig. Writes to Leases are not counted: when
 //! they happen is a matter of time, not of what the controller decides. Nor are events, which nothing depends on: to be killed there is
@@ -46,7 +46,7 @@ pub struct Proxy {
 
 struct State {
     upstream: kube::Client,
-    fault: Fault,
+    faults: Vec<Fault>,
     /// How often watches were ended, and whether with a word.
     ended: watch::Sender<(u32, bool)>,
     seen: Mutex<Seen>,
@@ -56,10 +56,12 @@ struct State {
 struct Seen {
     victim: Option<i32>,
     writes: Vec<String>,
-    /// Writes since the one that counting begins with.
-    counted: usize,
     tries: HashMap<String, usize>,
     struck: Vec<String>,
+    /// How many of the writes were kept from being done.
+    undone: usize,
+    /// The faults at one write that have been.
+    spent: BTreeSet<usize>,
     frozen_until: Option<Instant>,
     out_until: Option<Instant>,
     stale_until: Option<Instant>,
@@ -70,11 +72,11 @@ struct Seen {
 }
 
 impl Proxy {
-    /// A proxy that does this; it kills the process that [`Proxy::aim`] names.
-    pub fn start(fault: Fault) -> Self {
+    /// A proxy that does these; it kills the process that [`Proxy::aim`] names.
+    pub fn start(faults: Vec<Fault>) -> Self {
         cluster().block_on(async {
             let upstream = client(cluster().kubeconfig()).await;
-            let state = State { upstream, fault, ended: watch::Sender::new((0, false)), seen: Mutex::default() };
+            let state = State { upstream, faults, ended: watch::Sender::new((0, false)), seen: Mutex::default() };
             let state = Arc::new(state);
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
@@ -161,6 +163,13 @@ async fn forward(state: Arc<State>, request: Request<Incoming>) -> Result<Answer
     }
 }
 
+impl Seen {
+    /// The number of the last write, counted from the first whose words hold `from`, without those that were not done.
+    fn number(&self, from: &str) -> usize {
+        self.writes.iter().skip_while(|words| !words.contains(from)).count().saturating_sub(self.undone)
+    }
+}
+
 impl State {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap()
@@ -189,39 +198,39 @@ impl State {
         }
         let object: Value = serde_json::from_slice(body).unwrap_or_default();
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let (number, first_try) = {
+        let (due, about_to_be_stale) = {
             let mut seen = self.seen();
-            let words = in_words(head, &object);
-            if let At::Write { from, .. } = self.fault.at
-                && (seen.counted > 0 || words.contains(from))
-            {
-                seen.counted += 1;
-            }
-            seen.writes.push(words);
-            let number = seen.counted;
+            seen.writes.push(in_words(head, &object));
             let tries = seen.tries.entry(format!("{} {path} {name}", head.method)).or_default();
             *tries += 1;
-            (number, *tries % 2 == 1)
+            let first_try = *tries % 2 == 1;
+            let faults = self.faults.iter().enumerate();
+            let due = faults.clone().find(|(n, fault)| match fault.at {
+                At::Write { number, from } => number == seen.number(from) && !seen.spent.contains(n),
+                At::EveryFirstTry => first_try,
+            });
+            let stale = faults.clone().any(|(_, fault)| match fault.at {
+                At::Write { number, from } if fault.kind == Kind::Stale => {
+                    seen.number(from) == number.saturating_sub(WRITES_AGO).max(1)
+                }
+                _ => false,
+            });
+            if let Some((n, fault)) = due {
+                seen.spent.insert(n);
+                seen.undone += usize::from(!fault.kind.is_done());
+            }
+            (due.map(|(_, fault)| fault.kind), stale)
         };
-        let due = match self.fault.at {
-            At::Never => false,
-            At::Write { number: due, .. } => due == number,
-            At::EveryFirstTry => first_try,
-        };
-        if self.fault.kind == Kind::Stale
-            && let At::Write { number: at, .. } = self.fault.at
-            && number == at.saturating_sub(WRITES_AGO).max(1)
-        {
+        if about_to_be_stale {
             self.remember_lists().await;
         }
-        due.then(|| self.strike())
+        due.inspect(|kind| self.strike(*kind))
     }
 
-    fn strike(&self) -> Kind {
-        let kind = self.fault.kind;
+    fn strike(&self, kind: Kind) {
         let mut seen = self.seen();
         let last = seen.writes.last().cloned().unwrap_or_default();
-        seen.struck.push(last);
+        seen.struck.push(format!("{kind:?} {last}"));
         match kind {
             Kind::Frozen => seen.frozen_until = Some(Instant::now() + WHILE),
             Kind::Stale => seen.stale_until = Some(Instant::now() + WHILE),
@@ -232,7 +241,6 @@ impl State {
         if matches!(kind, Kind::Expired | Kind::Gone | Kind::Stale | Kind::Outage) {
             self.ended.send_modify(|ended| *ended = (ended.0 + 1, matches!(kind, Kind::Expired | Kind::Stale)));
         }
-        kind
     }
 
     fn kill(&self) {

@@ -11,22 +11,22 @@ use holdfast_e2e::space::Space;
 use holdfast_e2e::wait::seconds;
 use serde_json::Value;
 
-use super::faults::{NEVER, number, under};
-use super::story::{self, LITTLE, Story, run};
+use super::faults::{number, under};
+use super::story::{self, LITTLE, Story};
 
 #[test]
 fn killed_at_any_write_of_backups_with_retention_it_ends_up_where_it_would_have_without() {
-    at_every_write(story::backups_with_retention, ANY, &[5, 11, 17, 23, 28]);
+    at_every_write(&story::BACKUPS_WITH_RETENTION, ANY, &[5, 11, 17, 23, 28]);
 }
 
 #[test]
 fn killed_at_any_write_of_a_restore_it_restores_once() {
-    at_every_write(story::a_restore, RESTORE, &[2, 4]);
+    at_every_write(&story::A_RESTORE, RESTORE, &[2, 5]);
 }
 
 #[test]
 fn killed_at_any_write_of_a_restore_that_replaces_the_workload_comes_back_and_what_was_there_is_saved() {
-    at_every_write(story::a_restore_that_replaces, RESTORE, &[2, 5, 8, 11]);
+    at_every_write(&story::A_RESTORE_THAT_REPLACES, RESTORE, &[2, 6, 11]);
 }
 
 /// Every write of a story.
@@ -34,20 +34,19 @@ const ANY: &str = "";
 /// What a restore is written on first. The writes before it are those of the backup, which has a story of its own.
 const RESTORE: &str = " restorerequests/";
 
-/// Plays a story with a kill before the first try of each write, with one after it, and with one kill alone after some, counted from the
-/// first write whose words hold `from`. With `HOLDFAST_API_FAULTS` it is one alone after each of these.
-fn at_every_write(story: Story, from: &'static str, alone: &[usize]) {
-    let again_and_again = [Kind::KilledBefore, Kind::KilledAfter].map(|kind| Fault { kind, at: At::EveryFirstTry });
-    let after = |number| Fault { kind: Kind::KilledAfter, at: At::Write { number, from } };
-    let reference = number("HOLDFAST_API_FAULTS").map(|_| run(story, NEVER));
-    let numbers: Vec<usize> = match &reference {
-        None => alone.to_vec(),
-        Some(reference) => {
-            let before = reference.writes.iter().take_while(|write| !write.contains(from)).count();
-            (1..=reference.writes.len() - before).collect()
-        }
-    };
-    under(story, reference, again_and_again.into_iter().chain(numbers.into_iter().map(after)).collect());
+/// Plays a story with a kill before the first try of each write, with one after it, and with kills after some that are far from each
+/// other, counted from the first write whose words hold `from`. With `HOLDFAST_API_FAULTS` each of them is one of these.
+fn at_every_write(story: &Story, from: &'static str, some: &[usize]) {
+    const KILLS: [Kind; 2] = [Kind::KilledBefore, Kind::KilledAfter];
+    let mut runs: Vec<Vec<Fault>> = KILLS.map(|kind| vec![Fault { kind, at: At::EveryFirstTry }]).into();
+    if number("HOLDFAST_API_FAULTS").is_some() {
+        let writes = story.undisturbed().writes.iter().skip_while(|write| !write.contains(from)).count();
+        runs.extend(Fault::spread(&KILLS, from, writes));
+    } else {
+        let after = |number: &usize| Fault { kind: Kind::KilledAfter, at: At::Write { number: *number, from } };
+        runs.push(some.iter().map(after).collect());
+    }
+    under(story, &runs);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What controllers of a test's own are led through, and what is left afterwards: the same, whatever goes wrong on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,11 +22,32 @@ pub const LITTLE: &str = "create table t as select i from generate_series(1, 10)
 /// Nothing is written for this long once everything is over.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// What is done, and what came of it that the objects do not tell.
-pub type Story = fn(&Scene<'_>) -> Value;
+/// What controllers are led through.
+pub struct Story {
+    /// Does it, and gives what came of it that the objects do not tell.
+    play: fn(&Scene<'_>) -> Value,
+    undisturbed: OnceLock<Ran>,
+}
 
 /// Two backups, of which the first goes.
-pub fn backups_with_retention(scene: &Scene<'_>) -> Value {
+pub static BACKUPS_WITH_RETENTION: Story = Story::of(backups_with_retention);
+/// A backup, and its restore into a database that is not there.
+pub static A_RESTORE: Story = Story::of(a_restore);
+/// A backup, and its restore over what is there: a workload is stopped, what is there is saved, the workload comes back.
+pub static A_RESTORE_THAT_REPLACES: Story = Story::of(a_restore_that_replaces);
+
+impl Story {
+    const fn of(play: fn(&Scene<'_>) -> Value) -> Self {
+        Self { play, undisturbed: OnceLock::new() }
+    }
+
+    /// How it goes where nothing goes wrong: played once for all tests.
+    pub fn undisturbed(&self) -> &Ran {
+        self.undisturbed.get_or_init(|| run(self, Vec::new()))
+    }
+}
+
+fn backups_with_retention(scene: &Scene<'_>) -> Value {
     let database = scene.postgres.seed(LITTLE);
     scene.policy("shop", &database, &json!({"retention": {"keepLast": 1}}));
     scene.backup("first", "shop");
@@ -38,8 +60,7 @@ pub fn backups_with_retention(scene: &Scene<'_>) -> Value {
     Value::Null
 }
 
-/// A backup, and its restore into a database that is not there.
-pub fn a_restore(scene: &Scene<'_>) -> Value {
+fn a_restore(scene: &Scene<'_>) -> Value {
     let database = scene.postgres.seed(LITTLE);
     scene.policy("shop", &database, &Value::Null);
     scene.backup("only", "shop");
@@ -54,8 +75,7 @@ pub fn a_restore(scene: &Scene<'_>) -> Value {
     json!(rows)
 }
 
-/// A backup, and its restore over what is there: a workload is stopped, what is there is saved, the workload comes back.
-pub fn a_restore_that_replaces(scene: &Scene<'_>) -> Value {
+fn a_restore_that_replaces(scene: &Scene<'_>) -> Value {
     let database = scene.postgres.seed(LITTLE);
     scene.policy("shop", &database, &Value::Null);
     scene.backup("only", "shop");
@@ -98,11 +118,11 @@ pub struct Ran {
 }
 
 /// Plays a story under a controller of its own, which is started again whenever it ends.
-pub fn run(story: Story, fault: Fault) -> Ran {
+pub fn run(story: &Story, faults: Vec<Fault>) -> Ran {
     let space = Space::without_the_installed("crash");
     let jobs = History::of("Job", &space);
     let pods = History::of("Pod", &space);
-    let proxy = Proxy::start(fault);
+    let proxy = Proxy::start(faults);
     let settings = Settings { server: Some(proxy.url()), ..Settings::for_namespace(space.name()) };
     let over = AtomicBool::new(false);
     let scene = Scene::within(space, S3::shared(), Postgres::shared(18));
@@ -119,7 +139,7 @@ pub fn run(story: Story, fault: Fault) -> Ran {
             }
         });
         let _end = Last(&over);
-        let told = story(&scene);
+        let told = (story.play)(&scene);
         wait_for("all Jobs have ended", seconds(60), || {
             let open = scene.space.list("Job").into_iter().filter(|job| job["status"]["completionTime"].is_null());
             let names: Vec<String> = open.map(|job| name(&job).to_owned()).collect();
