@@ -146,5 +146,6 @@ pub fn under(story: &Story, runs: &[Vec<Fault>]) {
     let numbered: Vec<String> = writes.iter().enumerate().map(|(n, write)| format!("{}: {write}", n + 1)).collect();
     assert!(wrong.is_empty(), "expected {expected:#?}\n{}\nwrites:\n{}", wrong.join("\n"), numbered.join("\n"));
     // A run makes a few writes more or less than another, by how what it watches arrives.
-    assert!(figures.struck_as_planned * 4 >= figures.planned * 3, "too few faults happened: {figures}");
+    let missed = figures.planned - figures.struck_as_planned;
+    assert!(missed <= (figures.planned / 4).max(1), "too few faults happened: {figures}");
 }
