@@ -191,6 +191,13 @@ impl Bucket<'_> {
         keys.map(|key| (key.clone(), serde_json::from_slice(&self.read(&key)).unwrap())).collect()
     }
 
+    /// Removes it with all that is in it. A server has room for some two hundred buckets: whoever makes many removes them again.
+    #[track_caller]
+    pub fn remove(self) {
+        let ended = self.server.rclone(&["purge", &self.at("")], b"");
+        assert!(ended.ok, "removing bucket {}: {}", self.name, ended.stderr);
+    }
+
     fn at(&self, key: &str) -> String {
         format!("s3:{}/{key}", self.name)
     }

@@ -153,6 +153,7 @@ pub fn run(story: &Story, faults: Vec<Fault>) -> Ran {
     let pods_of_restores = pods.objects().iter().filter(|pod| label(pod, "task") == "restore").count();
     let end =
         End { objects: objects(&scene), jobs: purposes(&jobs.objects()), pods_of_restores, keys: keys(&scene), told };
+    scene.bucket.remove();
     Ran { end, writes: proxy.writes(), struck: proxy.struck() }
 }
 
