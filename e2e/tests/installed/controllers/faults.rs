@@ -47,7 +47,7 @@ fn under_faults(story: &Story, at_each: &[Kind], some: &[(Kind, usize)]) {
     // Five seconds for each write, and nothing would end in time.
     let bearable = Kind::OF_WRITES.iter().filter(|kind| **kind != Kind::Silent);
     under(story, &bearable.map(each_first_try).chain(Fault::spread(&kinds, "", writes)).collect::<Vec<_>>());
-    let first = number("HOLDFAST_API_FAULTS_FIRST").unwrap_or_default() % each;
+    let first = number("HOLDFAST_API_FAULTS_FIRST").unwrap_or_default() % each.min(writes * kinds.len());
     let alone = (1..=writes).flat_map(|n| kinds.iter().map(move |kind| vec![once(&(*kind, n))]));
     under(story, &alone.skip(first).step_by(each).collect::<Vec<_>>());
 }
@@ -62,9 +62,10 @@ struct Figures {
     /// How many there were.
     runs: usize,
     faults: usize,
-    /// How many faults at one write there were to be.
+    /// How many were asked for: one at each first try counts once.
     planned: usize,
-    struck_as_planned: usize,
+    /// How many of these struck at all.
+    struck: usize,
     converged: usize,
     doubled: usize,
     restored_again: usize,
@@ -75,21 +76,10 @@ struct Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            runs,
-            faults,
-            planned,
-            struck_as_planned,
-            converged,
-            doubled,
-            restored_again,
-            seconds,
-            writes,
-            kinds,
-        } = self;
+        let Self { runs, faults, planned, struck, converged, doubled, restored_again, seconds, writes, kinds } = self;
         write!(
             f,
-            "{kinds} kinds of fault, {writes} writes: {runs} runs with {faults} faults ({struck_as_planned} of {planned} planned for one write), {converged} \
+            "{kinds} kinds of fault, {writes} writes: {runs} runs with {faults} faults ({struck} of {planned} planned ones), {converged} \
              ended as without; runs with a Job made twice: {doubled}; with a restore executed twice: {restored_again}; {seconds} s"
         )
     }
@@ -117,16 +107,11 @@ pub fn under(story: &Story, runs: &[Vec<Fault>]) {
     assert!(once && writes.len() > 5, "{expected:#?}");
     let count = |is: &dyn Fn(&Ran) -> bool| ran.iter().filter(|(_, ran)| ran.as_ref().is_some_and(is)).count();
     let kinds: BTreeSet<Kind> = runs.iter().flatten().map(|fault| fault.kind).collect();
-    let is_planned = |fault: &&Fault| fault.at != At::EveryFirstTry;
-    let struck_as_planned = |(faults, ran): &(&Vec<Fault>, Option<Ran>)| {
-        let struck = ran.as_ref().map_or(0, |ran| ran.struck.len());
-        struck.min(faults.iter().filter(is_planned).count())
-    };
     let figures = Figures {
         runs: runs.len(),
         faults: ran.iter().filter_map(|(_, ran)| Some(ran.as_ref()?.struck.len())).sum(),
-        planned: runs.iter().flatten().filter(is_planned).count(),
-        struck_as_planned: ran.iter().map(struck_as_planned).sum(),
+        planned: runs.iter().map(Vec::len).sum(),
+        struck: ran.iter().filter_map(|(faults, ran)| Some(ran.as_ref()?.struck.len().min(faults.len()))).sum(),
         converged: count(&|ran| ran.end == *expected),
         doubled: count(&|ran| ran.end.jobs.values().any(|count| *count > 1)),
         restored_again: count(&|ran| ran.end.pods_of_restores > expected.pods_of_restores),
@@ -146,6 +131,5 @@ pub fn under(story: &Story, runs: &[Vec<Fault>]) {
     let numbered: Vec<String> = writes.iter().enumerate().map(|(n, write)| format!("{}: {write}", n + 1)).collect();
     assert!(wrong.is_empty(), "expected {expected:#?}\n{}\nwrites:\n{}", wrong.join("\n"), numbered.join("\n"));
     // A run makes a few writes more or less than another, by how what it watches arrives.
-    let missed = figures.planned - figures.struck_as_planned;
-    assert!(missed <= (figures.planned / 4).max(1), "too few faults happened: {figures}");
+    assert!(figures.struck * 4 > figures.planned * 3, "too few faults happened: {figures}");
 }
