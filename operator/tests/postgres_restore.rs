@@ -580,3 +580,102 @@ fn the_same_under_the_name_of_version_18() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Rows of the large tables, and how many sessions' COPY wrote them.
+const LARGE: &str = r#"
+CREATE SCHEMA "we""ird";
+CREATE TABLE "we""ird"."a\b:c" (id int PRIMARY KEY, "x, y) FROM stdin;" text, nothing text, raw bytea);
+INSERT INTO "we""ird"."a\b:c"
+  SELECT i, E'\\.\n\\\t\r' || repeat('ä' || i, 20 + i % 100), CASE WHEN i % 3 = 0 THEN 'there' END, sha256(i::text::bytea)
+    FROM generate_series(1, 30000) i;
+CREATE TABLE wide (id int, value text);
+INSERT INTO wide SELECT i, repeat(md5(i::text), 20000) FROM generate_series(1, 12) i;
+CREATE TABLE small (id int REFERENCES "we""ird"."a\b:c");
+INSERT INTO small SELECT generate_series(1, 1000);
+CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM "we""ird"."a\b:c";
+"#;
+
+const SESSIONS: &str = r#"SELECT count(DISTINCT xmin::text) FROM "we""ird"."a\b:c""#;
+
+#[tokio::test]
+async fn two_sessions_bring_back_the_rows_of_a_large_table() {
+    let cluster = Cluster::shared();
+    for encoding in ["UTF8", "LATIN1"] {
+        let name = format!("large {encoding}");
+        cluster.sql(
+            "postgres",
+            &format!("CREATE DATABASE \"{name}\" ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"),
+        );
+        cluster.sql(&name, &format!("SET client_encoding = 'UTF8';{LARGE}"));
+        let before = cluster.fingerprint(&name);
+        let mut saved = save_database(&cluster, &name, PostgresFormat::Custom).await;
+        let new = format!("{name} new");
+        let restored = saved.restore_as_superuser(&cluster, &new, OnExisting::Fail).await.unwrap();
+        assert!(restored.message.contains("3 tables, 31,012 rows"), "{}", restored.message);
+        assert_eq!(cluster.fingerprint(&new), before);
+        assert_eq!(cluster.sql(&new, SESSIONS), "2");
+        saved.restore_as_superuser(&cluster, &new, OnExisting::Replace).await.unwrap();
+        assert_eq!(cluster.fingerprint(&new), before);
+    }
+}
+
+#[tokio::test]
+async fn where_a_second_session_is_refused_the_first_restores_alone() {
+    let cluster = Arc::new(Cluster::start());
+    cluster.sql("postgres", "CREATE ROLE single LOGIN CREATEDB PASSWORD 'x'");
+    cluster.create_database("alone");
+    cluster.sql("alone", LARGE);
+    let before = cluster.row_hashes("alone");
+    let mut saved = save_database(&cluster, "alone", PostgresFormat::Custom).await;
+    saved.source.spoil = Some(Spoil::PauseAt(500_000));
+    let there = Arc::clone(&cluster);
+    saved.source.before_end = Some(Arc::new(move || {
+        // The first session is there. The limit goes before any other is asked for.
+        there.until_restores_wait();
+        there.sql("postgres", "ALTER ROLE single CONNECTION LIMIT 1");
+        let there = Arc::clone(&there);
+        std::thread::spawn(move || {
+            until("the second session's refusal", || there.log().contains("too many connections for role"));
+            there.sql("postgres", "ALTER ROLE single CONNECTION LIMIT -1");
+        });
+    }));
+    let secret = Secret::of("single", "x");
+    let target = cluster.target(&secret.mounts, Some("alone new"));
+    saved.restore(&target, OnExisting::Fail, &secret).await.unwrap();
+    assert_eq!(cluster.row_hashes("alone new"), before);
+    assert_eq!(cluster.sql("alone new", SESSIONS), "1");
+}
+
+#[tokio::test]
+async fn a_session_that_is_ended_in_the_middle_of_a_large_table_leaves_nothing() {
+    let cluster = Arc::new(Cluster::start());
+    cluster.create_database("ended");
+    cluster.sql("ended", &format!("{LARGE}DROP TABLE small CASCADE; DROP TABLE wide;"));
+    let mut saved = save_database(&cluster, "ended", PostgresFormat::Custom).await;
+    let near_the_end = saved.source.stored[0].bytes.len() - 100_000;
+    saved.source.spoil = Some(Spoil::PauseAt(near_the_end));
+    // The first session has made the table, the second begins with its rows.
+    for which in ["ORDER BY backend_start LIMIT 1", "ORDER BY backend_start DESC LIMIT 1"] {
+        let there = Arc::clone(&cluster);
+        saved.source.before_end = Some(Arc::new(move || {
+            there.until_restores_wait();
+            let copying = "FROM pg_stat_activity WHERE application_name = 'holdfast' AND query LIKE 'COPY %'";
+            assert_eq!(there.sql("postgres", &format!("SELECT count(*) {copying}")), "2");
+            there.sql("postgres", &format!("SELECT pg_terminate_backend(pid) {copying} {which}"));
+        }));
+        let failure = saved.restore_as_superuser(&cluster, "ended new", OnExisting::Fail).await.unwrap_err();
+        assert!(failure.message.contains("terminating connection due to administrator command"), "{failure}");
+        assert!(failure.message.ends_with("; no database was made"), "{failure}");
+        assert!(!cluster.has_database("ended new"));
+        assert_eq!(leftovers(&cluster, "ended new"), Vec::<String>::new());
+    }
+    // What was cut off ends both.
+    saved.source.spoil = Some(Spoil::CutAt(near_the_end));
+    let there = Arc::clone(&cluster);
+    saved.source.before_end = Some(Arc::new(move || there.until_restores_wait()));
+    let failure = saved.restore_as_superuser(&cluster, "ended new", OnExisting::Fail).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::StoreUnreachable, "{failure}");
+    until("the end of both sessions", || {
+        cluster.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holdfast'") == "0"
+    });
+}

@@ -21,6 +21,8 @@ const INT: usize = 5;
 const PROLOGUE: usize = 11;
 /// Longest name kept; the server's own limit is 63 bytes.
 const NAME_LIMIT: usize = 4096;
+/// Most bytes of COPY statements that are kept: of a hundred thousand tables there are less.
+const STATEMENTS_LIMIT: usize = 16 << 20;
 /// Longest text that can be in an archive: no value of the server is longer.
 const TEXT_LIMIT: usize = 1 << 30;
 /// Most tables with data that are counted: it bounds the memory.
@@ -45,6 +47,21 @@ pub struct PgDumpReader {
     next: usize,
     block: Block,
     large_objects: u64,
+    /// How many more bytes of COPY statements are kept.
+    room: usize,
+}
+
+/// A stretch of an archive as it passes.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    /// Anything but rows, as it stands in the stream.
+    Frame(&'a [u8]),
+    /// Rows of a table follow: the statement that reads them from the client, and the server's name of their encoding, where known.
+    Table { copy: Option<&'a str>, encoding: Option<&'a str> },
+    /// Rows as COPY text, without the lengths of their chunks; the last five bytes of a table's are [`COPY_END`].
+    Rows(&'a [u8]),
+    /// A table's rows have passed, and so has the length of zero that says so, which was no frame.
+    EndOfRows,
 }
 
 /// What comes next in the stream.
@@ -96,11 +113,13 @@ struct Entry {
     tag: String,
     description: String,
     namespace: String,
+    copy: Option<Box<str>>,
 }
 
 struct Data {
     id: i64,
     kind: Kind,
+    copy: Option<Box<str>>,
     rows: u64,
 }
 
@@ -138,7 +157,13 @@ impl PgDumpReader {
             next: 0,
             block: Block::default(),
             large_objects: 0,
+            room: 0,
         }
+    }
+
+    /// A reader that also tells by which statement a table's rows are read.
+    fn with_statements(what: impl Into<String>) -> Self {
+        Self { room: STATEMENTS_LIMIT, ..Self::new(what) }
     }
 
     fn broken(&self, why: impl std::fmt::Display) -> Failure {
@@ -262,6 +287,7 @@ impl PgDumpReader {
             Field::DatabaseName | Field::ServerVersion | Field::DumpVersion | Field::Description => true,
             Field::Tag | Field::Namespace => self.entry.has_data,
             Field::Definition => self.entry.description == "ENCODING",
+            Field::CopyStatement => self.room > 0 && self.entry.has_data,
             _ => false,
         }
     }
@@ -274,7 +300,10 @@ impl PgDumpReader {
             return Ok(());
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > TEXT_LIMIT || (length > NAME_LIMIT && self.keeps(field)) {
+        if field == Field::CopyStatement && length > self.room {
+            self.room = 0;
+        }
+        if length > TEXT_LIMIT || (length > NAME_LIMIT && field != Field::CopyStatement && self.keeps(field)) {
             return Err(self.broken(format_args!("it is damaged: a text of {length} bytes")));
         }
         if length == 0 {
@@ -318,7 +347,11 @@ impl PgDumpReader {
                 State::TextLength(Field::DropStatement)
             }
             Field::DropStatement => State::TextLength(Field::CopyStatement),
-            Field::CopyStatement => State::TextLength(Field::Namespace),
+            Field::CopyStatement => {
+                self.room = self.room.saturating_sub(text.len());
+                self.entry.copy = (!text.is_empty()).then(|| text.into_boxed_str());
+                State::TextLength(Field::Namespace)
+            }
             Field::Namespace => {
                 self.entry.namespace = text;
                 State::TextLength(Field::Tablespace)
@@ -348,7 +381,7 @@ impl PgDumpReader {
                 "BLOBS" => Kind::LargeObjects,
                 _ => Kind::Other(format!("{} {}", entry.description, entry.tag)),
             };
-            self.data.push(Data { id: entry.id, kind, rows: 0 });
+            self.data.push(Data { id: entry.id, kind, copy: entry.copy, rows: 0 });
         }
         self.entries_left -= 1;
         self.state = if self.entries_left == 0 { State::BlockType } else { State::DumpId };
@@ -417,9 +450,11 @@ impl PgDumpReader {
     }
 
     /// Takes chunks of rows for as long as whole fields are at hand: the hot loop, which sees every byte.
-    fn rows<'a>(&mut self, left: usize, bytes: &'a [u8]) -> &'a [u8] {
+    fn rows<'a>(&mut self, left: usize, bytes: &'a [u8], visit: &mut impl FnMut(Part<'_>)) -> &'a [u8] {
         let (now, mut rest) = bytes.split_at(left.min(bytes.len()));
+        let copy = self.block.copy;
         self.block.see(now);
+        visit(if copy { Part::Rows(now) } else { Part::Frame(now) });
         if now.len() < left {
             self.state = State::Chunk(left - now.len());
             self.offset += now.len() as u64;
@@ -431,6 +466,7 @@ impl PgDumpReader {
             let length = u32::from_le_bytes([a, b, c, d]) as usize;
             let Some((chunk, more)) = more.split_at_checked(length).filter(|_| length > 0) else { break };
             self.block.see(chunk);
+            visit(if copy { Part::Rows(chunk) } else { Part::Frame(&rest[..INT + length]) });
             rest = more;
         }
         self.offset += (bytes.len() - rest.len()) as u64;
@@ -462,16 +498,18 @@ impl std::fmt::Display for Kind {
     }
 }
 
-impl Inspect for PgDumpReader {
-    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+impl PgDumpReader {
+    /// Reads on and shows each stretch of the archive to `visit`, in order.
+    fn walk(&mut self, mut bytes: &[u8], visit: &mut impl FnMut(Part<'_>)) -> Result<(), Failure> {
         while !bytes.is_empty() {
             match self.state {
-                State::Chunk(left) => bytes = self.rows(left, bytes),
+                State::Chunk(left) => bytes = self.rows(left, bytes, visit),
                 State::Text(field, left) => {
                     let (now, rest) = bytes.split_at(left.min(bytes.len()));
                     if self.keeps(field) {
                         self.text.extend_from_slice(now);
                     }
+                    visit(Part::Frame(now));
                     self.offset += now.len() as u64;
                     bytes = rest;
                     if now.len() == left {
@@ -480,22 +518,40 @@ impl Inspect for PgDumpReader {
                         self.state = State::Text(field, left - now.len());
                     }
                 }
-                _ => {
+                before => {
                     let need = self.need();
                     let (now, rest) = bytes.split_at((need - self.have).min(bytes.len()));
                     self.fixed[self.have..self.have + now.len()].copy_from_slice(now);
                     self.have += now.len();
                     self.offset += now.len() as u64;
                     bytes = rest;
+                    let of_rows = before == State::ChunkLength && self.block.copy;
+                    if !of_rows {
+                        visit(Part::Frame(now));
+                    }
                     if self.have == need {
                         self.have = 0;
                         let fixed = self.fixed;
                         self.step(&fixed[..need])?;
+                        if of_rows && self.state == State::BlockType {
+                            visit(Part::EndOfRows);
+                        } else if before == State::BlockId
+                            && let Some(Data { kind: Kind::Table(_), copy, .. }) = self.data.get(self.next)
+                        {
+                            let encoding = self.properties.get("archiveEncoding").map(String::as_str);
+                            visit(Part::Table { copy: copy.as_deref(), encoding });
+                        }
                     }
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Inspect for PgDumpReader {
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.walk(bytes, &mut |_| ())
     }
 
     fn finish(&mut self) -> Result<Inspection, Failure> {
@@ -524,6 +580,8 @@ impl Inspect for PgDumpReader {
         Ok(Inspection { items, properties, ..Inspection::default() })
     }
 }
+
+pub mod lanes;
 
 #[cfg(test)]
 mod tests;

@@ -69,7 +69,8 @@ pub fn quoted_rest(text: &str) -> Option<(String, &str)> {
     }
 }
 
-fn parse_identifier(text: &str) -> Option<(String, &str)> {
+/// Reads an identifier at the start of `text`, quoted or not: its name, and what follows it.
+pub fn parse_identifier(text: &str) -> Option<(String, &str)> {
     if let Some(rest) = text.strip_prefix('"') {
         return quoted_rest(rest);
     }

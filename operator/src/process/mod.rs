@@ -9,7 +9,7 @@ mod run;
 mod tail;
 mod tool;
 
-pub use pipe::{ToolInput, ToolOutput};
+pub use pipe::{PIPE_BYTES, ToolInput, ToolOutput};
 pub use progress::{Moving, Progress};
 pub use run::{Output, run_to_end};
 pub use tail::escape;

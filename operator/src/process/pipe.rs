@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Large pipes: fewer switches between the tool and us.
-const PIPE_BYTES: i32 = 1 << 20;
+/// Large pipes: fewer switches between the tool and us. No pipe holds more bytes.
+pub const PIPE_BYTES: i32 = 1 << 20;
 /// How long a pipe may stay open without moving a byte after its tool has ended: a grandchild holds it.
 const DRAIN: Duration = Duration::from_secs(30);
 /// How often a quiet pipe asks whether its tool has ended.

@@ -142,9 +142,9 @@ impl MemorySink {
 pub enum Spoil {
     /// The last bytes never come, since the stored bytes turn out to be others than those written.
     Checksum,
-    /// The stream stops this many bytes before its end, with a network's failure.
+    /// The stream stops after this many bytes, with a network's failure.
     CutAt(usize),
-    /// Nothing is spoiled: it pauses this many bytes before its end.
+    /// Nothing is spoiled: it pauses after this many bytes.
     PauseAt(usize),
 }
 

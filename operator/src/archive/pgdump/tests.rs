@@ -3,14 +3,15 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::archive::table_name::quote_identifier;
 
 /// Writes archives as pg_dump does.
-struct Writer {
+pub(super) struct Writer {
     minor: u8,
     bytes: Vec<u8>,
 }
 
-struct Entry {
+pub(super) struct Entry {
     id: i32,
     description: &'static str,
     tag: String,
@@ -33,7 +34,7 @@ impl Writer {
         }
     }
 
-    fn archive(minor: u8, entries: &[Entry]) -> Vec<u8> {
+    pub(super) fn archive(minor: u8, entries: &[Entry]) -> Vec<u8> {
         let mut w = Self { minor, bytes: b"PGDMP".to_vec() };
         w.bytes.extend_from_slice(&[1, minor, 0, 4, 8, 1]);
         if minor >= 15 {
@@ -68,7 +69,8 @@ impl Writer {
         let definition = if entry.description == "ENCODING" { "SET client_encoding = 'UTF8';\n" } else { "" };
         self.text(Some(definition));
         self.text(None);
-        self.text(entry.data.is_some().then_some("COPY …"));
+        let copy = format!("COPY public.{} (a, \"B, c) FROM\") FROM stdin;\n", quote_identifier(&entry.tag));
+        self.text((entry.description == "TABLE DATA").then_some(&copy));
         self.text(Some("public"));
         self.text(None);
         if self.minor >= 14 {
@@ -115,16 +117,16 @@ impl Writer {
     }
 }
 
-fn schema(id: i32, description: &'static str, tag: &str) -> Entry {
+pub(super) fn schema(id: i32, description: &'static str, tag: &str) -> Entry {
     Entry { id, description, tag: tag.to_owned(), data: None }
 }
 
-fn table(id: i32, tag: &str, chunks: &[&[u8]]) -> Entry {
+pub(super) fn table(id: i32, tag: &str, chunks: &[&[u8]]) -> Entry {
     let data = Some(chunks.iter().map(|chunk| chunk.to_vec()).collect());
     Entry { id, description: "TABLE DATA", tag: tag.to_owned(), data }
 }
 
-fn sample() -> Vec<Entry> {
+pub(super) fn sample() -> Vec<Entry> {
     vec![
         schema(3001, "ENCODING", "ENCODING"),
         schema(215, "TABLE", "orders"),

@@ -10,6 +10,7 @@ mod prove;
 mod restore;
 mod roles;
 mod server;
+mod side;
 mod swap;
 mod target;
 mod trouble;

@@ -12,14 +12,16 @@ use super::connection::connection_string;
 use super::dump::SQL;
 use super::prove::inspector;
 use super::server::Server;
+use super::side::Side;
 use super::trouble::{self, Trouble};
+use crate::archive::pgdump::lanes::Splitter;
 use crate::engine::{ArtifactSource, Inspect, Inspection};
 use crate::process::{Command, Ended, Tool, ToolInput, ToolOutput};
 use crate::store::manifest::ArtifactEntry;
 use crate::task::Failure;
 
 /// A restore need not wait for the disk after each statement: nothing counts before the last one, which does wait.
-const OPTIONS: &str = " -c synchronous_commit=off -c maintenance_work_mem=128MB";
+pub(super) const OPTIONS: &str = " -c synchronous_commit=off -c maintenance_work_mem=128MB";
 /// How long a tool may take to cancel what it has under way at the server before it is killed.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// A setting that tools since version 17 write near the beginning, and that older servers do not know.
@@ -37,7 +39,7 @@ pub(super) struct Pour<'a> {
     pub client: &'a Client,
     /// The database to fill.
     pub database: &'a str,
-    /// All or nothing.
+    /// All or nothing. Else each statement is committed by itself, and a second session may copy rows beside the first.
     pub one_transaction: bool,
     /// Keep owners and grants.
     pub keep_owners: bool,
@@ -89,7 +91,20 @@ impl Pour<'_> {
         }
         let (mut tool, input) = start(&command)?;
         let broke = Arc::new(AtomicBool::new(false));
-        let fetched = source.fetch(entry, Box::new(Watched { inner: input, broke: broke.clone() }), inspect).await;
+        let side = (!self.one_transaction).then(|| Side::new(self));
+        let sink: Box<dyn Write + Send> = match &side {
+            None => Box::new(Watched { inner: input, broke: broke.clone() }),
+            Some(side) => Box::new(Watched { inner: Splitter::new(side.beside(input)), broke: broke.clone() }),
+        };
+        let fetched = source.fetch(entry, sink, inspect).await;
+        if let Some(side) = side {
+            let side_broke = side.broke();
+            let ended = side.end(fetched.is_ok() || side_broke).await;
+            if let Some((psql, ended)) = ended.filter(|(_, ended)| side_broke || !ended.success()) {
+                farewell(&mut tool).await;
+                return Err(self.failed(&psql, &ended, &trouble::of_psql(&ended.stderr_tail)));
+            }
+        }
         match fetched {
             Err(failure) if !broke.load(Ordering::Acquire) => {
                 farewell(&mut tool).await;
@@ -173,7 +188,7 @@ impl Pour<'_> {
     }
 }
 
-fn start(command: &Command) -> Result<(Tool, ToolInput), Failure> {
+pub(super) fn start(command: &Command) -> Result<(Tool, ToolInput), Failure> {
     let broken = |words: String| Failure::new(Reason::RestoreFailed, words);
     let mut tool = Tool::spawn(command).map_err(|error| broken(error.to_string()))?;
     let input = tool.take_stdin().ok_or_else(|| broken(format!("{} has no input", command.name())))?;
@@ -181,7 +196,7 @@ fn start(command: &Command) -> Result<(Tool, ToolInput), Failure> {
 }
 
 /// Lets a tool cancel what it has under way, so that the server does not go on with it.
-async fn farewell(tool: &mut Tool) {
+pub(super) async fn farewell(tool: &mut Tool) {
     tool.terminate();
     let _ = tokio::time::timeout(FAREWELL, tool.wait()).await;
 }

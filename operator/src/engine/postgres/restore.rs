@@ -191,7 +191,8 @@ impl Run<'_> {
         };
         let (fresh, note) = swap::make(self.server, &wanted.database, &facts).await?;
         notes.extend(note);
-        let filled = self.pour_and_count(wanted, &fresh, one_transaction, source, restored, notes).await;
+        // It is nobody's before it is whole: nothing in it need be committed together.
+        let filled = self.pour_and_count(wanted, &fresh, false, source, restored, notes).await;
         let finished = match filled {
             Ok(counts) => self.finish(&fresh, &facts, notes).await.map(|()| counts),
             Err(failure) => Err(failure),
