@@ -620,6 +620,21 @@ async fn two_sessions_bring_back_the_rows_of_a_large_table() {
 }
 
 #[tokio::test]
+async fn a_server_with_the_least_log_gets_everything_in_one_transaction_and_writes_no_rows_to_it() {
+    let source = Cluster::shared();
+    source.create_database("unlogged");
+    source.sql("unlogged", LARGE);
+    let mut saved = save_database(&source, "unlogged", PostgresFormat::Custom).await;
+    let target = Cluster::start_with(&["wal_level=minimal", "max_wal_senders=0"], None);
+    let written = || target.sql("postgres", "SELECT pg_current_wal_lsn() - '0/0'").parse::<f64>().unwrap();
+    let before = written();
+    saved.restore_as_superuser(&target, "unlogged", OnExisting::Fail).await.unwrap();
+    assert!(written() - before < 16e6, "{} bytes of log for 24 MB of rows", written() - before);
+    assert_eq!(target.sql("unlogged", SESSIONS), "1");
+    assert_eq!(target.row_hashes("unlogged"), source.row_hashes("unlogged"));
+}
+
+#[tokio::test]
 async fn where_a_second_session_is_refused_the_first_restores_alone() {
     let cluster = Arc::new(Cluster::start());
     cluster.sql("postgres", "CREATE ROLE single LOGIN CREATEDB PASSWORD 'x'");

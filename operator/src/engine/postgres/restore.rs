@@ -191,8 +191,9 @@ impl Run<'_> {
         };
         let (fresh, note) = swap::make(self.server, &wanted.database, &facts).await?;
         notes.extend(note);
-        // It is nobody's before it is whole: nothing in it need be committed together.
-        let filled = self.pour_and_count(wanted, &fresh, false, source, restored, notes).await;
+        // It is nobody's before it is whole: nothing in it need be committed together, unless that spares the server its log.
+        let together = one_transaction && self.server.facts.wal_level == "minimal";
+        let filled = self.pour_and_count(wanted, &fresh, together, source, restored, notes).await;
         let finished = match filled {
             Ok(counts) => self.finish(&fresh, &facts, notes).await.map(|()| counts),
             Err(failure) => Err(failure),

@@ -51,6 +51,8 @@ pub(super) struct ServerFacts {
     pub create_database: bool,
     /// The role may create roles.
     pub create_role: bool,
+    /// `minimal`: rows of a table that was made in the same transaction are not written to the log.
+    pub wal_level: String,
 }
 
 impl ServerFacts {
@@ -62,7 +64,8 @@ impl ServerFacts {
 
 const FACTS: &str = "SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS number, \
      pg_is_in_recovery() AS standby, r.rolsuper AS superuser, r.rolsuper OR r.rolcreatedb AS create_database, \
-     r.rolsuper OR r.rolcreaterole AS create_role FROM pg_roles r WHERE r.rolname = current_user";
+     r.rolsuper OR r.rolcreaterole AS create_role, \
+     current_setting('wal_level') AS wal_level FROM pg_roles r WHERE r.rolname = current_user";
 
 /// A question without an answer.
 #[derive(Debug)]
