@@ -25,6 +25,7 @@ pub mod proxy;
 mod reaper;
 pub mod redis;
 pub mod scene;
+pub mod session;
 pub mod space;
 pub mod tools;
 pub mod volume;

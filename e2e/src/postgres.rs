@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use crate::command::Ended;
-use crate::exec::exec;
 use crate::images;
 use crate::objects::secret;
+use crate::session;
 use crate::space::Space;
 use crate::wait::{seconds, wait_for};
 
@@ -144,7 +144,7 @@ impl Postgres {
 
     /// Runs a program in the server's Pod.
     pub fn exec(&self, arguments: &[&str], input: &[u8]) -> Ended {
-        exec(&self.namespace, &self.name, arguments, input)
+        session::run(&self.namespace, &self.name, arguments, input)
     }
 }
 

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::command::Ended;
-use crate::exec::exec;
 use crate::images;
 use crate::objects::secret;
 use crate::postgres::random_name;
+use crate::session;
 use crate::space::Space;
 use crate::wait::{seconds, wait_for};
 
@@ -140,6 +140,6 @@ impl Redis {
         let script = "REDISCLI_AUTH=$(cat /etc/redis-secret/password) && export REDISCLI_AUTH VALKEYCLI_AUTH=$REDISCLI_AUTH && exec cli \"$@\"";
         let mut all = vec!["bash", "-c", script, "cli"];
         all.extend_from_slice(arguments);
-        exec(&self.namespace, &self.name, &all, input)
+        session::run(&self.namespace, &self.name, &all, input)
     }
 }

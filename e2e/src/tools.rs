@@ -3,9 +3,9 @@
 use std::sync::OnceLock;
 
 use crate::command::Ended;
-use crate::exec::exec;
 use crate::images;
 use crate::postgres::shared_space;
+use crate::session;
 use crate::wait::seconds;
 
 /// Runs a program in the Pod, with `input` on its standard input.
@@ -16,5 +16,5 @@ pub fn run(arguments: &[&str], input: &[u8]) -> Ended {
         space.apply(&images::tools_pod("tools"));
         space.wait("Pod", "tools", "runs", seconds(60), |pod| pod["status"]["phase"] == "Running");
     });
-    exec(space.name(), "tools", arguments, input)
+    session::run(space.name(), "tools", arguments, input)
 }
