@@ -195,7 +195,7 @@ impl SqlDumpReader {
         if self.recent & ((1 << 88) - 1) == ends_in_rows
             && let Some(rest) = text.strip_prefix("COPY ")
         {
-            let name = TableName::parse_prefix(rest)
+            let (name, _) = TableName::parse_prefix(rest)
                 .ok_or_else(|| self.broken("a COPY statement does not name its table as pg_dump writes it"))?;
             self.items.push(ItemCount { name: name.to_string(), count: 0 });
             self.state = State::CopyLine;

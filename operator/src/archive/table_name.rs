@@ -17,18 +17,17 @@ impl TableName {
         Self { schema: schema.into(), table: table.into() }
     }
 
-    /// Reads `schema.table` at the start of `text`, each part quoted or not. None where that is not what is there.
-    pub fn parse_prefix(text: &str) -> Option<Self> {
+    /// Reads `schema.table` at the start of `text`, each part quoted or not: the name, and what follows it. None where that is not what is
+    /// there.
+    pub fn parse_prefix(text: &str) -> Option<(Self, &str)> {
         let (schema, rest) = parse_identifier(text)?;
-        let (table, _) = parse_identifier(rest.strip_prefix('.')?)?;
-        Some(Self { schema, table })
+        let (table, rest) = parse_identifier(rest.strip_prefix('.')?)?;
+        Some((Self { schema, table }, rest))
     }
 
     /// Reads a whole `schema.table`.
     pub fn parse(text: &str) -> Option<Self> {
-        let (schema, rest) = parse_identifier(text)?;
-        let (table, rest) = parse_identifier(rest.strip_prefix('.')?)?;
-        rest.is_empty().then_some(Self { schema, table })
+        Self::parse_prefix(text).filter(|(_, rest)| rest.is_empty()).map(|(name, _)| name)
     }
 }
 
@@ -282,7 +281,8 @@ mod tests {
         fn names_read_back(schema in "\\PC{1,20}", table in "[a-z\"\\n. -]{1,20}") {
             let name = TableName::new(schema, table);
             prop_assert_eq!(TableName::parse(&name.to_string()), Some(name.clone()));
-            prop_assert_eq!(TableName::parse_prefix(&format!("{name} (a, b) FROM stdin")), Some(name));
+            let statement = format!("{name} (a, b) FROM stdin");
+            prop_assert_eq!(TableName::parse_prefix(&statement), Some((name, " (a, b) FROM stdin")));
         }
     }
 }

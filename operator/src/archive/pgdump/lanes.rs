@@ -143,7 +143,6 @@ impl<L: Lanes> Split<L> {
 
     /// Lets go of all rows but the last one that is not whole yet. The end marker, five bytes, is never among them.
     fn piece(&mut self) -> io::Result<()> {
-        let Some(table) = &self.table else { return Ok(()) };
         let sure = self.rows.len().saturating_sub(COPY_END.len());
         if self.within_row {
             let end = memchr::memchr(b'\n', &self.rows[..sure]);
@@ -161,9 +160,10 @@ impl<L: Lanes> Split<L> {
         let mut whole = std::mem::replace(&mut self.rows, rest);
         if !ends_within(&whole) {
             // What is before it in the archive goes before it.
-            self.lanes.archive(&self.archive)?;
-            self.archive.clear();
-            self.lanes.aside(table, &mut whole)?;
+            self.pass_on()?;
+            if let Some(table) = &self.table {
+                self.lanes.aside(table, &mut whole)?;
+            }
         }
         chunk(&mut self.archive, &whole);
         Ok(())
@@ -193,8 +193,7 @@ fn ends_within(rows: &[u8]) -> bool {
 
 /// The statement that pg_dump wrote, in our own words: an archive that somebody else wrote is no way to make psql run another.
 fn copy_statement(text: &str) -> Option<String> {
-    let (schema, rest) = parse_identifier(text.strip_prefix("COPY ")?)?;
-    let (table, rest) = parse_identifier(rest.strip_prefix('.')?)?;
+    let (table, rest) = TableName::parse_prefix(text.strip_prefix("COPY ")?)?;
     let mut columns = Vec::new();
     let mut rest = rest.strip_prefix(" (")?;
     loop {
@@ -208,7 +207,7 @@ fn copy_statement(text: &str) -> Option<String> {
     }
     // Of a text in another encoding than UTF-8 not all names are known.
     (rest == ") FROM stdin;\n" && !text.contains(['\0', char::REPLACEMENT_CHARACTER]))
-        .then(|| format!("COPY {} ({}) FROM stdin;\n", TableName::new(schema, table), columns.join(", ")))
+        .then(|| format!("COPY {table} ({}) FROM stdin;\n", columns.join(", ")))
 }
 
 #[cfg(test)]
