@@ -134,7 +134,8 @@ fn pod(name: &str, user: u32, image: &str, container: &Value) -> Value {
             },
             "volumes": [
                 {"name": "secret", "secret": {"secretName": format!("{name}-server"), "optional": true}},
-                {"name": "data", "emptyDir": {}},
+                // In memory: no data here outlive their Pod, and making a database makes a thousand files.
+                {"name": "data", "emptyDir": {"medium": "Memory"}},
             ],
             "containers": [container],
         },

@@ -192,7 +192,7 @@ async fn a_dropped_dump_leaves_no_replica_behind() {
     let mut sink = MemorySink::default();
     let seen = async {
         while redis.info("connected_slaves") != "1" {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
     tokio::select! {

@@ -396,7 +396,7 @@ mod tests {
         let start = Instant::now();
         while !done() {
             assert!(start.elapsed() < Duration::from_secs(20), "{what} did not happen");
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

@@ -15,6 +15,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is part of tests")]
 
+#[path = "data.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod data;
 #[path = "disk.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod disk;
@@ -97,7 +100,7 @@ impl Server {
     fn start_with(disk: Option<u32>) -> Self {
         let mut told = String::new();
         for _ in 0..5 {
-            let folder = tempfile::Builder::new().prefix("holdfast-mongodb").tempdir().unwrap();
+            let folder = data::folder("holdfast-mongodb");
             fs::write(folder.path().join("password"), PASSWORD).unwrap();
             give_to_server_user(folder.path());
             let server =

@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is part of tests")]
 
+#[path = "data.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod data;
 #[path = "disk.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod disk;
@@ -11,6 +14,9 @@ mod memory;
 #[path = "port.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod port;
+#[path = "wait.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod wait;
 
 use std::fs;
 use std::io::Write;
@@ -27,6 +33,8 @@ use holdfast_crds::{PasswordSecret, PostgresSource};
 
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub use memory::{MemorySink, MemorySource, Spoil, Stored};
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub use wait::until;
 
 /// Where the tests' own tools are.
 pub const BIN: &str = "/usr/lib/postgresql/15/bin";
@@ -79,7 +87,7 @@ impl Cluster {
 
     /// With settings, and with its data on a disk of its own of this size.
     pub fn start_with(settings: &[&str], disk: Option<u32>) -> Self {
-        let folder = tempfile::Builder::new().prefix("holdfast-pg").tempdir().unwrap();
+        let folder = data::folder("holdfast-pg");
         let password = folder.path().join("password");
         fs::write(&password, PASSWORD).unwrap();
         give_to_server_user(folder.path());
@@ -319,6 +327,7 @@ fn until_ready(child: &mut Child, folder: &Path, port: u16) -> bool {
         if asked.success() {
             return true;
         }
+        std::thread::sleep(wait::PAUSE);
     }
     false
 }
@@ -354,15 +363,6 @@ fn server_user() -> (u32, u32) {
         String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
     };
     (id("-u"), id("-g"))
-}
-
-/// Waits for a condition.
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_mins(1), "{what} did not happen");
-        std::thread::yield_now();
-    }
 }
 
 /// A Secret as the kubelet mounts it, and a folder for the engine.

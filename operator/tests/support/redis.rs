@@ -3,12 +3,18 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is part of tests")]
 
+#[path = "data.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod data;
 #[path = "disk.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod disk;
 #[path = "port.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod port;
+#[path = "wait.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod wait;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,6 +30,8 @@ use std::time::{Duration, Instant};
 
 use holdfast::task::{Mounts, RedisTarget, RestoreTarget, Target};
 use holdfast_crds::{RedisSource, TlsMode, TlsSpec};
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub use wait::until;
 
 /// The program. Other versions, and Valkey, by the environment.
 fn program() -> String {
@@ -70,7 +78,7 @@ impl Redis {
     }
 
     fn launch(settings: &[&str], password: Option<&str>, tls: bool, disk: Option<u32>) -> Self {
-        let folder = tempfile::Builder::new().prefix("holdfast-redis").tempdir().unwrap();
+        let folder = data::folder("holdfast-redis");
         let mut redis = Self {
             folder,
             port: 0,
@@ -151,7 +159,7 @@ impl Redis {
             if self.answers() {
                 return true;
             }
-            std::thread::yield_now();
+            std::thread::sleep(wait::PAUSE);
         }
         false
     }
@@ -487,15 +495,6 @@ impl RedisSecretFiles {
         }
         let mounts = Mounts { credentials: Some(folder.path().to_owned()), ..Mounts::default() };
         Self { _folder: folder, mounts }
-    }
-}
-
-/// Waits for a condition.
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_mins(1), "{what} did not happen");
-        std::thread::yield_now();
     }
 }
 

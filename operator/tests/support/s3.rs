@@ -3,6 +3,10 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is part of tests")]
 
+#[path = "data.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod data;
+
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
@@ -57,7 +61,7 @@ impl Server {
     }
 
     fn spawn() -> Self {
-        let folder = tempfile::Builder::new().prefix("holdfast-s3").tempdir().unwrap();
+        let folder = data::folder("holdfast-s3");
         let identities = folder.path().join("identities.json");
         let everything = serde_json::json!({"identities": [{
             "name": "tests",

@@ -421,8 +421,8 @@ fn take<'a>(input: &mut &'a [u8], most: usize, offset: &mut u64) -> &'a [u8] {
 /// The checksum of a header, counted over unsigned bytes as the standard has it, and its magic.
 fn confirm(block: &[u8]) -> Result<(), String> {
     let said = number(&block[148..156])?;
-    let sum: u64 =
-        block.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u64::from(*b) }).sum();
+    // The field of the checksum itself counts as eight spaces.
+    let sum: u64 = block[..148].iter().chain(b"        ").chain(&block[156..]).map(|b| u64::from(*b)).sum();
     if said != sum {
         return Err("the checksum of a header is wrong".to_owned());
     }
