@@ -34,7 +34,7 @@ pub use source::{
     OnUnreadable, PasswordSecret, PostgresDatabases, PostgresFormat, PostgresInto, PostgresSource, RedisInto,
     RedisSecret, RedisSource, RunAs, Source, TlsMode, TlsSpec, VolumeInto, VolumeSource,
 };
-pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus, EncryptionSpec, S3Spec, SecretKey};
+pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus, EmptyStatus, EncryptionSpec, S3Spec, SecretKey};
 pub use verify::{PolicyVerification, VerificationStatus, VerificationWait, VerifySpec};
 
 use schemars::JsonSchema;

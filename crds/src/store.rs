@@ -157,6 +157,20 @@ pub struct BackupStoreStatus {
     /// three did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unanswered_probes: Option<i32>,
+    /// That the last probe found nothing of this namespace in the bucket. A policy that was there by then has no backups of earlier times
+    /// to look for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty: Option<EmptyStatus>,
+}
+
+/// Where and when nothing of a namespace was in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EmptyStatus {
+    /// The place: bucket, prefix and service.
+    pub place: String,
+    /// When it was listed.
+    pub time: Time,
 }
 
 fn default_region() -> String {

@@ -8,7 +8,6 @@ mod memory;
 mod redis;
 
 use std::path::Path;
-use std::time::Duration;
 
 use holdfast::engine::{Restored, check_target, dump, restore};
 use holdfast::store::manifest::Manifest;

@@ -18,6 +18,7 @@ mod s3;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use holdfast::store::keys::namespace_folder;
 use holdfast::task::{
     BackupTask, DeleteTask, KnownRun, Outcome, ProbeTask, Report, RetainReport, RetainTask, Scope, Select, StoreTask,
     Task,
@@ -32,9 +33,30 @@ use s3::Server;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_tells_why_a_store_is_not_fit() {
     let test = Server::shared().await.bucket().await;
-    let probe = |store| Task::Probe(ProbeTask { store });
+    let probe = |store| Task::Probe(ProbeTask { store, namespace: "shop".into() });
     assert_eq!(run(&probe(test.store())).await.reason, Reason::Completed);
     assert_eq!(test.keys().await, Vec::<String>::new(), "the canary is gone");
+
+    // Whether anything of the namespace is there is told beside it, and known only where it can be seen.
+    let is_empty = |report: Report| {
+        assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+        let Some(Outcome::Probe(told)) = report.outcome else { panic!("{report:?}") };
+        told.empty_at.is_some()
+    };
+    test.put(&format!("{}x", namespace_folder(&test.store().s3, "shopping")), "of another namespace").await;
+    for read_only in [false, true] {
+        assert!(is_empty(run(&probe(StoreTask { read_only, ..test.store() })).await));
+    }
+    let hidden = Proxy::start(test.server.port(), |request, _| {
+        if request.contains("list-type=2") && request.contains("shop%2F") {
+            return Fate::Answer("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>".into());
+        }
+        Fate::Pass
+    });
+    assert!(!is_empty(run(&probe(test.store_at(hidden.endpoint()))).await));
+    put_run(&test, &scope(), &run_id(1), "db", &["db"]).await;
+    assert!(!is_empty(run(&probe(test.store())).await));
+    assert!(is_empty(run(&Task::Probe(ProbeTask { store: test.store(), namespace: "sho".into() })).await));
 
     let mut missing = test.store();
     missing.s3.bucket = "there-is-none".into();

@@ -62,7 +62,7 @@ pub(crate) fn ready_store() -> BackupStore {
         observed_generation: Some(1),
         conditions: vec![ready],
         last_probe_time: Some(Time(at(0))),
-        unanswered_probes: None,
+        ..BackupStoreStatus::default()
     };
     BackupStore { status: Some(status), ..store() }
 }
@@ -73,7 +73,7 @@ pub(crate) fn unready_store(reason: Reason, message: &str) -> BackupStore {
         observed_generation: Some(1),
         conditions: vec![ready],
         last_probe_time: Some(Time(at(0))),
-        unanswered_probes: None,
+        ..BackupStoreStatus::default()
     };
     BackupStore { status: Some(status), ..store() }
 }

@@ -157,6 +157,10 @@ pub fn plan_found(
         return;
     }
     let Some(attempt) = observed.catalogues.iter().find(|a| a.job.name == name) else {
+        if was_empty(policy, &plan.status, store, &place) {
+            plan.status.catalogue = Some(CatalogueStatus { place, found: 0, more: 0 });
+            return;
+        }
         if observed.catalogue_waits {
             return plan.check_at(after(now, TURN_SECONDS));
         }
@@ -179,7 +183,20 @@ pub fn plan_found(
 pub fn is_unread(policy: &BackupPolicy, store: Option<&BackupStore>) -> bool {
     let none = BackupPolicyStatus::default();
     let status = policy.status.as_ref().unwrap_or(&none);
-    readable(policy, status, store).is_some_and(|store| !is_read(status, &place_of(store)))
+    readable(policy, status, store).is_some_and(|store| {
+        let place = place_of(store);
+        !is_read(status, &place) && !was_empty(policy, status, store, &place)
+    })
+}
+
+/// Whether the store's probe has seen already that nothing is there to be found. That holds for a policy that was there by then and has
+/// named this store from its beginning: what was stored since in a place that it comes back to, or comes to later, is found by reading alone.
+fn was_empty(policy: &BackupPolicy, status: &BackupPolicyStatus, store: &BackupStore, place: &str) -> bool {
+    let Some(empty) = store.status.as_ref().and_then(|s| s.empty.as_ref()) else { return false };
+    let Some(made) = policy.metadata.creation_timestamp.as_ref() else { return false };
+    let is_first = policy.metadata.generation == Some(1) && status.catalogue.is_none();
+    // The API server tells whole seconds, and cuts off what is over.
+    is_first && empty.place == place && empty.time.0 >= after(made.0, 1)
 }
 
 fn is_read(status: &BackupPolicyStatus, place: &str) -> bool {

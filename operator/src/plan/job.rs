@@ -73,6 +73,7 @@ pub fn probe(install: &Install, store: &BackupStore, what: &str) -> Job {
             labels: vec![(STORE_LABEL, name(&store.metadata))],
             task: Task::Probe(ProbeTask {
                 store: StoreTask { patience: StorePatience::of_probe(), ..store_task(store) },
+                namespace: namespace(&store.metadata),
             }),
             store,
             mounts: vec![],

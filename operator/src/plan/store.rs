@@ -1,16 +1,17 @@
 //! What to do about a BackupStore: prove it with a short Job, say what came of it, and prove it again in time. Pure.
 
-use holdfast_crds::{BackupStore, BackupStoreStatus, ConditionType, Reason};
+use holdfast_crds::{BackupStore, BackupStoreStatus, ConditionType, EmptyStatus, Reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::{Action, Event, Plan};
+use super::found::place_of;
 use super::job::{self, Install};
 use super::names::job_name;
 use super::observed::Attempt;
 use super::status::{after, find, with_condition};
 use super::verdict::{Patience, Verdict, judge};
-use crate::task::Failure;
+use crate::task::{Failure, Outcome, ProbeReport};
 
 /// A store that is ready is proved again after this many seconds.
 pub const READY_SECONDS: i64 = 3600;
@@ -144,8 +145,16 @@ fn record(plan: &mut Plan<BackupStoreStatus>, store: &BackupStore, probe: &Attem
             }
         }
         Verdict::Completed(report) => {
-            let message = report.map(|r| r.message).filter(|m| !m.is_empty());
-            let message = message.unwrap_or_else(|| proved(store));
+            let (message, outcome) = report.map(|r| (r.message, r.outcome)).unwrap_or_default();
+            plan.status.empty = match outcome {
+                Some(Outcome::Probe(ProbeReport { empty_at: Some(at) })) => {
+                    // A node's clock may be ahead of the API server's, which policies have their age from.
+                    let time = probe.job.end.as_ref().map_or(at, |end| at.min(end.at));
+                    Some(EmptyStatus { place: place_of(store), time: Time(time) })
+                }
+                _ => None,
+            };
+            let message = if message.is_empty() { proved(store) } else { message };
             result(plan, store, Some(true), Reason::Probed, message, now);
         }
         Verdict::Failed(failure, _) => {
@@ -313,6 +322,28 @@ mod tests {
             assert_eq!(plan.status.last_probe_time, Some(Time(at(1000))));
             assert_eq!(plan.events.len(), 1);
         }
+    }
+
+    #[test]
+    fn that_nothing_is_there_is_known_from_the_last_proof_alone() {
+        let told = |store: &BackupStore, job: ObservedJob, exit_code, report: &str| {
+            let pods = vec![ended_pod("p", exit_code, report)];
+            let empty = plan_store(&install(), store, &probe(store, job, pods), at(5000)).status.empty;
+            empty.map(|empty| (empty.place, empty.time.0))
+        };
+        let nothing = r#"{"reason":"Completed","outcome":{"probe":{"emptyAt":"1970-01-01T00:06:40Z"}}}"#;
+        let known = told(&store(), completed(a_job("x")), 0, nothing).unwrap();
+        assert_eq!(known, (place_of(&store()), at(400)));
+        let ahead = r#"{"reason":"Completed","outcome":{"probe":{"emptyAt":"2126-11-21T02:00:00Z"}}}"#;
+        let ended = completed(a_job("x")).end.unwrap().at;
+        assert_eq!(told(&store(), completed(a_job("x")), 0, ahead).unwrap().1, ended, "no later than its Job's end");
+        let empty = EmptyStatus { place: known.0.clone(), time: Time(known.1) };
+        let before = with_status(BackupStoreStatus { empty: Some(empty), ..BackupStoreStatus::default() });
+        for report in [r#"{"reason":"Completed","outcome":{"probe":{}}}"#, r#"{"reason":"Completed"}"#, ""] {
+            assert_eq!(told(&before, completed(a_job("x")), 0, report), None, "{report}");
+        }
+        let failed = told(&before, failed(a_job("x")), 16, r#"{"reason":"StoreRefused","message":"denied"}"#);
+        assert_eq!(failed, Some(known), "a failure tells nothing of what is there");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use failure::Failure;
 pub use patience::StorePatience;
 pub use report::{
-    BackupReport, CatalogueReport, FoundRun, Outcome, Report, RestoreReport, RestoredSource, RetainReport,
+    BackupReport, CatalogueReport, FoundRun, Outcome, ProbeReport, Report, RestoreReport, RestoredSource, RetainReport,
     TERMINATION_MESSAGE_LIMIT, VerifyReport,
 };
 
@@ -131,6 +131,8 @@ pub struct Mounts {
 pub struct ProbeTask {
     /// The store to prove.
     pub store: StoreTask,
+    /// The store's namespace: it is told whether anything of it is in the bucket.
+    pub namespace: String,
 }
 
 /// Save one source of a run.

@@ -3,6 +3,7 @@
 mod found;
 
 use holdfast_crds::Reason;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
@@ -29,6 +30,8 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
+    /// It proved a store.
+    Probe(ProbeReport),
     /// It stored a source.
     Backup(BackupReport),
     /// It restored, or tried to.
@@ -39,6 +42,15 @@ pub enum Outcome {
     Catalogue(CatalogueReport),
     /// It read a run to its end.
     Verify(VerifyReport),
+}
+
+/// What else was seen in a store that was proved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeReport {
+    /// When a listing showed that nothing of the store's namespace is in the bucket; none where something is, or where it was not to be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_at: Option<Timestamp>,
 }
 
 /// What was read of a run.

@@ -1,13 +1,15 @@
-//! Proves a store: writes, reads, lists and deletes a canary object; of a read-only store it lists. Talks to the bucket.
+//! Proves a store: writes, reads, lists and deletes a canary object; of a read-only store it lists. Says whether anything of the namespace is
+//! there. Talks to the bucket.
 
 use bytes::Bytes;
 use holdfast_crds::Reason;
+use jiff::Timestamp;
 
 use super::Attempt;
 use crate::store::client::Bucket;
 use crate::store::encryption::Recipients;
 use crate::store::keys;
-use crate::task::{Failure, ProbeTask, Report};
+use crate::task::{Failure, Outcome, ProbeReport, ProbeTask, Report};
 
 pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, Failure> {
     Recipients::parse(&task.store.recipients)?;
@@ -16,7 +18,8 @@ pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, F
     // First of all, because some services make a missing bucket for the first object that is written to it.
     bucket.list(&keys::canary_folder(s3)).await.map_err(|f| as_probe(&f, "list"))?;
     if task.store.read_only {
-        return Ok(Report::completed(format!("bucket {} answers (read-only: nothing was written)", s3.bucket), None));
+        let message = format!("bucket {} answers (read-only: nothing was written)", s3.bucket);
+        return Ok(Report::completed(message, Some(look_around(&bucket, task).await)));
     }
     let key = keys::canary(s3, &attempt.name);
     let content = Bytes::from(format!("holdfast canary {}\n", attempt.name));
@@ -25,10 +28,16 @@ pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, F
     // The canary goes whatever became of it; what went wrong first is what is told.
     let deleted = bucket.delete(&key).await.map_err(|f| as_probe(&f, "delete from"));
     result.and(deleted)?;
-    Ok(Report::completed(
-        format!("a canary object was written, read, listed and deleted in bucket {}", s3.bucket),
-        None,
-    ))
+    let message = format!("a canary object was written, read, listed and deleted in bucket {}", s3.bucket);
+    Ok(Report::completed(message, Some(look_around(&bucket, task).await)))
+}
+
+/// Whether anything of the namespace is there. It is no part of the proof: credentials may be allowed to list the policies' folders and no
+/// other, and then it is not known.
+async fn look_around(bucket: &Bucket, task: &ProbeTask) -> Outcome {
+    let begun = Timestamp::now();
+    let empty = bucket.is_empty(&keys::namespace_folder(&task.store.s3, &task.namespace)).await;
+    Outcome::Probe(ProbeReport { empty_at: matches!(empty, Ok(true)).then_some(begun) })
 }
 
 async fn read_and_list(bucket: &Bucket, task: &ProbeTask, key: &str, content: &Bytes) -> Result<(), Failure> {

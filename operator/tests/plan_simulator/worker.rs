@@ -6,8 +6,8 @@ use holdfast::plan::observed::{ContainerEnd, JobEnd, ObservedPod};
 use holdfast::plan::retention::{Run, decide};
 use holdfast::plan::schedule::time_zone;
 use holdfast::task::{
-    BackupReport, BackupTask, CatalogueReport, Outcome, Report, RestoreReport, RestoreTask, RestoredSource,
-    RetainReport, RetainTask, Select, Task, VerifyTask,
+    BackupReport, BackupTask, CatalogueReport, Outcome, ProbeReport, Report, RestoreReport, RestoreTask,
+    RestoredSource, RetainReport, RetainTask, Select, Task, VerifyTask,
 };
 use holdfast_crds::Reason;
 use jiff::{SignedDuration, Timestamp};
@@ -80,7 +80,10 @@ fn move_on(cluster: &mut Cluster, name: &str) {
         return lost(cluster, work, pod);
     }
     let report = match work.task.clone() {
-        Task::Probe(_) if cluster.store_is_up => Report::completed("", None),
+        Task::Probe(_) if cluster.store_is_up => {
+            let empty_at = cluster.bucket.runs.is_empty().then_some(cluster.now);
+            Report::completed("", Some(Outcome::Probe(ProbeReport { empty_at })))
+        }
         Task::Backup(task) if cluster.store_is_up => back_up(cluster, &task),
         Task::Retain(task) if cluster.store_is_up => retain(cluster, &task, die),
         Task::Delete(task) if cluster.store_is_up => {

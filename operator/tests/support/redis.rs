@@ -24,8 +24,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use holdfast::task::{Mounts, RedisTarget, RestoreTarget, Target};
@@ -270,19 +270,19 @@ impl Redis {
         for database in keyspace.lines().filter_map(|line| line.strip_prefix("db")?.split_once(':')) {
             client.run(&["SELECT", database.0]);
             let keys: Vec<Vec<u8>> = client.run(&["KEYS", "*"]).elements().iter().map(Answer::bytes).collect();
-            for key in keys {
-                // Sums up the value, not its encoding.
-                let digest = client.run_bytes(&[b"DEBUG", b"DIGEST-VALUE", &key]);
-                let digest = digest.elements()[0].text();
-                let expiry = client.run_bytes(&[b"PEXPIRETIME", &key]).text();
-                let kind = client.run_bytes(&[b"TYPE", &key]).text();
-                let mut value = format!("{kind} {digest} {expiry}");
+            // Sums up the value, not its encoding.
+            let digests = client.run_each(keys.iter().map(|key| vec![b"DEBUG", &b"DIGEST-VALUE"[..], key]));
+            let expiries = client.run_each(keys.iter().map(|key| vec![&b"PEXPIRETIME"[..], key]));
+            let kinds = client.run_each(keys.iter().map(|key| vec![&b"TYPE"[..], key]));
+            for (((key, digest), expiry), kind) in keys.iter().zip(digests).zip(expiries).zip(kinds) {
+                let kind = kind.text();
+                let mut value = format!("{kind} {} {}", digest.elements()[0].text(), expiry.text());
                 if kind == "stream" {
                     // The sum leaves out groups and consumers.
-                    let info = client.run_bytes(&[b"XINFO", b"STREAM", &key, b"FULL", b"COUNT", b"0"]);
+                    let info = client.run_bytes(&[b"XINFO", b"STREAM", key, b"FULL", b"COUNT", b"0"]);
                     write!(value, " {}", info.shown_without_clocks()).unwrap();
                 }
-                content.insert(format!("{}/{}", database.0, String::from_utf8_lossy(&key)), value);
+                content.insert(format!("{}/{}", database.0, String::from_utf8_lossy(key)), value);
             }
         }
         content
@@ -383,6 +383,17 @@ pub struct Client {
     stream: BufReader<TcpStream>,
 }
 
+/// A command as it travels.
+fn encoded(command: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
+    for argument in command {
+        bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+        bytes.extend_from_slice(argument);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
 impl Client {
     pub fn try_connect(port: u16) -> std::io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
@@ -436,15 +447,23 @@ impl Client {
         }
     }
 
-    fn write(&mut self, arguments: &[&[u8]]) -> std::io::Result<()> {
-        let mut bytes = Vec::new();
-        write!(bytes, "*{}\r\n", arguments.len())?;
-        for argument in arguments {
-            write!(bytes, "${}\r\n", argument.len())?;
-            bytes.extend_from_slice(argument);
-            bytes.extend_from_slice(b"\r\n");
+    /// The answers to many commands, which go out hundreds at a time. None must fail.
+    fn run_each<'a>(&mut self, commands: impl Iterator<Item = Vec<&'a [u8]>>) -> Vec<Answer> {
+        let (commands, mut answers) = (commands.collect::<Vec<_>>(), Vec::new());
+        for batch in commands.chunks(500) {
+            let bytes: Vec<u8> = batch.iter().flat_map(|command| encoded(command)).collect();
+            self.stream.get_mut().write_all(&bytes).unwrap();
+            for command in batch {
+                let answer = self.answer().unwrap();
+                assert!(!matches!(answer, Answer::Error(_)), "{}", String::from_utf8_lossy(&command.join(&b' ')));
+                answers.push(answer);
+            }
         }
-        self.stream.get_mut().write_all(&bytes)
+        answers
+    }
+
+    fn write(&mut self, arguments: &[&[u8]]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(&encoded(arguments))
     }
 
     fn answer(&mut self) -> std::io::Result<Answer> {
@@ -611,9 +630,11 @@ fn rich(database: &str) -> Vec<Vec<String>> {
     commands.push(vec!["SET".into(), "compressible".into(), "ab".repeat(3000)]);
     commands.push(vec!["SET".into(), "longkey".repeat(60), "x".into()]);
     // More than is held in memory on its way.
-    let mut random = fastrand::Rng::with_seed(7);
-    let noise: String = (0..5 << 20).map(|_| random.alphanumeric()).collect();
-    commands.push(vec!["SET".into(), "huge".into(), noise]);
+    static NOISE: LazyLock<String> = LazyLock::new(|| {
+        let mut random = fastrand::Rng::with_seed(7);
+        (0..5 << 20).map(|_| random.alphanumeric()).collect()
+    });
+    commands.push(vec!["SET".into(), "huge".into(), NOISE.clone()]);
     commands.push(many("RPUSH list:big", &|at| format!("element-{database}-{at}"), 3000));
     commands.push(many("SADD set:big", &|at| format!("member-{at}"), 2000));
     commands.push(many("ZADD zset:big", &|at| format!("{at}.25 member-{at}"), 2000));

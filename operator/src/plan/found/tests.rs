@@ -1,5 +1,7 @@
 //! The table of what becomes of what is in the bucket. Pure.
 
+use holdfast_crds::EmptyStatus;
+
 use super::*;
 use crate::plan::backup::{ObservedBackup, plan_backup};
 use crate::plan::fixture::{
@@ -96,6 +98,44 @@ fn a_place_is_read_once_and_only_when_the_store_is_proved() {
     assert_eq!(look(&unreadable, &elsewhere, 503).actions, [], "bad input starts nothing");
     policy.metadata.deletion_timestamp = Some(Time(at(504)));
     assert_eq!(look(&policy, &elsewhere, 504).actions, []);
+}
+
+#[test]
+fn what_the_probe_has_seen_to_be_empty_is_not_read_again() {
+    let seen = |place: &str, second| {
+        let mut store = ready_store();
+        let empty = EmptyStatus { place: place.to_owned(), time: Time(at(second)) };
+        store.status.as_mut().unwrap().empty = Some(empty);
+        ObservedPolicy { store: Some(Arc::new(store)), ..observed(vec![], vec![]) }
+    };
+    let place = place_of(&store());
+    let policy = policy();
+    let plan = look(&policy, &seen(&place, 1), 10);
+    assert_eq!(plan.actions, []);
+    let told = plan.status.catalogue.unwrap();
+    assert_eq!((told.place.as_str(), told.found, told.more), (place.as_str(), 0, 0));
+    assert!(!is_unread(&policy, seen(&place, 1).store.as_deref()));
+
+    let is_read = |policy: &BackupPolicy, observed: &ObservedPolicy| {
+        let plan = look(policy, observed, 10);
+        assert!(
+            is_unread(policy, observed.store.as_deref())
+                && plan.status.catalogue == policy.status.clone().unwrap_or_default().catalogue
+        );
+        matches!(&plan.actions[..], [Action::CreateJob(_)])
+    };
+    assert!(is_read(&policy, &seen(&place, 0)), "the policy may have come within the same second, after the listing");
+    assert!(is_read(&policy, &seen("s3://backups/elsewhere", 1)), "another place");
+    let mut changed = policy.clone();
+    changed.metadata.generation = Some(2);
+    assert!(is_read(&changed, &seen(&place, 1)), "it may have named another store when this one was listed");
+    let mut back = policy.clone();
+    let left = CatalogueStatus { place: "s3://backups/elsewhere".into(), found: 0, more: 0 };
+    back.status = Some(BackupPolicyStatus { catalogue: Some(left), ..BackupPolicyStatus::default() });
+    assert!(is_read(&back, &seen(&place, 1)), "the store was another place in between");
+    let running = ObservedPolicy { catalogues: vec![reading(a_job("j"), None)], ..seen(&place, 1) };
+    let plan = look(&policy, &running, 150);
+    assert!(plan.actions.is_empty() && plan.status.catalogue.is_none(), "what is being read says more");
 }
 
 #[test]

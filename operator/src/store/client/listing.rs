@@ -40,6 +40,16 @@ pub(super) async fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<ObjectInfo>
     }
 }
 
+pub(super) async fn is_empty(bucket: &Bucket, prefix: &str) -> Result<bool, Failure> {
+    let what = format!("list {prefix}");
+    let result = bucket.retrying(&what, || async {
+        let request = bucket.client.list_objects_v2().bucket(&*bucket.name).prefix(prefix).max_keys(1);
+        bucket.within(request.send()).await
+    });
+    let page = Page::from(result.await.map_err(|t| bucket.failure(&what, &t))?);
+    Ok(page.objects.is_empty() && page.count.is_none_or(|count| count == 0) && !page.truncated)
+}
+
 pub(super) async fn folders(bucket: &Bucket, prefix: &str) -> Result<Vec<String>, Failure> {
     let what = format!("list {prefix}");
     let result = bucket.retrying(&what, || async {

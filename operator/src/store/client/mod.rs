@@ -104,6 +104,14 @@ impl Bucket {
         listing::all(self, prefix).await
     }
 
+    /// Whether a listing shows no object whose key begins with `prefix`.
+    ///
+    /// # Errors
+    /// Why the store fails.
+    pub async fn is_empty(&self, prefix: &str) -> Result<bool, Failure> {
+        listing::is_empty(self, prefix).await
+    }
+
     /// Names of the folders directly below a prefix, which is empty or ends with a slash: the first thousand. For messages: they prove
     /// nothing.
     ///
