@@ -585,6 +585,12 @@ pub fn fill(redis: &Redis) {
     client.run(&["FUNCTION", "LOAD", library]);
 }
 
+/// More than is held in memory on its way.
+static NOISE: LazyLock<String> = LazyLock::new(|| {
+    let mut random = fastrand::Rng::with_seed(7);
+    (0..5 << 20).map(|_| random.alphanumeric()).collect()
+});
+
 fn rich(database: &str) -> Vec<Vec<String>> {
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let many = |start: &str, each: &dyn Fn(usize) -> String, count: usize| {
@@ -629,11 +635,6 @@ fn rich(database: &str) -> Vec<Vec<String>> {
     commands.push(vec!["SET".into(), "empty".into(), String::new()]);
     commands.push(vec!["SET".into(), "compressible".into(), "ab".repeat(3000)]);
     commands.push(vec!["SET".into(), "longkey".repeat(60), "x".into()]);
-    // More than is held in memory on its way.
-    static NOISE: LazyLock<String> = LazyLock::new(|| {
-        let mut random = fastrand::Rng::with_seed(7);
-        (0..5 << 20).map(|_| random.alphanumeric()).collect()
-    });
     commands.push(vec!["SET".into(), "huge".into(), NOISE.clone()]);
     commands.push(many("RPUSH list:big", &|at| format!("element-{database}-{at}"), 3000));
     commands.push(many("SADD set:big", &|at| format!("member-{at}"), 2000));
