@@ -12,5 +12,15 @@ target=$(uname -m)-unknown-linux-gnu
 HOLDFAST_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/$target/release/holdfast")
 export HOLDFAST_BIN
 say "Tests on the cluster of $KUBECONFIG:"
+cargo test --package holdfast-e2e --locked --no-run
 # They mostly wait for the cluster, so more of them than there are cores run side by side.
-RUST_TEST_THREADS=${RUST_TEST_THREADS:-12} cargo test --package holdfast-e2e --locked
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-12} cargo test --package holdfast-e2e --locked --lib --test installed
+# One takes the installation away and needs the cluster for itself; those of the chart need none.
+charts=$(mktemp)
+trap 'rm -f "$charts"' EXIT
+cargo test --package holdfast-e2e --locked --test chart >"$charts" 2>&1 &
+chart=$!
+cargo test --package holdfast-e2e --locked --test lifecycle && rc=0 || rc=$?
+wait "$chart" || rc=$?
+cat "$charts"
+exit "$rc"

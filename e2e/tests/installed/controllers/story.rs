@@ -149,6 +149,10 @@ pub fn run(story: &Story, faults: Vec<Fault>) -> Ran {
             }
         });
         let _end = Last(&over);
+        // A policy that comes after its store was probed has the bucket read, and one that was there may not need it: here always the first.
+        scene.space.wait("BackupStore", "main", "is Ready", seconds(60), |store| {
+            condition(store, "Ready")["status"] == "True"
+        });
         let told = (story.play)(&scene);
         wait_for("all Jobs have ended", seconds(60), || {
             let open = scene.space.list("Job").into_iter().filter(|job| job["status"]["completionTime"].is_null());
