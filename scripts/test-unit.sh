@@ -27,7 +27,7 @@ programs() {
   python3 - "$messages" <<'EOF'
 import json, os, sys
 
-LONGEST = ["worker_faults", "redis_restore", "worker_store", "postgres_restore", "worker_verify", "plan_simulator"]
+LONGEST = ["postgres_restore", "worker_faults", "worker_patience", "worker_verify", "redis_restore", "worker_store", "server_faults"]
 programs = []
 for line in open(sys.argv[1]):
     message = json.loads(line)
