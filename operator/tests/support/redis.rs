@@ -410,12 +410,15 @@ impl Client {
 
     pub fn run_bytes(&mut self, arguments: &[&[u8]]) -> Answer {
         self.write(arguments).unwrap();
+        self.answer_to(arguments)
+    }
+
+    /// The answer to a command that must not fail.
+    fn answer_to(&mut self, command: &[&[u8]]) -> Answer {
         match self.answer().unwrap() {
             Answer::Error(words) => {
-                panic!(
-                    "{}: {words}",
-                    String::from_utf8_lossy(&arguments.join(&b' ')[..]).chars().take(200).collect::<String>()
-                )
+                let command = String::from_utf8_lossy(&command.join(&b' ')).chars().take(200).collect::<String>();
+                panic!("{command}: {words}")
             }
             answer => answer,
         }
@@ -430,34 +433,16 @@ impl Client {
 
     /// Many commands at once, whose answers do not matter unless they are errors.
     pub fn run_all(&mut self, commands: &[Vec<String>]) {
-        for batch in commands.chunks(500) {
-            let mut bytes = Vec::new();
-            for command in batch {
-                write!(bytes, "*{}\r\n", command.len()).unwrap();
-                for argument in command {
-                    write!(bytes, "${}\r\n{argument}\r\n", argument.len()).unwrap();
-                }
-            }
-            self.stream.get_mut().write_all(&bytes).unwrap();
-            for command in batch {
-                if let Answer::Error(words) = self.answer().unwrap() {
-                    panic!("{command:?}: {words}");
-                }
-            }
-        }
+        self.run_each(commands.iter().map(|command| command.iter().map(String::as_bytes).collect()));
     }
 
     /// The answers to many commands, which go out hundreds at a time. None must fail.
     fn run_each<'a>(&mut self, commands: impl Iterator<Item = Vec<&'a [u8]>>) -> Vec<Answer> {
         let (commands, mut answers) = (commands.collect::<Vec<_>>(), Vec::new());
         for batch in commands.chunks(500) {
-            let bytes: Vec<u8> = batch.iter().flat_map(|command| encoded(command)).collect();
+            let bytes = batch.iter().map(|command| encoded(command)).collect::<Vec<_>>().concat();
             self.stream.get_mut().write_all(&bytes).unwrap();
-            for command in batch {
-                let answer = self.answer().unwrap();
-                assert!(!matches!(answer, Answer::Error(_)), "{}", String::from_utf8_lossy(&command.join(&b' ')));
-                answers.push(answer);
-            }
+            answers.extend(batch.iter().map(|command| self.answer_to(command)));
         }
         answers
     }
