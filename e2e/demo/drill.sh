@@ -48,7 +48,8 @@ bring_up() {
   make cluster
   use_cluster
   "$cluster_dir/build.sh" kubernetes helm
-  make image test-images
+  make image
+  "$cluster_dir/../images/build.sh" postgres:15 tools:1
   "$scripts_dir/install.sh"
 }
 

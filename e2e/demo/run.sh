@@ -18,7 +18,8 @@ chapter "A cluster, the images, the operator"
 make cluster
 use_cluster
 "$cluster_dir/build.sh" kubernetes helm
-make image test-images
+make image
+"$cluster_dir/../images/build.sh" postgres:15 tools:1 s3:1
 "$scripts_dir/install.sh"
 took
 
