@@ -1,37 +1,35 @@
 //! What is known around an object. Reads only: the cache, and the API server where the cache may lag and the answer decides.
 
+mod known;
+mod server;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use holdfast_crds::{
-    Backup, BackupPhase, BackupPolicy, BackupStore, Reason, RestoreRequest, ScaleTarget, WorkloadKind,
-};
+use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, Reason, RestoreRequest, ScaleTarget};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, PersistentVolumeClaim, Pod};
-use kube::api::{ListParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 
-use super::apply::{Error, is_not_found, within};
-use super::cache::{World, in_namespace, of_owner, of_policy, of_store};
+use super::apply::Error;
+use super::cache::{World, of_owner, of_policy, of_store};
 use super::line;
-use crate::plan::backup::{Holds, ObservedBackup};
+use crate::plan::backup::ObservedBackup;
 use crate::plan::found::{is_found, is_unread};
-use crate::plan::job::{self, ENFORCE_LABEL, Ground};
-use crate::plan::names::{FINALIZER, SCALE_FINALIZER, SCHEDULED_LABEL, label_value};
-use crate::plan::observed::{Attempt, ObservedJob, ObservedPod, Words};
+use crate::plan::job::{self, Ground};
+use crate::plan::names::{FINALIZER, SCALE_FINALIZER, SCHEDULED_LABEL};
+use crate::plan::observed::{Attempt, ObservedJob, ObservedPod};
 use crate::plan::policy::ObservedPolicy;
-use crate::plan::restore::{ObservedRestore, ObservedWorkload, as_saved, choose, is_safety};
+use crate::plan::restore::{ObservedRestore, as_saved, choose, is_safety};
 use crate::plan::status::after;
 use crate::plan::store::ObservedStore;
 use crate::plan::verdict::LATE_SECONDS;
 use crate::plan::verify;
+use server::Server;
 
 /// Reads the cluster.
 #[derive(Clone)]
 pub struct Observer {
-    client: Client,
+    server: Server,
     world: Arc<World>,
     limit: Option<usize>,
 }
@@ -39,7 +37,7 @@ pub struct Observer {
 impl Observer {
     /// An observer. `limit`: how many runs there may be at a time; none: any number.
     pub fn new(client: Client, world: Arc<World>, limit: Option<usize>) -> Self {
-        Self { client, world, limit }
+        Self { server: Server::new(client), world, limit }
     }
 
     /// What is known around a store.
@@ -79,7 +77,7 @@ impl Observer {
         let by_hand = !backup.labels().contains_key(SCHEDULED_LABEL) && !is_found(backup);
         if starts && by_hand {
             // Whoever edits a policy and then asks for a backup means the policy as edited: the watch of policies may lag behind.
-            policy = self.policy_now(&namespace, &backup.spec.policy_ref.name).await?;
+            policy = self.server.policy(&namespace, &backup.spec.policy_ref.name).await?;
         }
         if is_safety(backup) {
             policy = policy.map(|policy| Arc::new(as_saved(&policy)));
@@ -94,14 +92,14 @@ impl Observer {
             Vec::new()
         };
         let ground = match policy.as_deref().filter(|_| starts) {
-            Some(policy) => self.ground(&namespace, &crate::plan::backup::claims(backup, policy)).await?,
+            Some(policy) => self.server.ground(&namespace, &crate::plan::backup::claims(backup, policy)).await?,
             None => Ground::default(),
         };
         let jobs = self.attempts(&namespace, backup.metadata.uid.as_deref(), &needed, now).await?;
         let mut observed = ObservedBackup { policy, store, jobs, turn, ground, ..ObservedBackup::default() };
         let deleting = backup.metadata.deletion_timestamp.is_some();
         if deleting && backup.finalizers().iter().any(|f| f == FINALIZER) {
-            observed.namespace_terminating = self.is_terminating(&namespace).await?;
+            observed.namespace_terminating = self.server.is_terminating(&namespace).await?;
         }
         let retention = observed.policy.as_ref().is_some_and(|p| p.spec.retention.is_some());
         let retained = observed.jobs.iter().any(|a| a.job.name == job::retain_name(backup));
@@ -111,12 +109,12 @@ impl Observer {
             .is_some_and(|t| now < after(t.0, crate::plan::backup::COMPLETED_JOB_SECONDS));
         if !deleting && status.phase == BackupPhase::Completed && ((retention && fresh) || retained) {
             let policy = &backup.spec.policy_ref.name;
-            observed.siblings = self.restore_points(&namespace, policy);
-            observed.holds = self.holds(&namespace, policy);
-            observed.retaining = self.is_retaining(&namespace, backup, &observed.siblings);
+            observed.siblings = known::restore_points(&self.world, &namespace, policy);
+            observed.holds = known::holds(&self.world, &namespace, policy);
+            observed.retaining = known::is_retaining(&self.world, &namespace, backup, &observed.siblings);
         }
         if status.phase == BackupPhase::Running {
-            observed.siblings = self.restore_points(&namespace, &backup.spec.policy_ref.name);
+            observed.siblings = known::restore_points(&self.world, &namespace, &backup.spec.policy_ref.name);
         }
         Ok(observed)
     }
@@ -138,7 +136,7 @@ impl Observer {
             let job = match cached {
                 Some(job) => Some((*job).clone()),
                 None if status.phase.is_terminal() => None,
-                None => self.job_now(&namespace, &name, uid).await?,
+                None => self.server.job(&namespace, &name, uid).await?,
             };
             if let Some(job) = job {
                 observed.job = Some(self.attempt(job, now).await?);
@@ -146,7 +144,7 @@ impl Observer {
         }
         let deleting = request.metadata.deletion_timestamp.is_some();
         let pending: Vec<ScaleTarget> = if deleting || status.phase.is_terminal() {
-            observed.pods_left = status.job_uid.as_deref().is_some_and(|uid| self.has_pods(uid));
+            observed.pods_left = status.job_uid.as_deref().is_some_and(|uid| known::has_pods(&self.world, uid));
             let stopped = status.scaled_down.iter().filter(|w| w.outcome.is_none());
             stopped.map(|w| ScaleTarget { kind: w.kind, name: w.name.clone() }).collect()
         } else if status.job_uid.is_none() {
@@ -155,15 +153,15 @@ impl Observer {
             Vec::new()
         };
         for target in &pending {
-            observed.workloads.extend(self.workload(&namespace, target, !deleting).await?);
+            observed.workloads.extend(self.server.workload(&namespace, target, !deleting).await?);
         }
         if deleting && request.finalizers().iter().any(|f| f == SCALE_FINALIZER) {
-            observed.namespace_terminating = self.is_terminating(&namespace).await?;
+            observed.namespace_terminating = self.server.is_terminating(&namespace).await?;
         }
         if deleting || status.phase.is_terminal() || status.job_uid.is_some() {
             return Ok(observed);
         }
-        observed.held = self.held_workload(&namespace, request);
+        observed.held = known::held_workload(&self.world, &namespace, request);
         let from = &request.spec.from;
         observed.backups = match (&from.backup, &from.policy) {
             (Some(name), _) => self.world.backups.get(&namespace, name).into_iter().collect(),
@@ -180,75 +178,8 @@ impl Observer {
         let safety = status.safety_backup.as_ref();
         observed.safety = safety.and_then(|name| self.world.backups.get(&namespace, name));
         let claims = crate::plan::restore::claims(request, observed.policy.as_deref());
-        observed.ground = self.ground(&namespace, &claims).await?;
+        observed.ground = self.server.ground(&namespace, &claims).await?;
         Ok(observed)
-    }
-
-    /// A workload with its replicas and its Pods; none where it is not there.
-    async fn workload(
-        &self,
-        namespace: &str,
-        target: &ScaleTarget,
-        with_pods: bool,
-    ) -> Result<Option<ObservedWorkload>, Error> {
-        let name = &target.name;
-        let step = format!("look up the scale of {} {namespace}/{name}", target.kind);
-        let answer = match target.kind {
-            WorkloadKind::Deployment => {
-                let api: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
-                within(&step, api.get_scale(name)).await
-            }
-            WorkloadKind::StatefulSet => {
-                let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
-                within(&step, api.get_scale(name)).await
-            }
-        };
-        let scale = match answer {
-            Ok(scale) => scale,
-            Err(Error::Api { source, .. }) if is_not_found(&source) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let selector = scale.status.as_ref().and_then(|s| s.selector.clone()).filter(|s| !s.is_empty());
-        let mut pods = Vec::new();
-        if let Some(selector) = selector.filter(|_| with_pods) {
-            let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-            let running =
-                ListParams::default().labels(&selector).fields("status.phase!=Succeeded,status.phase!=Failed");
-            let found =
-                within(&format!("list the Pods of {} {namespace}/{name}", target.kind), api.list(&running)).await?;
-            pods = found.items.iter().map(ResourceExt::name_any).collect();
-        }
-        Ok(Some(ObservedWorkload {
-            kind: target.kind,
-            name: name.clone(),
-            replicas: scale.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0),
-            pods,
-            resource_version: scale.metadata.resource_version,
-        }))
-    }
-
-    /// Whether a Pod of this Job has not ended, also where the Job is gone.
-    fn has_pods(&self, job_uid: &str) -> bool {
-        self.world.pods.of(&of_owner(job_uid)).iter().any(|pod| pod.ended.is_none())
-    }
-
-    /// A workload of this request that another one has stopped and not brought back: its number of replicas is not its own.
-    fn held_workload(&self, namespace: &str, request: &RestoreRequest) -> Option<String> {
-        let others = self.world.restores.of(&in_namespace(namespace));
-        let others = others.iter().filter(|other| other.metadata.uid != request.metadata.uid);
-        others
-            .flat_map(|other| {
-                other
-                    .status
-                    .iter()
-                    .flat_map(|s| &s.scaled_down)
-                    .map(|w| (other.name_any(), w.clone()))
-                    .collect::<Vec<_>>()
-            })
-            .find(|(_, w)| {
-                w.outcome.is_none() && request.spec.scale_down.iter().any(|t| (t.kind, &t.name) == (w.kind, &w.name))
-            })
-            .map(|(other, w)| format!("{} {} is scaled down by RestoreRequest {other}", w.kind, w.name))
     }
 
     /// What is known around a policy.
@@ -257,7 +188,7 @@ impl Observer {
     /// Where the API server does not answer.
     pub async fn policy(&self, policy: &BackupPolicy, now: Timestamp) -> Result<ObservedPolicy, Error> {
         let namespace = policy.namespace().unwrap_or_default();
-        let backups = self.restore_points(&namespace, &policy.name_any());
+        let backups = known::restore_points(&self.world, &namespace, &policy.name_any());
         let names: BTreeSet<String> =
             backups.iter().filter_map(|b| b.status.as_ref().and_then(|s| s.store.clone())).collect();
         let stores: BTreeMap<String, Arc<BackupStore>> = names
@@ -275,7 +206,7 @@ impl Observer {
             backups,
             retains: self.retains(policy, now).await?,
             catalogues,
-            verifications: self.jobs_of(&namespace, &policy.name_any(), verify::VERIFY),
+            verifications: known::jobs_of(&self.world, &namespace, &policy.name_any(), verify::VERIFY),
             store,
             stores,
             crowded: None,
@@ -283,13 +214,6 @@ impl Observer {
         observed.crowded =
             verify::wants_room(policy, &observed, now).and_then(|store| line::crowded(&self.world, store, self.limit));
         Ok(observed)
-    }
-
-    /// The Backups of a policy, but for those that were made before a restore: the policy's figures and its retention do not know them.
-    fn restore_points(&self, namespace: &str, policy: &str) -> Vec<Arc<Backup>> {
-        let mut backups = self.world.backups.of(&of_policy(namespace, policy));
-        backups.retain(|backup| !is_safety(backup));
-        backups
     }
 
     /// The retain Jobs of a policy.
@@ -300,66 +224,17 @@ impl Observer {
         let namespace = policy.namespace().unwrap_or_default();
         let name = policy.name_any();
         let mut attempts = Vec::new();
-        for job in self.jobs_of(&namespace, &name, "retain") {
+        for job in known::jobs_of(&self.world, &namespace, &name, "retain") {
             attempts.push(self.attempt(job, now).await?);
         }
         Ok(attempts)
     }
 
-    /// The Jobs of a policy's Backups that do this.
-    fn jobs_of(&self, namespace: &str, policy: &str, task: &str) -> Vec<ObservedJob> {
-        let jobs = self.world.jobs.of(&of_policy(namespace, &label_value(policy)));
-        let is_its_own = |job: &&Arc<ObservedJob>| {
-            let owner = job.owner.as_ref().and_then(|o| self.world.backups.get(namespace, &o.name));
-            job.task == task && owner.is_some_and(|b| b.spec.policy_ref.name == policy)
-        };
-        jobs.iter().filter(is_its_own).map(|job| (**job).clone()).collect()
-    }
-
-    /// What is known around claims, as the API server has it at this moment: nothing of it is watched, and it is looked up only for a Job
-    /// that mounts claims and is about to be made.
-    async fn ground(&self, namespace: &str, names: &BTreeSet<String>) -> Result<Ground, Error> {
-        if names.is_empty() {
-            return Ok(Ground::default());
-        }
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let found = within(&format!("look up namespace {namespace}"), namespaces.get(namespace)).await?;
-        let label = found.labels().get(ENFORCE_LABEL).cloned();
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        let mut claims = Vec::new();
-        for name in names {
-            let step = format!("look up PersistentVolumeClaim {namespace}/{name}");
-            claims.extend(within(&step, api.get_opt(name)).await?);
-        }
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let running = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-        let pods = within(&format!("list the Pods of namespace {namespace}"), api.list(&running)).await?;
-        Ok(Ground::of(label.as_deref(), &claims, &pods.items))
-    }
-
-    /// A policy, as the API server has it at this moment.
-    async fn policy_now(&self, namespace: &str, name: &str) -> Result<Option<Arc<BackupPolicy>>, Error> {
-        let api: Api<BackupPolicy> = Api::namespaced(self.client.clone(), namespace);
-        let found = within(&format!("look up BackupPolicy {namespace}/{name}"), api.get_opt(name)).await?;
-        Ok(found.map(Arc::new))
-    }
-
     /// Whether the API server, too, has it that a policy's bucket is still to be read: the watch of policies may lag behind that of Jobs,
     /// where the one that read it is gone already.
     async fn is_unread_now(&self, policy: &BackupPolicy, store: Option<&BackupStore>) -> Result<bool, Error> {
-        let now = self.policy_now(&policy.namespace().unwrap_or_default(), &policy.name_any()).await?;
+        let now = self.server.policy(&policy.namespace().unwrap_or_default(), &policy.name_any()).await?;
         Ok(now.is_some_and(|now| now.metadata.uid == policy.metadata.uid && is_unread(&now, store)))
-    }
-
-    /// A Job by name, as the API server has it at this moment, if it belongs to the owner.
-    ///
-    /// # Errors
-    /// Where the API server does not answer.
-    async fn job_now(&self, namespace: &str, name: &str, owner_uid: &str) -> Result<Option<ObservedJob>, Error> {
-        let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
-        let found = within(&format!("look up Job {namespace}/{name}"), api.get_opt(name)).await?;
-        let job = found.as_ref().map(ObservedJob::from);
-        Ok(job.filter(|j| j.owner.as_ref().is_some_and(|o| o.uid == owner_uid)))
     }
 
     /// A Job with everything known of it.
@@ -371,15 +246,11 @@ impl Observer {
             self.world.pods.of(&of_owner(&job.uid)).iter().map(|p| (**p).clone()).collect();
         // The Job has ended but its Pod's last words are not here: the watch of Pods may lag behind that of Jobs.
         if job.end.is_some() && !pods.iter().any(|p| p.ended.is_some()) {
-            let api: Api<Pod> = Api::namespaced(self.client.clone(), &job.namespace);
-            let params = ListParams::default().labels(&format!("batch.kubernetes.io/controller-uid={}", job.uid));
-            let found =
-                within(&format!("list the Pods of Job {}/{}", job.namespace, job.name), api.list(&params)).await?;
-            pods = found.items.iter().map(ObservedPod::from).collect();
+            pods = self.server.pods_of(&job).await?;
         }
         let mut attempt = Attempt { job, pods, events: Vec::new() };
         if attempt.waits_since().is_some_and(|since| now >= after(since, LATE_SECONDS)) {
-            attempt.events = self.words_about(&attempt).await?;
+            attempt.events = self.server.words_about(&attempt).await?;
         }
         Ok(attempt)
     }
@@ -395,7 +266,7 @@ impl Observer {
         let mut jobs: Vec<ObservedJob> = self.world.jobs.of(&of_owner(owner)).iter().map(|j| (**j).clone()).collect();
         for name in needed {
             if !jobs.iter().any(|j| j.name == *name) {
-                jobs.extend(self.job_now(namespace, name, owner).await?);
+                jobs.extend(self.server.job(namespace, name, owner).await?);
             }
         }
         let mut attempts = Vec::with_capacity(jobs.len());
@@ -404,130 +275,6 @@ impl Observer {
         }
         Ok(attempts)
     }
-
-    /// What kubelet, scheduler or Job controller tell, and then what those tell that make volumes, each newest first.
-    async fn words_about(&self, attempt: &Attempt) -> Result<Vec<Words>, Error> {
-        let namespace = &attempt.job.namespace;
-        let pod = attempt.newest_pod();
-        let (kind, name) = pod.map_or(("Job", attempt.job.name.as_str()), |pod| ("Pod", pod.name.as_str()));
-        let mut words = self.events_of(namespace, kind, name).await?;
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        for claim in pod.into_iter().flat_map(|pod| &pod.claims) {
-            let step = format!("look up PersistentVolumeClaim {namespace}/{claim}");
-            let found = within(&step, claims.get_opt(claim)).await?;
-            if found.and_then(|c| c.status?.phase).is_some_and(|phase| phase == "Pending") {
-                let told = self.events_of(namespace, "PersistentVolumeClaim", claim).await?;
-                words.extend(told.into_iter().map(|w| Words { message: format!("claim {claim}: {}", w.message), ..w }));
-            }
-        }
-        Ok(words)
-    }
-
-    async fn events_of(&self, namespace: &str, kind: &str, name: &str) -> Result<Vec<Words>, Error> {
-        let api: Api<CoreEvent> = Api::namespaced(self.client.clone(), namespace);
-        let params = ListParams::default().fields(&format!("involvedObject.kind={kind},involvedObject.name={name}"));
-        let found = within(&format!("list the events of {kind} {namespace}/{name}"), api.list(&params)).await?;
-        let mut events = found.items;
-        events.sort_by_key(|event| std::cmp::Reverse(last_seen(event)));
-        Ok(events
-            .into_iter()
-            .map(|e| Words { reason: e.reason.unwrap_or_default(), message: e.message.unwrap_or_default() })
-            .collect())
-    }
-
-    /// Whether nothing can be created in the namespace any more, found out by asking for a Job that is never made.
-    async fn is_terminating(&self, namespace: &str) -> Result<bool, Error> {
-        let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
-        let params = PostParams { dry_run: true, ..PostParams::default() };
-        let step = format!("see whether namespace {namespace} is going away");
-        match within(&step, api.create(&params, &job::never_run(namespace))).await {
-            Err(Error::NamespaceTerminating { .. }) => Ok(true),
-            Err(error @ Error::NoAnswer { .. }) => Err(error),
-            // Whatever else it says, it does not say that.
-            _ => Ok(false),
-        }
-    }
-
-    /// Runs of a policy that restores and verifications which are not over read from.
-    fn holds(&self, namespace: &str, policy: &str) -> Holds {
-        let mut holds = Holds::default();
-        for restore in self.world.restores.of(&in_namespace(namespace)) {
-            if restore.status.as_ref().is_some_and(|s| s.phase.is_terminal()) {
-                continue;
-            }
-            match self.run_of(namespace, policy, &restore) {
-                Held::Run(run_id) => holds.run_ids.push(run_id),
-                Held::Unknown => holds.unknown = true,
-                Held::Nothing => {}
-            }
-        }
-        // What a verification reads would look damaged if it went meanwhile.
-        for job in self.jobs_of(namespace, policy, verify::VERIFY).iter().filter(|job| job.end.is_none()) {
-            let backup = job.owner.as_ref().and_then(|o| self.world.backups.get(namespace, &o.name));
-            holds.run_ids.extend(backup.and_then(|b| b.status.as_ref().and_then(|s| s.run_id.clone())));
-        }
-        holds
-    }
-
-    fn run_of(&self, namespace: &str, policy: &str, restore: &RestoreRequest) -> Held {
-        let from = &restore.spec.from;
-        let concerns = match (&from.backup, &from.policy, &from.store) {
-            (Some(name), _, _) => {
-                self.world.backups.get(namespace, name).is_some_and(|b| b.spec.policy_ref.name == policy)
-            }
-            (_, Some(from), _) => from.name == policy,
-            (_, _, Some(from)) => from.policy == policy,
-            _ => false,
-        };
-        if !concerns {
-            return Held::Nothing;
-        }
-        let written = restore.status.as_ref().and_then(|s| s.run_id.clone());
-        let named = from.store.as_ref().and_then(|s| s.run_id.clone());
-        let backup = from.backup.as_ref().and_then(|name| self.world.backups.get(namespace, name));
-        let saved = backup.and_then(|b| b.status.as_ref().and_then(|s| s.run_id.clone()));
-        written.or(named).or(saved).map_or(Held::Unknown, Held::Run)
-    }
-
-    /// Whether another retain Job of the policy is under way, or what it deleted is not recorded yet.
-    fn is_retaining(&self, namespace: &str, backup: &Backup, siblings: &[Arc<Backup>]) -> bool {
-        let policy = label_value(&backup.spec.policy_ref.name);
-        self.world.jobs.of(&of_policy(namespace, &policy)).iter().filter(|job| job.task == "retain").any(|job| {
-            let owner = job.owner.as_ref().map(|o| o.uid.as_str()).unwrap_or_default();
-            if Some(owner) == backup.metadata.uid.as_deref() {
-                return false;
-            }
-            if job.end.is_none() {
-                return true;
-            }
-            let deleted =
-                self.world.pods.of(&of_owner(&job.uid)).iter().flat_map(|p| deleted_by(p)).collect::<Vec<_>>();
-            siblings.iter().any(|s| {
-                s.status.as_ref().and_then(|s| s.run_id.as_ref()).is_some_and(|run_id| deleted.contains(run_id))
-            })
-        })
-    }
-}
-
-enum Held {
-    Run(String),
-    Unknown,
-    Nothing,
-}
-
-fn deleted_by(pod: &ObservedPod) -> Vec<String> {
-    use crate::task::{Outcome, Report};
-    let report = pod.ended.as_ref().and_then(|end| Report::from_termination_message(&end.message));
-    match report.and_then(|r| r.outcome) {
-        Some(Outcome::Retain(retained)) => retained.deleted,
-        _ => Vec::new(),
-    }
-}
-
-fn last_seen(event: &CoreEvent) -> Option<Timestamp> {
-    let series = event.series.as_ref().and_then(|s| s.last_observed_time.as_ref()).map(|t| t.0);
-    let last = event.last_timestamp.as_ref().map(|t| t.0);
-    series.max(last).max(event.event_time.as_ref().map(|t| t.0))
 }
 
 #[cfg(test)]
