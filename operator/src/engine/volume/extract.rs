@@ -1,160 +1,40 @@
-//! The archive into a folder: a thread that takes it apart, and several that write files. Talks to the file system.
+//! The archive into a folder, member by member: folders and links here, files by the writers. Talks to the file system.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use holdfast_crds::Reason;
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
-use super::beneath::{Beneath, relative, split};
-use super::expect::Expected;
+use super::beneath::{relative, split};
+use super::extraction::Extraction;
 use super::globs::Globs;
 use super::names::is_hidden;
-use super::place::{Content, Placer, failed};
-use crate::archive::file_index::{ContentHash, Line};
+use super::place::Content;
+use super::writers::{Job, Writers};
+use crate::archive::file_index::ContentHash;
 use crate::archive::tar::{Entry, Event, Kind, Reader, printable};
 use crate::task::Failure;
 
-/// Threads that write files.
-const WRITERS: usize = 4;
 /// Files up to this size are handed over whole, larger ones piece by piece.
 const WHOLE_BYTES: u64 = 256 * 1024;
 const PIECE_BYTES: usize = 256 * 1024;
-/// Files, and pieces of a large one, that wait for a writer.
-const FILES_AHEAD: usize = 32;
+/// Pieces of a large file that wait for its writer.
 const PIECES_AHEAD: usize = 8;
 /// At most this many folders wait for their attributes, which they get when nothing is written into them any more.
 const MAX_FOLDERS: usize = 20_000;
-
-/// An extraction, as those see it who wait for its end.
-#[derive(Debug)]
-pub(super) struct Extraction {
-    /// The folder that becomes the volume's content.
-    pub(super) target: Beneath,
-    pub(super) expected: Expected,
-    pub(super) placer: Placer,
-    failure: Mutex<Option<Failure>>,
-    cancelled: AtomicBool,
-    finished: AtomicBool,
-    under_way: Mutex<usize>,
-    idle: Condvar,
-    /// Entries that were taken from the archive.
-    entries: AtomicU64,
-    /// Files, links and pipes that were made.
-    pub(super) files: AtomicU64,
-    pub(super) bytes: AtomicU64,
-    /// The root's own member, for when its content is in place.
-    root: Mutex<Option<Entry>>,
-}
-
-impl Extraction {
-    pub(super) fn new(target: OwnedFd, expected: Expected, placer: Placer) -> Self {
-        Self {
-            target: Beneath::new(target),
-            expected,
-            placer,
-            failure: Mutex::new(None),
-            cancelled: AtomicBool::new(false),
-            finished: AtomicBool::new(false),
-            under_way: Mutex::new(0),
-            idle: Condvar::new(),
-            entries: AtomicU64::new(0),
-            files: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            root: Mutex::new(None),
-        }
-    }
-
-    /// Why it failed, if it did on this side.
-    pub(super) fn failure(&self) -> Option<Failure> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Nothing more is to be written.
-    pub(super) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    /// Everything came, and it is what the list says.
-    ///
-    /// # Errors
-    /// Where something is missing or differs.
-    pub(super) fn confirm(&self) -> Result<(), Failure> {
-        if let Some(failure) = self.failure() {
-            return Err(failure);
-        }
-        let wrong = |why: String| Failure::new(Reason::ChecksumMismatch, format!("{why}; take another backup"));
-        if !self.finished.load(Ordering::Relaxed) {
-            return Err(wrong("the archive broke off".to_owned()));
-        }
-        self.expected.confirm(self.entries.load(Ordering::Relaxed)).map_err(wrong)
-    }
-
-    /// The root's own member, if it was in the archive.
-    pub(super) fn root(&self) -> Option<Entry> {
-        self.root.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn fail(&self, failure: Failure) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
-    }
-
-    fn trouble(&self, path: &[u8], error: Errno) -> Failure {
-        failed(path, error, self.expected.bytes, self.target.root())
-    }
-
-    /// Compares a member that is done with the list.
-    fn tick(&self, number: u64, entry: &Entry, hash: Option<[u8; 32]>) -> Result<(), Failure> {
-        if self.expected.tick(number, &Line::of(entry, hash).to_bytes()) {
-            return Ok(());
-        }
-        Err(Failure::new(
-            Reason::ChecksumMismatch,
-            format!("{} is not as the list of entries has it; take another backup", printable(&entry.path)),
-        ))
-    }
-
-    fn begin(&self) {
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-    }
-
-    fn done(&self) {
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.idle.notify_all();
-    }
-
-    /// Waits until no file is being written.
-    fn settle(&self) -> Result<(), Failure> {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        while *under_way > 0 {
-            under_way = self.idle.wait(under_way).unwrap_or_else(PoisonError::into_inner);
-        }
-        self.failure().map_or(Ok(()), Err)
-    }
-}
-
-/// A file for a writer.
-struct Job {
-    number: u64,
-    entry: Box<Entry>,
-    folder: Arc<OwnedFd>,
-    name: Vec<u8>,
-    content: Content,
-}
 
 /// What the archive is written to.
 pub(super) struct ExtractSink {
     shared: Arc<Extraction>,
     reader: Reader,
     chosen: Option<Globs>,
-    jobs: Option<SyncSender<Job>>,
-    writers: Vec<JoinHandle<()>>,
+    writers: Writers,
     /// The file whose content comes.
     open: Option<Open>,
     /// Folders that were opened last, by path: members of one folder follow each other.
@@ -193,22 +73,11 @@ impl ExtractSink {
     /// # Errors
     /// Where no thread can be started.
     pub(super) fn new(shared: Arc<Extraction>, chosen: Option<Globs>, on_unit: OnUnit) -> Result<Self, Failure> {
-        let (jobs, receiver) = sync_channel::<Job>(FILES_AHEAD);
-        let receiver = Arc::new(Mutex::new(receiver));
-        let mut writers = Vec::new();
-        for _ in 0..WRITERS {
-            let (receiver, shared) = (receiver.clone(), shared.clone());
-            let thread = thread::Builder::new().name("volume-write".to_owned()).stack_size(512 * 1024);
-            let started = thread.spawn(move || write_files(&receiver, &shared));
-            writers.push(
-                started.map_err(|e| Failure::new(Reason::RestoreFailed, format!("no thread can be started: {e}")))?,
-            );
-        }
+        let writers = Writers::start(shared.clone())?;
         Ok(Self {
             shared,
             reader: Reader::new(),
             chosen,
-            jobs: Some(jobs),
             writers,
             open: None,
             cache: VecDeque::new(),
@@ -220,7 +89,7 @@ impl ExtractSink {
     }
 
     fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
-        if self.shared.cancelled.load(Ordering::Relaxed) {
+        if self.shared.is_cancelled() {
             return Err(Failure::new(Reason::RestoreFailed, "the restore was given up"));
         }
         if let Some(failure) = self.shared.failure() {
@@ -231,7 +100,7 @@ impl ExtractSink {
             match event.map_err(|e| Failure::new(Reason::ChecksumMismatch, format!("the archive is damaged: {e}")))? {
                 None => return Ok(()),
                 Some(Event::Entry(entry)) => {
-                    let number = self.shared.entries.fetch_add(1, Ordering::Relaxed);
+                    let number = self.shared.next_entry();
                     self.member(number, entry)?;
                 }
                 Some(Event::Data { offset, bytes }) => self.data(offset, bytes)?,
@@ -254,7 +123,7 @@ impl ExtractSink {
                 return Err(hostile("only a folder can be the root"));
             }
             self.shared.tick(number, &entry, None)?;
-            *self.shared.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(*entry);
+            self.shared.keep_root(*entry);
             return Ok(());
         }
         let unit = match &self.chosen {
@@ -431,7 +300,7 @@ impl ExtractSink {
         }
         let (pieces, receiver) = sync_channel(PIECES_AHEAD);
         let Place { folder, name } = place;
-        self.dispatch(Job { number, entry, folder, name, content: Content::Pieces(receiver) })?;
+        self.writers.dispatch(Job { number, entry, folder, name, content: Content::Pieces(receiver) })?;
         self.open = Some(Open::Streamed { pieces, at: 0, piece: Vec::new() });
         Ok(())
     }
@@ -471,7 +340,7 @@ impl ExtractSink {
             Some(Open::Hashed { number, entry, hash }) => self.shared.tick(number, &entry, Some(hash.finish())),
             Some(Open::Gathered { number, entry, place, pieces }) => {
                 let Place { folder, name } = place;
-                self.dispatch(Job { number, entry, folder, name, content: Content::Whole(pieces) })
+                self.writers.dispatch(Job { number, entry, folder, name, content: Content::Whole(pieces) })
             }
             Some(Open::Streamed { pieces, mut at, mut piece }) => {
                 send(&pieces, &mut at, &mut piece, &self.shared)?;
@@ -483,16 +352,6 @@ impl ExtractSink {
         }
     }
 
-    fn dispatch(&self, job: Job) -> Result<(), Failure> {
-        let gone = || Failure::new(Reason::RestoreFailed, "the writers ended before their time");
-        let jobs = self.jobs.as_ref().ok_or_else(gone)?;
-        self.shared.begin();
-        jobs.send(job).map_err(|_| {
-            self.shared.done();
-            self.shared.failure().unwrap_or_else(gone)
-        })
-    }
-
     fn end(&mut self) -> Result<(), Failure> {
         self.reader
             .finish()
@@ -500,19 +359,15 @@ impl ExtractSink {
         self.finish_folders(None)?;
         self.stop();
         self.shared.failure().map_or(Ok(()), Err)?;
-        self.shared.finished.store(true, Ordering::Relaxed);
+        self.shared.finish();
         Ok(())
     }
 
     /// Lets the writers go and waits until they have.
     fn stop(&mut self) {
+        // One of them may wait for the rest of this file.
         self.open = None;
-        self.jobs = None;
-        for writer in self.writers.drain(..) {
-            if writer.join().is_err() {
-                self.shared.fail(Failure::new(Reason::RestoreFailed, "a writer ended before its time"));
-            }
-        }
+        self.writers.stop();
     }
 
     fn keep<T>(&self, result: Result<T, Failure>) -> io::Result<T> {
@@ -560,36 +415,6 @@ fn send(
     })?;
     *at = next;
     Ok(())
-}
-
-fn write_files(jobs: &Mutex<Receiver<Job>>, shared: &Extraction) {
-    loop {
-        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { number, entry, folder, name, content }) = next else { return };
-        let _done = Done(shared);
-        // After a failure what is queued is let go.
-        if shared.failure().is_none() && !shared.cancelled.load(Ordering::Relaxed) {
-            let written = shared.placer.file(&*folder, &name, &entry, content);
-            let checked = match written {
-                Ok(Some(hash)) => shared.tick(number, &entry, Some(hash)),
-                // The archive broke off, and those who fetch it know why.
-                Ok(None) => Ok(()),
-                Err(error) => Err(shared.trouble(&entry.path, error)),
-            };
-            if let Err(failure) = checked {
-                shared.fail(failure);
-            }
-        }
-    }
-}
-
-/// Says that a file is done, whatever became of it.
-struct Done<'a>(&'a Extraction);
-
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        self.0.done();
-    }
 }
 
 /// Whether a path lies below a folder.

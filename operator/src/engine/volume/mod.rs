@@ -6,6 +6,7 @@ mod census;
 mod dump;
 mod expect;
 mod extract;
+mod extraction;
 mod facts;
 mod globs;
 mod links;
@@ -17,6 +18,7 @@ mod stage;
 mod stream;
 mod swap;
 mod walk;
+mod writers;
 
 use std::path::Path;
 
