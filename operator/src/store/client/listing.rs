@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2FluentBuilder;
 use holdfast_crds::Reason;
 use jiff::Timestamp;
 
@@ -13,20 +14,10 @@ use super::{Bucket, ObjectInfo};
 use crate::task::Failure;
 
 pub(super) async fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<ObjectInfo>, Failure> {
-    let what = format!("list {prefix}");
     let mut listing = Listing::new(prefix);
     let mut token: Option<String> = None;
     loop {
-        let result = bucket.retrying(&what, || async {
-            let request = bucket
-                .client
-                .list_objects_v2()
-                .bucket(&*bucket.name)
-                .prefix(prefix)
-                .set_continuation_token(token.clone());
-            bucket.within(request.send()).await
-        });
-        let page = result.await.map_err(|t| bucket.failure(&what, &t))?;
+        let page = page(bucket, prefix, |request| request.set_continuation_token(token.clone())).await?;
         let next = listing.add(Page::from(page)).map_err(|why| {
             Failure::new(
                 Reason::ListIncomplete,
@@ -41,24 +32,28 @@ pub(super) async fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<ObjectInfo>
 }
 
 pub(super) async fn is_empty(bucket: &Bucket, prefix: &str) -> Result<bool, Failure> {
-    let what = format!("list {prefix}");
-    let result = bucket.retrying(&what, || async {
-        let request = bucket.client.list_objects_v2().bucket(&*bucket.name).prefix(prefix).max_keys(1);
-        bucket.within(request.send()).await
-    });
-    let page = Page::from(result.await.map_err(|t| bucket.failure(&what, &t))?);
+    let page = Page::from(page(bucket, prefix, |request| request.max_keys(1)).await?);
     Ok(page.objects.is_empty() && page.count.is_none_or(|count| count == 0) && !page.truncated)
 }
 
 pub(super) async fn folders(bucket: &Bucket, prefix: &str) -> Result<Vec<String>, Failure> {
-    let what = format!("list {prefix}");
-    let result = bucket.retrying(&what, || async {
-        let request = bucket.client.list_objects_v2().bucket(&*bucket.name).prefix(prefix).delimiter("/");
-        bucket.within(request.send()).await
-    });
-    let page = result.await.map_err(|t| bucket.failure(&what, &t))?;
+    let page = page(bucket, prefix, |request| request.delimiter("/")).await?;
     let name = |folder: &str| Some(folder.strip_prefix(prefix)?.strip_suffix('/')?.to_owned());
     Ok(page.common_prefixes().iter().filter_map(|folder| name(folder.prefix()?)).collect())
+}
+
+/// Asks for one page of what begins with `prefix`, in the shape that the caller gives the request.
+async fn page(
+    bucket: &Bucket,
+    prefix: &str,
+    shape: impl Fn(ListObjectsV2FluentBuilder) -> ListObjectsV2FluentBuilder,
+) -> Result<ListObjectsV2Output, Failure> {
+    let what = format!("list {prefix}");
+    let result = bucket.retrying(&what, || async {
+        let request = shape(bucket.client.list_objects_v2().bucket(&*bucket.name).prefix(prefix));
+        bucket.within(request.send()).await
+    });
+    result.await.map_err(|t| bucket.failure(&what, &t))
 }
 
 /// What counts of one page.
