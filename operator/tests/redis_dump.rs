@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "it is all tests")]
 
+#[path = "support/cut.rs"]
+mod cut;
 #[path = "support/memory.rs"]
 mod memory;
 #[path = "support/redis.rs"]
@@ -11,11 +13,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
+use cut::Way;
 use holdfast::engine::{Dumped, dump};
 use holdfast::task::Failure;
 use holdfast_crds::{ConfigMapKey, Reason, RedisSource, Source, TlsMode, TlsSpec};
 use memory::MemorySink;
-use redis::{Redis, RedisSecretFiles, Wire, fill, until};
+use redis::{Redis, RedisSecretFiles, fill, until};
 
 async fn dump_of(source: RedisSource, secret: &RedisSecretFiles, sink: &mut MemorySink) -> Result<Dumped, Failure> {
     let source = Source { name: "cache".into(), redis: Some(source), ..Source::default() };
@@ -149,14 +152,16 @@ async fn a_connection_cut_anywhere_makes_no_backup() {
         let redis = Redis::start(&["save \"\"", &format!("repl-diskless-sync {diskless}")]);
         fill(&redis);
         for bytes in [1, 500, 9_000, 400_000] {
-            let wire = Wire::cut_after(redis.port, bytes, u64::MAX);
+            let way = Way::to(redis.port);
+            way.cut_after(bytes);
             let mut sink = MemorySink::default();
-            let source = RedisSource { port: wire.port.into(), ..redis.source() };
+            let source = RedisSource { port: way.port.into(), ..redis.source() };
             let failure = dump_of(source, &RedisSecretFiles::none(), &mut sink).await.unwrap_err();
             assert!(
                 matches!(failure.reason, Reason::SourceUnreachable | Reason::SourceIncomplete | Reason::DumpFailed),
                 "{failure:?}"
             );
+            assert!(way.is_cut());
             assert!(sink.stored.is_empty(), "cut after {bytes} bytes");
         }
     }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "it is all tests")]
 
+#[path = "support/cut.rs"]
+mod cut;
 #[path = "support/memory.rs"]
 mod memory;
 #[path = "support/redis.rs"]
@@ -9,12 +11,13 @@ mod redis;
 
 use std::path::Path;
 
+use cut::Way;
 use holdfast::engine::{Restored, check_target, dump, restore};
 use holdfast::store::manifest::Manifest;
 use holdfast::task::{Failure, RestoreTarget, Target};
 use holdfast_crds::{OnExisting, Reason, RedisSource, Source, TlsMode};
 use memory::{MemorySink, MemorySource, Spoil};
-use redis::{Redis, RedisSecretFiles, Wire, fill, until};
+use redis::{Redis, RedisSecretFiles, fill, until};
 
 /// A backup in memory.
 struct Saved {
@@ -339,8 +342,10 @@ async fn a_connection_cut_in_the_middle_is_no_success() {
     // Key by key: some of it is there, and it says so.
     let target = Redis::start(&FORGETFUL);
     for bytes in [2_000_000, 6_000_000] {
-        let wire = Wire::cut_after(target.port, u64::MAX, bytes);
-        let failure = saved.restore(&at(wire.port), OnExisting::Replace).await.unwrap_err();
+        let way = Way::to(target.port);
+        way.cut_after(bytes);
+        let failure = saved.restore(&at(way.port), OnExisting::Replace).await.unwrap_err();
+        assert!(way.is_cut());
         assert_eq!(failure.reason, Reason::SourceUnreachable, "{failure:?}");
         assert!(failure.message.contains("what was restored up to there"), "{}", failure.message);
     }

@@ -82,13 +82,9 @@ fn pass(mut from: TcpStream, mut to: TcpStream, state: &State) {
         if read == 0 {
             break;
         }
-        let left = state.left.load(Ordering::Acquire);
-        if left != u64::MAX {
-            if left < read as u64 {
-                state.cut();
-                break;
-            }
-            state.left.fetch_sub(read as u64, Ordering::AcqRel);
+        if state.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(read as u64)).is_err() {
+            state.cut();
+            break;
         }
         if to.write_all(&buffer[..read]).is_err() {
             break;

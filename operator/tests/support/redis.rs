@@ -1,8 +1,10 @@
-//! Redis servers of the tests' own, and a client that speaks to them.
+//! Redis servers of the tests' own.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is part of tests")]
 
+#[path = "redis/client.rs"]
+mod client;
 #[path = "data.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod data;
@@ -12,6 +14,8 @@ mod disk;
 #[path = "port.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod port;
+#[path = "redis/rich.rs"]
+mod rich;
 #[path = "wait.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod wait;
@@ -19,17 +23,17 @@ mod wait;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use client::{Answer, Client};
 use holdfast::task::{Mounts, RedisTarget, RestoreTarget, Target};
 use holdfast_crds::{RedisSource, TlsMode, TlsSpec};
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub use rich::fill;
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub use wait::until;
 
@@ -314,170 +318,6 @@ fn certificates(folder: &Path) {
     openssl(&[&sign[..], &["-extfile", "names", "-days", "2", "-out", "server.pem"]].concat());
 }
 
-/// What a server answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    Text(Vec<u8>),
-    Error(String),
-    Number(i64),
-    Nothing,
-    Elements(Vec<Answer>),
-}
-
-impl Answer {
-    pub fn text(&self) -> String {
-        match self {
-            Self::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            Self::Number(number) => number.to_string(),
-            Self::Nothing => String::new(),
-            other => panic!("no text: {other:?}"),
-        }
-    }
-
-    pub fn bytes(&self) -> Vec<u8> {
-        match self {
-            Self::Text(bytes) => bytes.clone(),
-            other => panic!("no bytes: {other:?}"),
-        }
-    }
-
-    pub fn number(&self) -> i64 {
-        match self {
-            Self::Number(number) => *number,
-            other => panic!("no number: {other:?}"),
-        }
-    }
-
-    pub fn elements(&self) -> &[Self] {
-        match self {
-            Self::Elements(elements) => elements,
-            other => panic!("no elements: {other:?}"),
-        }
-    }
-
-    /// All of it as text, but for the fields that tell how long ago something was.
-    fn shown_without_clocks(&self) -> String {
-        match self {
-            Self::Elements(elements) => {
-                let mut shown = String::from("[");
-                let mut skip = false;
-                for element in elements {
-                    if std::mem::take(&mut skip) {
-                        continue;
-                    }
-                    let text = if let Self::Text(bytes) = element { String::from_utf8_lossy(bytes) } else { "".into() };
-                    skip = matches!(&*text, "radix-tree-keys" | "radix-tree-nodes" | "idle" | "inactive");
-                    shown.push_str(&element.shown_without_clocks());
-                    shown.push(' ');
-                }
-                shown + "]"
-            }
-            Self::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            other => format!("{other:?}"),
-        }
-    }
-}
-
-/// A connection.
-pub struct Client {
-    stream: BufReader<TcpStream>,
-}
-
-/// A command as it travels.
-fn encoded(command: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
-    for argument in command {
-        bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-        bytes.extend_from_slice(argument);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes
-}
-
-impl Client {
-    pub fn try_connect(port: u16) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_mins(1)))?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream) })
-    }
-
-    /// A command that must not fail.
-    pub fn run(&mut self, arguments: &[&str]) -> Answer {
-        let arguments: Vec<&[u8]> = arguments.iter().map(|argument| argument.as_bytes()).collect();
-        self.run_bytes(&arguments)
-    }
-
-    pub fn run_bytes(&mut self, arguments: &[&[u8]]) -> Answer {
-        self.write(arguments).unwrap();
-        self.answer_to(arguments)
-    }
-
-    /// The answer to a command that must not fail.
-    fn answer_to(&mut self, command: &[&[u8]]) -> Answer {
-        match self.answer().unwrap() {
-            Answer::Error(words) => {
-                let command = String::from_utf8_lossy(&command.join(&b' ')).chars().take(200).collect::<String>();
-                panic!("{command}: {words}")
-            }
-            answer => answer,
-        }
-    }
-
-    /// A command that may fail; none where the connection does.
-    pub fn try_call(&mut self, arguments: &[&str]) -> Option<Answer> {
-        let arguments: Vec<&[u8]> = arguments.iter().map(|argument| argument.as_bytes()).collect();
-        self.write(&arguments).ok()?;
-        self.answer().ok()
-    }
-
-    /// Many commands at once, whose answers do not matter unless they are errors.
-    pub fn run_all(&mut self, commands: &[Vec<String>]) {
-        self.run_each(commands.iter().map(|command| command.iter().map(String::as_bytes).collect()));
-    }
-
-    /// The answers to many commands, which go out hundreds at a time. None must fail.
-    fn run_each<'a>(&mut self, commands: impl Iterator<Item = Vec<&'a [u8]>>) -> Vec<Answer> {
-        let (commands, mut answers) = (commands.collect::<Vec<_>>(), Vec::new());
-        for batch in commands.chunks(500) {
-            let bytes = batch.iter().map(|command| encoded(command)).collect::<Vec<_>>().concat();
-            self.stream.get_mut().write_all(&bytes).unwrap();
-            answers.extend(batch.iter().map(|command| self.answer_to(command)));
-        }
-        answers
-    }
-
-    fn write(&mut self, arguments: &[&[u8]]) -> std::io::Result<()> {
-        self.stream.get_mut().write_all(&encoded(arguments))
-    }
-
-    fn answer(&mut self) -> std::io::Result<Answer> {
-        let mut line = Vec::new();
-        self.stream.read_until(b'\n', &mut line)?;
-        let Some((&kind, rest)) = line.split_first() else { return Err(std::io::ErrorKind::UnexpectedEof.into()) };
-        let text = String::from_utf8_lossy(rest).trim_end().to_owned();
-        Ok(match kind {
-            b'+' => Answer::Text(text.into_bytes()),
-            b'-' => Answer::Error(text),
-            b':' => Answer::Number(text.parse().unwrap()),
-            b'$' => match text.parse::<i64>().unwrap() {
-                -1 => Answer::Nothing,
-                length => {
-                    let mut bytes = vec![0; usize::try_from(length).unwrap() + 2];
-                    self.stream.read_exact(&mut bytes)?;
-                    bytes.truncate(bytes.len() - 2);
-                    Answer::Text(bytes)
-                }
-            },
-            b'*' => match text.parse::<i64>().unwrap() {
-                -1 => Answer::Nothing,
-                count => Answer::Elements((0..count).map(|_| self.answer()).collect::<Result<_, _>>()?),
-            },
-            _ => panic!("no answer: {line:?}"),
-        })
-    }
-}
-
 /// A Secret as the kubelet mounts it.
 pub struct RedisSecretFiles {
     _folder: tempfile::TempDir,
@@ -500,135 +340,4 @@ impl RedisSecretFiles {
         let mounts = Mounts { credentials: Some(folder.path().to_owned()), ..Mounts::default() };
         Self { _folder: folder, mounts }
     }
-}
-
-/// In front of a server: passes bytes on, up to so many from the server's side in all connections together, and then cuts them all.
-pub struct Wire {
-    pub port: u16,
-    stop: Arc<AtomicBool>,
-    pub passed: Arc<AtomicU64>,
-}
-
-impl Wire {
-    /// `down`: how many bytes of the server's pass; `up`: how many go to it.
-    pub fn cut_after(server: u16, down: u64, up: u64) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (stop, passed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, counted, sent) = (stop.clone(), passed.clone(), Arc::new(AtomicU64::new(0)));
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Ok(upstream) = TcpStream::connect(("127.0.0.1", server)) else { continue };
-                let pairs = [
-                    (client.try_clone().unwrap(), upstream.try_clone().unwrap(), sent.clone(), up),
-                    (upstream, client, counted.clone(), down),
-                ];
-                for (from, to, count, limit) in pairs {
-                    std::thread::spawn(move || pass(from, to, &count, limit));
-                }
-            }
-        });
-        Self { port, stop, passed }
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-    }
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64, limit: u64) {
-    let mut buffer = vec![0; 16 << 10];
-    while let Ok(read @ 1..) = from.read(&mut buffer) {
-        if count.fetch_add(read as u64, Ordering::Relaxed) + read as u64 > limit
-            || to.write_all(&buffer[..read]).is_err()
-        {
-            break;
-        }
-    }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
-}
-
-/// Rich data in databases 0 and 5: every type in its small and its large encoding, expiries, groups, functions.
-pub fn fill(redis: &Redis) {
-    let mut client = redis.client();
-    for database in ["0", "5"] {
-        client.run(&["SELECT", database]);
-        client.run_all(&rich(database));
-        client.run_bytes(&[b"SET", b"binary \xff\x00\r\n key", b"\x00\x01\xfe\r\nvalue"]);
-        client.run(&["XREADGROUP", "GROUP", "readers", "alice", "COUNT", "2", "STREAMS", "stream", ">"]);
-        client.run(&["XREADGROUP", "GROUP", "readers", "bob", "COUNT", "3", "STREAMS", "stream", ">"]);
-        client.run(&["XACK", "stream", "readers", "1-1"]);
-    }
-    let library = "#!lua name=tests\nredis.register_function('echo', function(keys, args) return args[1] end)";
-    client.run(&["FUNCTION", "LOAD", library]);
-}
-
-/// More than is held in memory on its way.
-static NOISE: LazyLock<String> = LazyLock::new(|| {
-    let mut random = fastrand::Rng::with_seed(7);
-    (0..5 << 20).map(|_| random.alphanumeric()).collect()
-});
-
-fn rich(database: &str) -> Vec<Vec<String>> {
-    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let many = |start: &str, each: &dyn Fn(usize) -> String, count: usize| {
-        let mut command = words(start);
-        (0..count).for_each(|at| command.extend(words(&each(at))));
-        command
-    };
-    let mut commands: Vec<Vec<String>> = [
-        "SET plain value",
-        "SET int8 -7",
-        "SET int16 3000",
-        "SET int32 -100000",
-        "SET int64 123456789012",
-        "SET 42 number-as-key",
-        "SET {tag}one 1",
-        "SET {tag}two 2",
-        "SET expires:late x PXAT 4102444800123",
-        "SET expires:later y EXAT 4102444900",
-        "RPUSH list:small a b c 1 2 3",
-        "SADD set:int 1 2 3 70000",
-        "SADD set:str a b c",
-        "ZADD zset:small 1 a 2.5 b -inf c +inf d",
-        "HSET hash:small f v g 12",
-        "XADD stream 1-1 temperature 20",
-        "XADD stream 1-2 temperature 21",
-        "XADD stream 5-0 other fields here now",
-        "XADD stream 6-0 a b",
-        "XADD stream 7-0 a b",
-        "XADD stream 8-0 a b",
-        "XDEL stream 1-2",
-        "XGROUP CREATE stream readers 0",
-        "XGROUP CREATE stream idle $",
-        "XADD stream:empty 1-1 a b",
-        "XDEL stream:empty 1-1",
-        "PFADD hll a b c",
-        "GEOADD geo 13.361389 38.115556 Palermo",
-        "SETBIT bits 1000 1",
-    ]
-    .iter()
-    .map(|line| words(line))
-    .collect();
-    commands.push(vec!["SET".into(), "empty".into(), String::new()]);
-    commands.push(vec!["SET".into(), "compressible".into(), "ab".repeat(3000)]);
-    commands.push(vec!["SET".into(), "longkey".repeat(60), "x".into()]);
-    commands.push(vec!["SET".into(), "huge".into(), NOISE.clone()]);
-    commands.push(many("RPUSH list:big", &|at| format!("element-{database}-{at}"), 3000));
-    commands.push(many("SADD set:big", &|at| format!("member-{at}"), 2000));
-    commands.push(many("ZADD zset:big", &|at| format!("{at}.25 member-{at}"), 2000));
-    commands.push(many("HSET hash:big", &|at| format!("field-{at} value-{at}"), 2000));
-    for at in 0..3000 {
-        commands.push(words(&format!("SET many:{at} value-{database}-{at}")));
-    }
-    commands.push(words("PEXPIREAT hash:big 4102444800000"));
-    commands.push(words("PEXPIREAT stream 4102444800000"));
-    commands
 }
