@@ -14,17 +14,29 @@ declare -A packages=(
 )
 
 missing=()
-for set in "$@"; do
-  [[ -n ${packages[$set]:-} ]] || fail "no such set of packages: $set (there are: ${!packages[*]})"
-  for package in ${packages[$set]}; do
-    # dpkg-query ends with 1 for a package it has never heard of; that is an answer, not an error.
-    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=unknown
-    [[ $status == installed ]] || missing+=("$package")
+find_missing() {
+  local set package status
+  missing=()
+  for set in "$@"; do
+    [[ -n ${packages[$set]:-} ]] || fail "no such set of packages: $set (there are: ${!packages[*]})"
+    for package in ${packages[$set]}; do
+      # dpkg-query ends with 1 for a package it has never heard of; that is an answer, not an error.
+      status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=unknown
+      [[ $status == installed ]] || missing+=("$package")
+    done
   done
-done
+}
+
+find_missing "$@"
 ((${#missing[@]})) || exit 0
 
 [[ $(id -u) == 0 ]] || fail "these packages are missing and installing them takes root: ${missing[*]}"
+# apt does not wait for another one of these scripts; what that one installs is missing no more.
+exec 6>/run/lock/holdfast-packages
+flock 6
+find_missing "$@"
+((${#missing[@]})) || exit 0
+
 install_missing() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update

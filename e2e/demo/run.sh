@@ -18,8 +18,13 @@ chapter "A cluster, the images, the operator"
 make cluster
 use_cluster
 "$cluster_dir/build.sh" kubernetes helm
+# The compiler leaves a processor idle for minutes: the other images are made meanwhile.
+others=$(mktemp)
+trap 'wait; rm -f "$others"' EXIT
+"$cluster_dir/../images/build.sh" postgres:15 tools:1 s3:1 >"$others" 2>&1 &
 make image
-"$cluster_dir/../images/build.sh" postgres:15 tools:1 s3:1
+wait $! || fail "the images of the database, the tools and the S3 server: $(<"$others")"
+say "$(<"$others")"
 "$scripts_dir/install.sh"
 took
 
