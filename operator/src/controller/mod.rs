@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client, Config, ResourceExt};
@@ -107,7 +108,13 @@ pub enum Error {
 ///
 /// # Errors
 /// Where it cannot start, or may not go on because another controller may lead.
-pub async fn run(args: Args) -> Result<(), Error> {
+///
+/// Boxed, so that this library is compiled as one: a plain future would be compiled with the program that awaits it.
+pub fn run(args: Args) -> LocalBoxFuture<'static, Result<(), Error>> {
+    Box::pin(control(args))
+}
+
+async fn control(args: Args) -> Result<(), Error> {
     let mut config = Config::infer().await?;
     // Retries are ours: an attempt that fails is made again as a whole, and in time.
     config.default_retry = false;

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
 use holdfast_crds::Reason;
 use sha2::{Digest, Sha256};
 use tracing::{error, info, warn};
@@ -44,8 +45,12 @@ pub struct Args {
     report: PathBuf,
 }
 
-/// Runs the task, writes its report and gives the exit code that stands for its reason.
-pub async fn run(args: Args) -> ExitCode {
+/// Runs the task, writes its report and gives the exit code that stands for its reason. Boxed as [`crate::controller::run`] is.
+pub fn run(args: Args) -> LocalBoxFuture<'static, ExitCode> {
+    Box::pin(work(args))
+}
+
+async fn work(args: Args) -> ExitCode {
     let report = match read_task(&args.kind) {
         Ok(task) => perform(&task).await,
         Err(failure) => failure.into(),
