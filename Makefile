@@ -18,7 +18,7 @@ help: ## List the words of this Makefile
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## Bring up everything, back up a database, lose it, restore it (first run: about 25 minutes on two cores)
+demo: ## Bring up everything, back up a database, lose it, restore it (first run: about 22 minutes on two cores)
 	@e2e/demo/run.sh
 
 .PHONY: drill
