@@ -28,19 +28,38 @@ use crate::task::Failure;
 struct Means {
     /// Threads that compress.
     threads: usize,
-    /// How many bytes each of them compresses at a time; none: as many as zstd thinks fit. Several such pieces are held at once.
-    job_bytes: Option<u32>,
+    /// How they share the work; none: as zstd thinks fit.
+    jobs: Option<Jobs>,
     /// Memory for parts.
     buffer_bytes: usize,
 }
 
+/// What one thread compresses at a time. The names are zstd's (`ZSTD_c_jobSize`, `ZSTD_c_overlapLog`, `ZSTD_c_maxBlockSize`).
+#[derive(Clone, Copy)]
+struct Jobs {
+    /// Several such jobs are held in memory at once.
+    bytes: u32,
+    /// How far a job looks back into the one before it, at a quick level: 9 is the whole window, each less is half of that.
+    overlap_log: u32,
+    /// The largest block of a frame, at a quick level.
+    block_bytes: u32,
+}
+
+/// Up to this level zstd looks for matches quickly (its strategies `fast` and `dfast`). Who asks for more wants the smallest there is.
+const LAST_QUICK_LEVEL: i32 = 4;
+
 /// Two threads keep up with pg_dump.
-const ALONE: Means = Means { threads: 2, job_bytes: None, buffer_bytes: BUFFER_BYTES };
-/// Half of the bytes that zstd takes at level 3 spare the 30 MiB that the other stream takes. To look back further than zstd does by itself
-/// saves half a percent of what is stored and costs a tenth of compression's time.
-const WITH_ANOTHER: Means = Means { threads: 2, job_bytes: Some(4 << 20), buffer_bytes: BUFFER_BYTES };
+const ALONE: Means = Means { threads: 2, jobs: None, buffer_bytes: BUFFER_BYTES };
+/// Files. Jobs of half the size that zstd takes at level 3 spare the 30 MiB that the other stream takes; to look back twice as far as it does by
+/// itself (512 KiB) makes up for their number. zstd searches blocks of 128 KiB, its largest, for better borders, and where files that are
+/// compressed already stand beside others that takes a third of its time; blocks of half that size are taken as they come, and hold as much.
+const WITH_ANOTHER: Means = Means {
+    threads: 2,
+    jobs: Some(Jobs { bytes: 4 << 20, overlap_log: 7, block_bytes: 64 << 10 }),
+    buffer_bytes: BUFFER_BYTES,
+};
 /// It trickles beside the other one: a thread and the least of memory are enough.
-const BESIDE: Means = Means { threads: 1, job_bytes: None, buffer_bytes: 16 << 20 };
+const BESIDE: Means = Means { threads: 1, jobs: None, buffer_bytes: 16 << 20 };
 
 /// Stores the artifacts of one source of a run.
 pub struct Uploads {
@@ -312,8 +331,12 @@ impl Encoder {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         if means.threads > 1 {
             encoder.multithread(u32::try_from(cores.min(means.threads)).unwrap_or(1))?;
-            if let Some(bytes) = means.job_bytes {
+            if let Some(Jobs { bytes, overlap_log, block_bytes }) = means.jobs {
                 encoder.set_parameter(CParameter::JobSize(bytes))?;
+                if level <= LAST_QUICK_LEVEL {
+                    encoder.set_parameter(CParameter::OverlapSizeLog(overlap_log))?;
+                    encoder.set_parameter(CParameter::MaxBlockSize(block_bytes))?;
+                }
             }
         }
         Ok(Self::Zstd(encoder))
