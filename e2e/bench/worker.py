@@ -198,7 +198,7 @@ class Bench:
         self.print_table()
 
     def pipe(self, commands, key=None):
-        """Runs a pipe; waits for each process on its own, so that each one's CPU and memory are known."""
+        """Runs a pipe; waits for each process on its own, so that each one's CPU is known."""
         began, children, before = time.monotonic(), [], None
         for i, command in enumerate(commands):
             last = i == len(commands) - 1
@@ -208,15 +208,16 @@ class Bench:
                 before.close()
             before = child.stdout
             children.append(child)
-        cpu = memory = 0
+        peak = Peak(*(child.pid for child in children))
+        cpu = 0
         for child in children:
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
             if child.returncode:
                 raise SystemExit(f"{child.args} ended with {child.returncode}")
             cpu += usage.ru_utime + usage.ru_stime
-            memory += usage.ru_maxrss
-        return self.figures(time.monotonic() - began, cpu, memory / 1024, self.stored(key) if key else 0)
+        wall = time.monotonic() - began
+        return self.figures(wall, cpu, peak.mebibytes(), self.stored(key) if key else 0)
 
     def holdfast(self, task):
         subcommand = task["kind"].lower()
@@ -426,28 +427,35 @@ def redis_command(i):
 
 
 class Peak:
-    """The peak of one process's own resident memory, read from the kernel until it is gone."""
+    """The peaks of processes' own resident memory, read from the kernel until they are gone. What `wait4` tells is more: a child begins with
+    the memory of this program.
+    """
 
-    def __init__(self, pid):
-        self.pid, self.peak = pid, 0
+    def __init__(self, *pids):
+        self.peaks = dict.fromkeys(pids, 0)
         self.thread = threading.Thread(target=self.watch)
         self.thread.start()
 
     def watch(self):
-        while True:
-            try:
-                lines = pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines()
-            except (FileNotFoundError, ProcessLookupError):
-                return
-            high = [line for line in lines if line.startswith("VmHWM:")]
-            if not high:
-                return
-            self.peak = max(self.peak, int(high[0].split()[1]))
-            time.sleep(0.02)
+        left = list(self.peaks)
+        while left:
+            time.sleep(0.02 * len(left))
+            left = [pid for pid in left if self.look(pid)]
+
+    def look(self, pid):
+        try:
+            lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        high = [line for line in lines if line.startswith("VmHWM:")]
+        if high:
+            self.peaks[pid] = max(self.peaks[pid], int(high[0].split()[1]))
+        return bool(high)
 
     def mebibytes(self):
+        """The sum of the peaks."""
         self.thread.join()
-        return self.peak / 1024
+        return sum(self.peaks.values()) / 1024
 
 
 if __name__ == "__main__":
