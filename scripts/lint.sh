@@ -32,7 +32,7 @@ check_scripts() {
 check_chart() {
   helm lint --strict charts/holdfast
   "$cluster_dir/schemas.sh"
-  helm template holdfast charts/holdfast --namespace holdfast-system --kube-version 1.34 |
+  helm template holdfast charts/holdfast --namespace holdfast-system --kube-version 1.37 |
     kubeconform -strict -summary -schema-location "$cache/schemas/current/{{.ResourceKind}}-{{.ResourceAPIVersion}}.json" \
       -skip CustomResourceDefinition
 }

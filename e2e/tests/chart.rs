@@ -402,7 +402,7 @@ fn template(arguments: &[&str]) -> Vec<Value> {
 fn render(arguments: &[&str]) -> Output {
     let chart = chart();
     // A helm that was built from source takes the cluster for a very old one when it renders without a cluster.
-    let fixed = ["template", "holdfast", &chart, "--namespace", "holdfast-system", "--kube-version", "1.34.0"];
+    let fixed = ["template", "holdfast", &chart, "--namespace", "holdfast-system", "--kube-version", "1.37.0"];
     helm(&[&fixed[..], arguments].concat())
 }
 

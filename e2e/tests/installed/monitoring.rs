@@ -22,7 +22,7 @@ fn the_api_server_takes_every_field_of_the_rules_and_the_monitor_and_keeps_them(
         "--namespace",
         space.name(),
         "--kube-version",
-        "1.34.0",
+        "1.37.0",
         "--set",
         MONITORED,
         "--set",
