@@ -54,7 +54,7 @@ remove_network() {
     # shellcheck disable=SC2086  # "FAMILY NAME"
     nft delete table $table
   done
-  if our_address | grep -q .; then ip address del "$node_address/32" dev lo; fi
+  if [[ -n $(our_address) ]]; then ip address del "$node_address/32" dev lo; fi
 }
 
 restore_settings() {

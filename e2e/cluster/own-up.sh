@@ -41,7 +41,7 @@ remember_machine() {
 }
 
 set_up_network() {
-  if ! ip -o address show dev lo | grep -qF " $node_address/32 "; then ip address add "$node_address/32" dev lo; fi
+  if [[ -z $(our_address) ]]; then ip address add "$node_address/32" dev lo; fi
   echo 1 >/proc/sys/net/ipv4/ip_forward
   # What leaves the machine from a Pod carries the machine's address. The table is replaced whole, so this may be run again.
   nft -f - <<NFT
@@ -147,7 +147,7 @@ start_control_plane
 start containerd containerd --config "$state/config/containerd.toml"
 await "containerd answers" 60 containerd_answers
 step "loading the pause image" -- load_pause_image
-await "API server is ready" 120 "${kubectl[@]}" get --raw /readyz
+await "API server is ready" 300 "${kubectl[@]}" get --raw /readyz
 start_controllers
 start_node
 step "DNS and storage class" -- apply_manifests
