@@ -41,6 +41,10 @@ test-cluster: test-e2e
 faults: install test-images ## Run the fault suite at length: random faults, a failing store, a failing API server (an hour)
 	@scripts/faults.sh
 
+.PHONY: test-matrix
+test-matrix: ## Run the main tests on each release of Kubernetes from 1.32 to 1.37 (hours the first time)
+	@scripts/test-matrix.sh
+
 .PHONY: lint
 lint: ## Check format, clippy, licenses, the chart and that generated files are current
 	@scripts/lint.sh

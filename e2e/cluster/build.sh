@@ -2,6 +2,7 @@
 # Builds what Debian does not package, once for each version, into the cache; `$cache/bin` links to the current ones.
 #
 #   build.sh kubernetes etcd coredns pause …      the names of the folders in tools/
+# Environment: HOLDFAST_KUBERNETES, another release of kubernetes-versions; all links are then in `$cache/bin-kubernetes-VERSION`.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=settings.sh
@@ -9,7 +10,34 @@ source "$here/settings.sh"
 # shellcheck source=progress.sh
 source "$here/progress.sh"
 
-# The version that tools/NAME/go.mod asks for.
+# The folder with the tool's go.mod.
+sources_of() {
+  if [[ $1 == kubernetes && -n $other_kubernetes ]]; then
+    echo "$cache/modules/kubernetes-$other_kubernetes"
+  else
+    echo "$here/tools/$1"
+  fi
+}
+
+# The go.mod of another release follows from the release: it is written here, beside the same provisioner.
+make_sources() {
+  local name=$1 folder listed
+  folder=$(sources_of "$name")
+  [[ $folder != "$here/tools/$name" ]] || return 0
+  listed=$(grep -E "^${other_kubernetes//./\\.}( |\$)" "$here/kubernetes-versions") ||
+    fail "HOLDFAST_KUBERNETES=$other_kubernetes is none of the releases in e2e/cluster/kubernetes-versions"
+  mkdir -p "$folder"
+  rm -rf "$folder/provisioner"
+  cp -r "$here/tools/$name/provisioner" "$folder/"
+  # shellcheck disable=SC2086  # VERSION [MODULE=VERSION…]
+  set -- $listed
+  if [[ ! -f $folder/done || $(cat "$folder/done") != "$listed" ]]; then
+    step "resolving the modules of $name $1" -- "$here/kubernetes-module.sh" "$1" "$folder" "${@:2}"
+    echo "$listed" >"$folder/done"
+  fi
+}
+
+# The version that the tool's go.mod asks for.
 version_of() {
   local name=$1
   case $name in
@@ -27,13 +55,13 @@ version_of() {
   esac
   awk -v module="$module" '
     $1 == module { print substr($2, 2); exit }
-    $1 == "require" && $2 == module { print substr($3, 2); exit }' "$here/tools/$name/go.mod"
+    $1 == "require" && $2 == module { print substr($3, 2); exit }' "$(sources_of "$name")/go.mod"
 }
 
 # The folder in the cache: the version for people, a hash of the sources for changes that keep it.
 folder_of() {
   local name=$1 hash
-  hash=$(cd "$here/tools/$name" && find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum)
+  hash=$(cd "$(sources_of "$name")" && find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum)
   echo "$cache/tools/$name-$(version_of "$name")-${hash:0:8}"
 }
 
@@ -57,7 +85,7 @@ build() {
   # These also run inside images, some of which hold no C library.
   if [[ -n $static ]]; then export CGO_ENABLED=0; fi
   mkdir -p "$folder.part"
-  cd "$here/tools/$name"
+  cd "$(sources_of "$name")"
   local modfile=()
   if [[ -d patches ]]; then
     apply_patches "$name" "$folder.patched"
@@ -90,9 +118,11 @@ rename_main() {
 }
 
 mkdir -p "$cache/tools" "$bin"
-exec 8>"$cache/build.lock"
-flock 8
 for name in "$@"; do
+  # For each tool one of its own: who wants another does not wait for the quarter of an hour that a release of Kubernetes takes.
+  exec 8>"$cache/build-$name${other_kubernetes:+-$other_kubernetes}.lock"
+  flock 8
+  make_sources "$name"
   folder=$(folder_of "$name")
   if [[ ! -d $folder ]]; then
     command -v go >/dev/null || fail "building $name takes Go 1.26 or newer, and there is no go on the PATH"

@@ -6,7 +6,9 @@ repository_dir=$(cd "$cluster_dir/../.." && pwd)
 
 # Built once for a version, kept across clusters and work trees.
 cache=${HOLDFAST_CACHE:-$HOME/.cache/holdfast}
-bin=$cache/bin
+# Another release than that of tools/kubernetes, one of kubernetes-versions: its programs are linked to from a folder of their own.
+other_kubernetes=${HOLDFAST_KUBERNETES:-}
+bin=$cache/bin${other_kubernetes:+-kubernetes-$other_kubernetes}
 
 # Removed by `make cluster-down`. What a reboot ends anyway (processes, sockets) is recorded apart from what it keeps.
 state=${HOLDFAST_CLUSTER_STATE:-/var/lib/holdfast-cluster}
