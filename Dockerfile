@@ -1,7 +1,7 @@
 # The operator and its workers: one static program, beside the PostgreSQL clients of several major versions.
 #
 # With a route to the PGDG repository:   cargo build --release … && docker build -t holdfast .
-# From Debian's own suites only:         … --build-arg PGDG=false --build-arg POSTGRES_MAJORS="15 17 18"
+# From Debian's own suites only:         … --build-arg PGDG=false --build-arg POSTGRES_MAJORS="15 17 18 19"
 # `make image` does either, and builds the program first.
 ARG BASE=debian:trixie-slim
 # `make image` keeps what does not change with the program as an image of its own, and names it here.
@@ -10,7 +10,7 @@ ARG RUNTIME=runtime
 # A dump must be taken with a client at least as new as the server, and is best restored with one of the server's major.
 # Of each major only the four programs that are run are kept, with the libraries that the base image lacks.
 FROM ${BASE} AS clients
-ARG POSTGRES_MAJORS="14 15 16 17 18"
+ARG POSTGRES_MAJORS="14 15 16 17 18 19"
 ARG PGDG=true
 RUN set -eu; \
     find /usr/lib /lib -name '*.so*' -printf '%f\n' | sort -u >/in-base; \
@@ -25,10 +25,13 @@ RUN set -eu; \
       # For what the clients link to, in this suite's own packages; then the other suites, for the clients alone.
       apt-get install -qy --no-install-recommends postgresql-client; \
       mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | sort -u | head -n 1); \
-      for suite in bookworm trixie sid; do \
+      for suite in bookworm trixie sid experimental; do \
         if grep -q "VERSION_CODENAME=$suite" /etc/os-release; then continue; fi; \
         echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"; \
       done >/etc/apt/sources.list.d/suites.list; \
+      # A new major is in experimental first: what is there counts as what is in sid does, and the newer one is taken.
+      printf '%s\n' 'Package: libpq5 postgresql-client-*' 'Pin: release a=experimental' 'Pin-Priority: 500' \
+        >/etc/apt/preferences.d/suites; \
       apt-get update -q; \
     fi; \
     cd /packages; \

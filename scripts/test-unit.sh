@@ -7,6 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 "$cluster_dir/packages.sh" test
 "$repository_dir/e2e/images/seaweedfs.sh"
 "$repository_dir/e2e/images/mongodb.sh"
+"$repository_dir/e2e/images/databases.sh"
 say "Tests without a cluster:"
 messages=$(mktemp)
 export told

@@ -10,14 +10,8 @@ source "$here/../cluster/settings.sh"
 source "$here/../cluster/progress.sh"
 # shellcheck source=storage.sh
 source "$here/storage.sh"
-
-debian_mirror() {
-  local mirror
-  # shellcheck disable=SC2016  # apt expands it
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Component: main' 'Label: Debian' | sort -u | head -n 1)
-  [[ -n $mirror ]] || fail "apt knows no Debian mirror; run apt-get update"
-  echo "$mirror"
-}
+# shellcheck source=mirror.sh
+source "$here/mirror.sh"
 
 make_base() {
   local suite=$1 mirror=$2 container root

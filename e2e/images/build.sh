@@ -27,7 +27,7 @@ make() {
   postgres:15) make_image "$1" bookworm "$here/postgres" --build-arg MAJOR=15 ;;
   postgres:18) make_image "$1" sid "$here/postgres" --build-arg MAJOR=18 ;;
   redis:7) make_image "$1" bookworm "$here/redis" --build-arg SERVER=redis ;;
-  redis:8) make_image "$1" sid "$here/redis" --build-arg SERVER=redis ;;
+  redis:8) make_image "$1" sid "$here/redis" --build-arg SERVER=redis --build-arg SUITE=experimental ;;
   valkey:9) make_image "$1" sid "$here/redis" --build-arg SERVER=valkey ;;
   tools:1) make_image "$1" sid "$here/tools" ;;
   s3:1)

@@ -16,11 +16,11 @@ source "$here/program.sh"
 image=${IMAGE:-localhost/holdfast:dev}
 cd "$repository_dir"
 
-# Without a registry of images PGDG is taken to be out of reach as well: Debian's own suites have these three majors.
+# Without a registry of images PGDG is taken to be out of reach as well: Debian's own suites have these four majors.
 case $image_builder in
-docker) pgdg=${PGDG:-true} majors=${POSTGRES_MAJORS:-14 15 16 17 18} ;;
+docker) pgdg=${PGDG:-true} majors=${POSTGRES_MAJORS:-14 15 16 17 18 19} ;;
 buildah)
-  pgdg=${PGDG:-false} majors=${POSTGRES_MAJORS:-15 17 18}
+  pgdg=${PGDG:-false} majors=${POSTGRES_MAJORS:-15 17 18 19}
   "$here/../cluster/packages.sh" image
   ;;
 esac

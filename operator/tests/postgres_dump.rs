@@ -70,8 +70,9 @@ async fn every_table_is_counted_in_both_formats() {
     for (format, name) in [(PostgresFormat::Custom, "rich dump.pgdump"), (PostgresFormat::Plain, "rich dump.sql")] {
         let (result, sink) = run(&of_database(&cluster, "rich dump", format), &Secret::superuser()).await;
         let dumped = result.unwrap();
-        assert!(dumped.server_version.starts_with("15."), "{dumped:?}");
-        assert!(dumped.tool_version.starts_with("pg_dump 15."), "{dumped:?}");
+        let major = postgres::major();
+        assert!(dumped.server_version.starts_with(&major.to_string()), "{dumped:?}");
+        assert!(dumped.tool_version.starts_with(&format!("pg_dump {major}")), "{dumped:?}");
         assert_eq!(dumped.consistency, "snapshot");
         assert_eq!(sink.counts(name), rich_counts());
         let entry = &sink.artifact(name).entry;
@@ -341,4 +342,29 @@ async fn settings_rights_roles_and_extensions_are_kept_for_a_restore() {
         r#"[{"role":null,"values":["work_mem=8MB"]},{"role":"kept_reader","values":["search_path=audit, \"odd, one\""]}]"#
     );
     assert!(entry.properties["rights"].contains(r#"{"role":"kept_reader","privilege":"CREATE","grantable":true}"#));
+}
+
+#[tokio::test]
+async fn a_server_newer_than_every_client_is_refused_before_anything_is_dumped() {
+    let cluster = Cluster::newest();
+    cluster.create_database("tomorrow");
+    for source in [
+        of_database(&cluster, "tomorrow", PostgresFormat::Custom),
+        of_database(&cluster, "tomorrow", PostgresFormat::Plain),
+        PostgresSource { all_databases: true, include_globals: true, ..cluster.source() },
+    ] {
+        let (result, sink) = run(&source, &Secret::superuser()).await;
+        let failure = result.unwrap_err();
+        assert_eq!(failure.reason, Reason::InvalidConfiguration, "{failure:?}");
+        let server = cluster.sql("postgres", "SHOW server_version");
+        let what = format!("the server is PostgreSQL {server} and the newest client here is ");
+        assert!(failure.message.contains(&what), "{failure}");
+        assert!(failure.message.contains("whose image has client 19 or newer"), "{failure}");
+        assert!(sink.stored.is_empty());
+    }
+}
+
+#[test]
+fn dumps_are_whole_and_counted_again_with_the_newest() {
+    postgres::again_with_the_newest(&[], &["newer_than_every_client"]);
 }

@@ -461,10 +461,11 @@ async fn what_the_target_cannot_take_is_found_before_it_is_touched() {
     assert!(failure.message.contains("not installed on this server: no_such_extension;"), "{failure}");
     saved.manifest.artifacts[0].extensions.pop();
 
-    saved.manifest.server_version = "18.1".into();
+    saved.manifest.server_version = "99.1".into();
     let failure = saved.check(&target, OnExisting::Fail, &secret).await.unwrap_err();
     assert_eq!(failure.reason, Reason::InvalidConfiguration);
-    assert!(failure.message.contains("the backup is of PostgreSQL 18.1 and this server is 15."), "{failure}");
+    let versions = format!("the backup is of PostgreSQL 99.1 and this server is {}", postgres::major());
+    assert!(failure.message.contains(&versions), "{failure}");
     saved.manifest.server_version = "15.1".into();
 
     saved.manifest.artifacts[0].properties.insert("archiveDumpVersion".into(), "99.1".into());
@@ -571,7 +572,7 @@ fn the_same_under_the_name_of_version_18() {
     // The tools of version 15 in a folder that says 18: what is chosen by version is chosen by the folder's name.
     let base = tempfile::tempdir().unwrap();
     std::fs::create_dir(base.path().join("18")).unwrap();
-    std::os::unix::fs::symlink(postgres::BIN, base.path().join("18/bin")).unwrap();
+    std::os::unix::fs::symlink(postgres::bin(), base.path().join("18/bin")).unwrap();
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_client_that_is_newer_than_the_server_restores_without_what_the_server_does_not_know"])
         .env(holdfast::engine::postgres::BASE_ENV, base.path())
@@ -693,4 +694,11 @@ async fn a_session_that_is_ended_in_the_middle_of_a_large_table_leaves_nothing()
     until("the end of both sessions", || {
         cluster.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holdfast'") == "0"
     });
+}
+
+#[test]
+fn restores_bring_everything_back_again_with_the_newest() {
+    let only =
+        ["lost_database", "everything_comes_back", "replace_puts", "several_databases", "two_sessions", "no_superuser"];
+    postgres::again_with_the_newest(&only, &[]);
 }

@@ -540,3 +540,20 @@ async fn what_a_target_may_not_is_done_key_by_key_or_refused() {
     assert_eq!(failure.reason, Reason::SourceRefused, "{failure:?}");
     assert_eq!(target.run(&["GET", "mine"]).text(), "value");
 }
+
+#[tokio::test]
+async fn what_belongs_to_no_key_is_named_where_it_goes_key_by_key() {
+    let redis = Redis::start(&[]);
+    redis.run(&["SET", "key", "value"]);
+    let mut saved = save_open(&redis).await;
+    // A field behind the magic and its version, as another program writes one, and no checksum.
+    let bytes = &mut saved.source.stored[0].bytes;
+    bytes.splice(9..9, *b"\xfa\x0bmvcc-tstamp\x017");
+    let end = bytes.len() - 8;
+    bytes[end..].fill(0);
+    let target = Redis::start(&FORGETFUL);
+    let restored = saved.restore_into(&target, OnExisting::Fail).await.unwrap();
+    assert!(restored.message.contains("left out, since it belongs to no key"), "{}", restored.message);
+    assert!(restored.message.ends_with("the field \"mvcc-tstamp\""), "{}", restored.message);
+    assert_eq!(target.run(&["GET", "key"]).text(), "value");
+}

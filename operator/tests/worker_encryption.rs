@@ -95,7 +95,7 @@ async fn whoever_has_one_of_the_keys_restores_and_so_do_stock_tools() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let restored = Command::new(format!("{}/pg_restore", postgres::BIN))
+    let restored = Command::new(format!("{}/pg_restore", postgres::bin()))
         .arg("--file=-")
         .stdin(zstd.stdout.take().unwrap())
         .output()

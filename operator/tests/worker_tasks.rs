@@ -137,7 +137,7 @@ async fn a_database_is_saved_and_comes_back_under_another_name() {
 fn locked(cluster: &Cluster, database: &str) -> std::process::Child {
     cluster.create_database(database);
     cluster.sql(database, "create table t (id int); insert into t values (1)");
-    let mut session = Command::new(format!("{}/psql", postgres::BIN))
+    let mut session = Command::new(format!("{}/psql", postgres::bin()))
         .env("PGPASSWORD", postgres::PASSWORD)
         .args(["-X", "-q", "-h", "127.0.0.1", "-p", &cluster.port.to_string(), "-U", "postgres", "-d", database])
         .stdin(Stdio::piped())

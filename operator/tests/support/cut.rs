@@ -1,4 +1,4 @@
-//! A way to a server that can be cut.
+//! A way to a server that can be cut, and that may change what is said on it.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "it is part of tests")]
@@ -20,14 +20,26 @@ struct State {
     /// Bytes that may still pass, in both directions together.
     left: AtomicU64,
     streams: Mutex<Vec<TcpStream>>,
+    /// What is put in the place of what.
+    change: Option<(&'static str, &'static str)>,
 }
 
 impl Way {
     /// To the server at this port.
     pub fn to(server: u16) -> Self {
+        Self::with(server, None)
+    }
+
+    /// To the server at this port, where the second is heard when the first is said, of the same length.
+    pub fn changing(server: u16, said: &'static str, told: &'static str) -> Self {
+        assert_eq!(said.len(), told.len());
+        Self::with(server, Some((said, told)))
+    }
+
+    fn with(server: u16, change: Option<(&'static str, &'static str)>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State { left: AtomicU64::new(u64::MAX), ..State::default() });
+        let state = Arc::new(State { left: AtomicU64::new(u64::MAX), change, ..State::default() });
         let shared = state.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -85,6 +97,11 @@ fn pass(mut from: TcpStream, mut to: TcpStream, state: &State) {
         if state.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(read as u64)).is_err() {
             state.cut();
             break;
+        }
+        if let Some((said, told)) = state.change
+            && let Some(at) = memchr::memmem::find(&buffer[..read], said.as_bytes())
+        {
+            buffer[at..at + said.len()].copy_from_slice(told.as_bytes());
         }
         if to.write_all(&buffer[..read]).is_err() {
             break;

@@ -6,6 +6,9 @@
 #[path = "data.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod data;
+#[path = "databases.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod databases;
 #[path = "disk.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod disk;
@@ -36,8 +39,49 @@ pub use memory::{MemorySink, MemorySource, Spoil, Stored};
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub use wait::until;
 
+/// The major version of the tests' own servers and tools: Debian's, or another one by the environment.
+pub fn major() -> u32 {
+    std::env::var(MAJOR_ENV).map_or(15, |major| major.parse().unwrap())
+}
+
+/// The environment variable of the major version.
+pub const MAJOR_ENV: &str = "HOLDFAST_TEST_POSTGRES";
+/// The newest there is.
+pub const NEWEST: u32 = 19;
+
 /// Where the tests' own tools are.
-pub const BIN: &str = "/usr/lib/postgresql/15/bin";
+pub fn bin() -> String {
+    bin_of(major())
+}
+
+fn bin_of(major: u32) -> String {
+    match major {
+        15 => "/usr/lib/postgresql/15/bin".to_owned(),
+        newer => format!("{}/{newer}/bin", newer_clients().display()),
+    }
+}
+
+/// The folder of the clients that are newer than Debian's, as `HOLDFAST_POSTGRES_BIN` names it.
+pub fn newer_clients() -> PathBuf {
+    databases::file("usr/lib/postgresql")
+}
+
+/// Runs tests of this binary again with the newest server and its tools: those whose names contain one of the words `only` (without any: all),
+/// but for those whose names contain one of `but`.
+pub fn again_with_the_newest(only: &[&str], but: &[&str]) {
+    let skipped = ["again_with_the_newest"].iter().chain(but).flat_map(|word| ["--skip", word]);
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(only)
+        .args(skipped)
+        .env(MAJOR_ENV, NEWEST.to_string())
+        .env(holdfast::engine::postgres::BASE_ENV, newer_clients())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let some = !text.contains(" 0 passed");
+    assert!(output.status.success() && some, "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Password of the superuser: full of what password files treat in a special way.
 pub const PASSWORD: &str = "p:a\\ss 'w\"ord";
 
@@ -45,6 +89,8 @@ pub const PASSWORD: &str = "p:a\\ss 'w\"ord";
 pub struct Cluster {
     // Ends before its folder goes.
     running: Mutex<Option<Running>>,
+    /// Where its programs are.
+    bin: String,
     folder: tempfile::TempDir,
     pub port: u16,
     settings: Vec<String>,
@@ -87,13 +133,22 @@ impl Cluster {
 
     /// With settings, and with its data on a disk of its own of this size.
     pub fn start_with(settings: &[&str], disk: Option<u32>) -> Self {
+        Self::launch(bin(), settings, disk)
+    }
+
+    /// The newest server that there is, beside tools that may be older.
+    pub fn newest() -> Self {
+        Self::launch(bin_of(NEWEST), &[], None)
+    }
+
+    fn launch(bin: String, settings: &[&str], disk: Option<u32>) -> Self {
         let folder = data::folder("holdfast-pg");
         let password = folder.path().join("password");
         fs::write(&password, PASSWORD).unwrap();
         give_to_server_user(folder.path());
         give_to_server_user(&password);
         let data = folder.path().join("data");
-        let made = as_server_user(&format!("{BIN}/initdb"))
+        let made = as_server_user(&format!("{bin}/initdb"))
             .args(["--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync"])
             .args(["--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums"])
             .arg(format!("--pwfile={}", password.display()))
@@ -102,7 +157,7 @@ impl Cluster {
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut cluster = Self { running: Mutex::new(None), folder, port: 0, settings, disk };
+        let mut cluster = Self { running: Mutex::new(None), bin, folder, port: 0, settings, disk };
         for _ in 0..5 {
             cluster.port = port::lasting();
             if cluster.serve() {
@@ -115,12 +170,12 @@ impl Cluster {
     /// Starts the server on a thread that lives as long as the server: the kernel ends the server with that thread, whatever happens.
     fn serve(&self) -> bool {
         let mut command = self.postgres();
-        let (folder, port) = (self.folder.path().to_owned(), self.port);
+        let (bin, folder, port) = (self.bin.clone(), self.folder.path().to_owned(), self.port);
         let (stop, stopped): (Sender<()>, Receiver<()>) = channel();
         let (tell, told) = channel();
         let thread = std::thread::spawn(move || {
             let mut child = command.spawn().unwrap();
-            let ready = until_ready(&mut child, &folder, port);
+            let ready = until_ready(&mut child, &bin, &folder, port);
             tell.send(ready.then(|| child.id())).unwrap();
             if ready {
                 let _ = stopped.recv();
@@ -159,7 +214,7 @@ impl Cluster {
     fn postgres(&self) -> Command {
         let (folder, data) = (self.folder.path(), self.folder.path().join("data"));
         let log = fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
-        let program = format!("{BIN}/postgres");
+        let program = format!("{}/postgres", self.bin);
         let mut command = match self.disk {
             None => as_server_user(&program),
             Some(mebibytes) => {
@@ -194,7 +249,7 @@ impl Cluster {
     }
 
     fn psql(&self, database: &str) -> Command {
-        let mut command = Command::new(format!("{BIN}/psql"));
+        let mut command = Command::new(format!("{}/psql", self.bin));
         command
             .env_clear()
             .env("PGHOST", self.folder.path())
@@ -283,7 +338,7 @@ impl Cluster {
 
     /// Everything a catalogue says of a database's objects, and a hash of all rows of each table.
     pub fn fingerprint(&self, database: &str) -> String {
-        let schema = Command::new(format!("{BIN}/pg_dump"))
+        let schema = Command::new(format!("{}/pg_dump", self.bin))
             .env_clear()
             .env("PGHOST", self.folder.path())
             .env("PGPORT", self.port.to_string())
@@ -314,13 +369,13 @@ SELECT 'large objects', count(*), md5(coalesce(string_agg(m.oid || ':' || md5(lo
     }
 }
 
-fn until_ready(child: &mut Child, folder: &Path, port: u16) -> bool {
+fn until_ready(child: &mut Child, bin: &str, folder: &Path, port: u16) -> bool {
     let start = Instant::now();
     while start.elapsed() < Duration::from_mins(1) {
         if child.try_wait().unwrap().is_some() {
             return false;
         }
-        let asked = Command::new(format!("{BIN}/pg_isready"))
+        let asked = Command::new(format!("{bin}/pg_isready"))
             .args(["-q", "-t", "5", "-h", &folder.display().to_string(), "-p", &port.to_string()])
             .status()
             .unwrap();

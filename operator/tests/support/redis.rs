@@ -8,6 +8,9 @@ mod client;
 #[path = "data.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod data;
+#[path = "databases.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
+mod databases;
 #[path = "disk.rs"]
 #[allow(clippy::duplicate_mod, reason = "a test may have servers of several kinds")]
 mod disk;
@@ -38,12 +41,16 @@ pub use rich::fill;
 pub use wait::until;
 
 /// The program. Other versions, and Valkey, by the environment.
-fn program() -> String {
-    std::env::var("HOLDFAST_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+fn program() -> PathBuf {
+    std::env::var_os("HOLDFAST_TEST_REDIS_SERVER").map_or_else(|| "redis-server".into(), PathBuf::from)
 }
+
+/// Redis and Valkey as they are newest.
+pub const NEWEST: [&str; 2] = ["redis-server", "valkey-server"];
 
 /// A running server. It ends with its value.
 pub struct Redis {
+    program: PathBuf,
     folder: tempfile::TempDir,
     pub port: u16,
     child: Option<Child>,
@@ -58,12 +65,28 @@ pub struct Redis {
 impl Redis {
     /// With settings such as `["appendonly yes"]` besides those that a test needs.
     pub fn start(settings: &[&str]) -> Self {
-        Self::launch(settings, None, false, None)
+        Self::launch(program(), settings, None, false, None)
+    }
+
+    /// One of [`NEWEST`].
+    pub fn newest(program: &str, settings: &[&str]) -> Self {
+        Self::launch(databases::file(&format!("bin/{program}")), settings, None, false, None)
+    }
+
+    /// The setting that loads a module which keeps metadata beside keys (`keymeta.c`), built in this folder. Redis from 8.6 on takes it.
+    pub fn metadata_module(folder: &Path) -> String {
+        let (source, module) =
+            (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/redis/keymeta.c"), folder.join("keymeta.so"));
+        let mut compiler = Command::new("cc");
+        compiler.args(["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]).args([&module, &source]);
+        let built = compiler.output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        format!("loadmodule {}", module.display())
     }
 
     /// With its data on a disk of its own of this size.
     pub fn on_disk(settings: &[&str], mebibytes: u32) -> Self {
-        Self::launch(settings, None, false, Some(mebibytes))
+        Self::launch(program(), settings, None, false, Some(mebibytes))
     }
 
     /// That disk.
@@ -73,17 +96,18 @@ impl Redis {
 
     /// With a password for `default`.
     pub fn with_password(settings: &[&str], password: &str) -> Self {
-        Self::launch(settings, Some(password), false, None)
+        Self::launch(program(), settings, Some(password), false, None)
     }
 
     /// With TLS on its port; [`Redis::authority`] signed its certificate, for `localhost` only.
     pub fn encrypted(settings: &[&str]) -> Self {
-        Self::launch(settings, None, true, None)
+        Self::launch(program(), settings, None, true, None)
     }
 
-    fn launch(settings: &[&str], password: Option<&str>, tls: bool, disk: Option<u32>) -> Self {
+    fn launch(program: PathBuf, settings: &[&str], password: Option<&str>, tls: bool, disk: Option<u32>) -> Self {
         let folder = data::folder("holdfast-redis");
         let mut redis = Self {
+            program,
             folder,
             port: 0,
             child: None,
@@ -139,10 +163,10 @@ impl Redis {
         settings.extend(self.settings.clone());
         fs::write(folder.join("redis.conf"), settings.join("\n")).unwrap();
         let mut command = match self.disk {
-            None => Command::new(program()),
+            None => Command::new(&self.program),
             Some(mebibytes) => {
                 let mut command = disk::with_disk(&self.data(), mebibytes, (0, 0), None);
-                command.arg(program());
+                command.arg(&self.program);
                 command
             }
         };

@@ -71,6 +71,18 @@ fn length_or_encoding(bytes: &[u8]) -> Result<Option<(usize, Length)>, String> {
 
 /// Name of a module's type: nine characters of 6 bits, behind which a version has 10.
 pub(super) fn module_type(id: u64) -> String {
+    (0..9).map(|at| character(id >> (58 - 6 * at))).collect()
+}
+
+/// A kind of metadata that a module keeps beside keys, as it is packed: the name that servers give it, four characters of 6 bits behind
+/// `META-`, and whether a server that does not know it may leave it out. Between the two a version has 5 bits.
+pub(super) fn metadata_class(packed: u32) -> (String, bool) {
+    let name: String = (0..4).map(|at| character(u64::from(packed) >> (26 - 6 * at))).collect();
+    (format!("META-{name}"), packed & 1 == 1)
+}
+
+/// One of the characters that names in RDB consist of: the last 6 bits.
+fn character(bits: u64) -> char {
     const CHARACTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    (0..9).map(|at| char::from(CHARACTERS[usize::try_from(id >> (58 - 6 * at) & 63).unwrap_or(0)])).collect()
+    char::from(CHARACTERS[usize::try_from(bits & 63).unwrap_or(0)])
 }

@@ -1,5 +1,5 @@
-//! The grammar of RDB: what follows each type byte and opcode, as tables. Pure. Source of the format: `rdb.h` and `rdb.c` of Redis 7.4
-//! (version 12) and of Valkey 9 (version 80).
+//! The grammar of RDB: what follows each type byte and opcode, as tables. Pure. Source of the format: `rdb.h`, `rdb.c` and `keymeta.c` of
+//! Redis 8.6 (version 13), and `rdb.h` and `rdb.c` of Valkey 9.1 (version 80).
 
 /// One element of what is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +24,22 @@ pub(super) enum Op {
     Many(&'static [Op]),
     /// The name of a module's type, packed into a number.
     ModuleType,
+    /// The name of a kind of metadata that a module keeps beside keys, its version and its flags, in four bytes.
+    MetadataClass,
     /// What a module wrote, up to its own end marker.
     ModuleData,
 }
 
-use Op::{Keep, KeepSome, Length, Little, Many, ModuleData, ModuleType, Number, Raw, Text, TextualDouble};
+use Op::{
+    Keep, KeepSome, Length, Little, Many, MetadataClass, ModuleData, ModuleType, Number, Raw, Text, TextualDouble,
+};
 
+/// What modules keep beside the next key (Redis from 8.6 on). Its type comes right behind.
+pub(super) const METADATA: u8 = 243;
 /// Functions.
 pub(super) const FUNCTION: u8 = 245;
+/// A module's own data that belongs to no key.
+pub(super) const MODULE_AUX: u8 = 247;
 /// How long a key has not been used, in seconds.
 pub(super) const IDLE: u8 = 248;
 /// How often a key has been used, as a logarithm.
@@ -56,16 +64,30 @@ pub(super) enum Flavour {
     Valkey,
 }
 
-/// What follows an opcode; none where it is not one.
-pub(super) fn of_opcode(opcode: u8, flavour: Flavour) -> Option<&'static [Op]> {
+impl Flavour {
+    /// Its name, for messages.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "Redis",
+            Self::Valkey => "Valkey",
+        }
+    }
+}
+
+/// The version of Redis' own since which there is metadata of keys, and streams know their producers.
+const REDIS_8_6: u32 = 13;
+
+/// What follows an opcode; none where it is not one of this version.
+pub(super) fn of_opcode(opcode: u8, flavour: Flavour, version: u32) -> Option<&'static [Op]> {
     Some(match opcode {
+        METADATA if flavour == Flavour::Redis && version >= REDIS_8_6 => &[Many(&[MetadataClass, ModuleData])],
         // State of a slot that is being imported: name of the job, ranges of slots.
         243 if flavour == Flavour::Valkey => &[Text, Many(&[Length, Length])],
         // A slot with its keys and its keys that expire: hints.
         244 => &[Length, Length, Length],
         FUNCTION => &[Keep],
-        // A module's own data: type, `when` as a marked number, data.
-        247 => &[ModuleType, Length, Length, ModuleData],
+        // Type, `when` as a marked number, data.
+        MODULE_AUX => &[ModuleType, Length, Length, ModuleData],
         IDLE | SELECT => &[Number],
         FREQUENCY => &[Little(1)],
         AUX => &[KeepSome, KeepSome],
@@ -78,8 +100,8 @@ pub(super) fn of_opcode(opcode: u8, flavour: Flavour) -> Option<&'static [Op]> {
     })
 }
 
-/// What a value of this type consists of; none where the type is not known.
-pub(super) fn of_type(kind: u8, flavour: Flavour) -> Option<&'static [Op]> {
+/// What a value of this type consists of; none where it is no type of this version.
+pub(super) fn of_type(kind: u8, flavour: Flavour, version: u32) -> Option<&'static [Op]> {
     Some(match kind {
         // A string; and what is one string: zipmap, ziplist, intset, listpack.
         0 | 9..=13 | 16 | 17 | 20 => &[Text],
@@ -104,6 +126,7 @@ pub(super) fn of_type(kind: u8, flavour: Flavour) -> Option<&'static [Op]> {
         // The next expiry first; then expiries relative to it.
         24 if flavour == Flavour::Redis => &[Raw(8), Many(&[Length, Text, Text])],
         25 if flavour == Flavour::Redis => &[Raw(8), Text],
+        26 if flavour == Flavour::Redis && version >= REDIS_8_6 => STREAM_4,
         _ => return None,
     })
 }
@@ -126,7 +149,28 @@ const STREAM_2: &[Op] =
     &[Many(&[Text, Text]), Length, Length, Length, Length, Length, Length, Length, Length, Many(GROUP_2)];
 const STREAM_3: &[Op] =
     &[Many(&[Text, Text]), Length, Length, Length, Length, Length, Length, Length, Length, Many(GROUP_3)];
+/// Besides: for how long and how many of a producer's identities are remembered; the producers; how many entries came with an identity,
+/// and how many of them twice.
+const STREAM_4: &[Op] = &[
+    Many(&[Text, Text]),
+    Length,
+    Length,
+    Length,
+    Length,
+    Length,
+    Length,
+    Length,
+    Length,
+    Many(GROUP_3),
+    Length,
+    Length,
+    Many(PRODUCER),
+    Length,
+    Length,
+];
 
+/// A producer: name, and each identity it gave with the entry it gave it to.
+const PRODUCER: &[Op] = &[Text, Many(&[Text, Length, Length])];
 /// A consumer group: name, last entry delivered, pending entries, consumers.
 const GROUP_1: &[Op] = &[Text, Length, Length, Many(PENDING), Many(CONSUMER)];
 /// Besides: count of entries read.

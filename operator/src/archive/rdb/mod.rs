@@ -9,7 +9,7 @@ mod lzf;
 mod payload;
 mod visit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crc_fast::{CrcAlgorithm, Digest};
 use holdfast_crds::Reason;
@@ -17,17 +17,36 @@ use holdfast_crds::Reason;
 use crate::engine::{Inspect, Inspection};
 use crate::store::manifest::ItemCount;
 use crate::task::Failure;
-use element::{Head, module_type};
+use element::{Head, metadata_class, module_type};
 use grammar::{Flavour, Op};
 pub use payload::{FOOTER_BYTES, Payload};
 pub use visit::{Entry, Visit};
 
 /// The newest version of Redis' own that is read.
-pub const NEWEST_REDIS: u32 = 12;
+pub const NEWEST_REDIS: u32 = 13;
 /// The oldest version that is read: the first with a checksum is 5, and 6 is that of Redis 2.6.
 const OLDEST: u32 = 6;
-/// The only version of Valkey's own (from Valkey 9 on).
-const VALKEY: u32 = 80;
+/// The only version of Valkey's own that is read: that of Valkey 9.0 and 9.1.
+pub const VALKEY: u32 = 80;
+/// The newest Valkey whose RDB is read. A Valkey from 9 on asks a replica for its version, and writes what such a version reads.
+pub const NEWEST_VALKEY: &str = "9.1.0";
+/// Facts on the server that wrote it. They hold no data, and no server needs them for the keys.
+const FACTS: [&[u8]; 11] = [
+    b"redis-ver",
+    b"valkey-ver",
+    b"redis-bits",
+    b"ctime",
+    b"used-mem",
+    b"aof-base",
+    b"aof-preamble",
+    b"repl-stream-db",
+    b"repl-id",
+    b"repl-offset",
+    // A script of a server before 7: scripts are no part of a backup.
+    b"lua",
+];
+/// So many names of fields that are not known are told.
+const MOST_FIELDS: usize = 16;
 /// The longest key or library of functions where they are kept.
 pub const KEEP_LIMIT: usize = 16 << 20;
 /// How much is kept where only the beginning matters.
@@ -70,6 +89,10 @@ pub struct RdbReader<V = ()> {
     functions: u64,
     server: Option<String>,
     module_types: BTreeMap<String, u64>,
+    /// Metadata has come, and the key that it is beside has not.
+    before_key: bool,
+    /// Names of fields that are not known.
+    fields: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +102,8 @@ enum Place {
     Mark,
     /// Inside of what follows an opcode.
     Record(u8),
+    /// Inside of metadata of the key that comes next.
+    Metadata,
     Key,
     Value,
     Checksum,
@@ -130,6 +155,8 @@ impl<V: Visit> RdbReader<V> {
             functions: 0,
             server: None,
             module_types: BTreeMap::new(),
+            before_key: false,
+            fields: BTreeSet::new(),
         }
     }
 
@@ -143,6 +170,11 @@ impl<V: Visit> RdbReader<V> {
         &self.databases
     }
 
+    /// Which format it is, for messages.
+    fn format(&self) -> String {
+        format!("version {} of {}", self.version, self.flavour.name())
+    }
+
     fn broken(&self, why: impl std::fmt::Display) -> Failure {
         Failure::new(Reason::SourceIncomplete, format!("{}: {why} (at byte {})", self.what, self.offset))
     }
@@ -150,8 +182,8 @@ impl<V: Visit> RdbReader<V> {
     /// Takes as many whole elements as there are; returns how many bytes they had.
     fn take(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
         let (begin, mut at) = (self.offset, 0);
-        // Where the bytes of the value that is under way begin.
-        let mut value = (self.place == Place::Value).then_some(0);
+        // Where the bytes of the value or metadata that is under way begin.
+        let mut under_way = matches!(self.place, Place::Value | Place::Metadata).then_some(0);
         let mut summed = 0;
         while at < bytes.len() {
             let before = self.place;
@@ -166,19 +198,28 @@ impl<V: Visit> RdbReader<V> {
                     self.crc.update(&bytes[summed..at]);
                     summed = at;
                 }
-                (Place::Value, Place::Value) => {}
+                (Place::Value, Place::Value) | (Place::Metadata, Place::Metadata) => {}
                 (Place::Value, _) => {
-                    if let Some(from) = value.take() {
+                    if let Some(from) = under_way.take() {
                         self.visitor.value(&bytes[from..at])?;
                     }
                     self.visitor.end()?;
                 }
-                (_, Place::Value) => value = Some(at),
+                (Place::Metadata, _) => {
+                    if let Some(from) = under_way.take() {
+                        self.visitor.metadata(&bytes[from..at])?;
+                    }
+                }
+                (_, Place::Value) => under_way = Some(at),
+                // With its opcode.
+                (_, Place::Metadata) => under_way = Some(at - taken),
                 _ => {}
             }
         }
-        if let Some(from) = value {
-            self.visitor.value(&bytes[from..at])?;
+        match under_way {
+            Some(from) if self.place == Place::Metadata => self.visitor.metadata(&bytes[from..at])?,
+            Some(from) => self.visitor.value(&bytes[from..at])?,
+            None => {}
         }
         if self.place != Place::End && self.place != Place::Checksum {
             self.crc.update(&bytes[summed..at]);
@@ -200,7 +241,7 @@ impl<V: Visit> RdbReader<V> {
         match self.place {
             Place::Magic => self.magic(bytes),
             Place::Mark => self.mark(bytes[0]).map(|()| Some(1)),
-            Place::Record(_) | Place::Key | Place::Value => self.op(bytes),
+            Place::Record(_) | Place::Metadata | Place::Key | Place::Value => self.op(bytes),
             Place::Checksum => self.checksum(bytes),
             Place::End => Err(self.broken("something follows its end")),
         }
@@ -226,8 +267,10 @@ impl<V: Visit> RdbReader<V> {
             return Err(Failure::new(
                 Reason::InvalidConfiguration,
                 format!(
-                    "{}: its RDB has version {}, and this version of Holdfast reads {OLDEST} to {NEWEST_REDIS} (Redis up to 8.4, Valkey up to 8) and {VALKEY} (Valkey 9)",
-                    self.what, self.version
+                    "{}: its RDB has version {} of {}, and this version of Holdfast reads {OLDEST} to {NEWEST_REDIS} (Redis up to 8.6, Valkey up to 8) and {VALKEY} (Valkey 9.0 and 9.1): use a release of Holdfast that reads it; until then save a copy of the server's own dump.rdb",
+                    self.what,
+                    self.version,
+                    self.flavour.name()
                 ),
             ));
         }
@@ -238,21 +281,31 @@ impl<V: Visit> RdbReader<V> {
 
     /// Takes an opcode or a type.
     fn mark(&mut self, mark: u8) -> Result<(), Failure> {
+        self.texts.clear();
+        let opcode = grammar::of_opcode(mark, self.flavour, self.version);
+        if std::mem::take(&mut self.before_key) && opcode.is_some() {
+            return Err(
+                self.broken(format_args!("metadata of a key stands before the opcode {mark}, and not before a key"))
+            );
+        }
         if mark == grammar::EOF {
             self.place = Place::Checksum;
             return Ok(());
         }
-        self.texts.clear();
-        if let Some(ops) = grammar::of_opcode(mark, self.flavour) {
-            self.place = Place::Record(mark);
+        if let Some(ops) = opcode {
+            let metadata = mark == grammar::METADATA && self.flavour == Flavour::Redis;
+            self.place = if metadata { Place::Metadata } else { Place::Record(mark) };
             return self.push(ops, 1);
         }
-        if grammar::of_type(mark, self.flavour).is_none() {
+        if grammar::of_type(mark, self.flavour, self.version).is_none() {
             return Err(match mark {
                 6 | 246 => {
                     self.broken("it was written by a release candidate of Redis, whose format was never released")
                 }
-                _ => self.broken(format_args!("a byte {mark} begins neither a key nor anything else that is known")),
+                _ => self.broken(format_args!(
+                    "a byte {mark} is neither a type nor an opcode of {}: it is damaged, or another program than Redis or Valkey wrote it",
+                    self.format()
+                )),
             });
         }
         self.entry.kind = mark;
@@ -323,8 +376,20 @@ impl<V: Visit> RdbReader<V> {
             Op::KeepSome => self.keep_text(bytes, SOME_LIMIT),
             Op::ModuleType => {
                 let Some((taken, id)) = self.length(bytes)? else { return Ok(None) };
-                *self.module_types.entry(module_type(id)).or_default() += 1;
+                let name = module_type(id);
+                if self.place == Place::Record(grammar::MODULE_AUX) {
+                    self.texts.push(name.clone().into_bytes());
+                }
+                *self.module_types.entry(name).or_default() += 1;
                 Ok(Some(taken))
+            }
+            Op::MetadataClass => {
+                let Some(packed) = bytes.first_chunk() else { return Ok(None) };
+                let (name, may_be_left_out) = metadata_class(u32::from_le_bytes(*packed));
+                if !may_be_left_out {
+                    *self.module_types.entry(name).or_default() += 1;
+                }
+                Ok(Some(packed.len()))
             }
             Op::ModuleData => {
                 let Some((taken, mark)) = self.length(bytes)? else { return Ok(None) };
@@ -422,12 +487,16 @@ impl<V: Visit> RdbReader<V> {
         }
         match self.place {
             Place::Record(opcode) => self.record(opcode)?,
+            Place::Metadata => {
+                self.before_key = true;
+                self.place = Place::Mark;
+            }
             Place::Key => {
                 let key = self.texts.pop();
                 if V::KEEPS {
                     self.visitor.begin(&self.entry, key.as_deref().unwrap_or_default())?;
                 }
-                let ops = grammar::of_type(self.entry.kind, self.flavour)
+                let ops = grammar::of_type(self.entry.kind, self.flavour, self.version)
                     .ok_or_else(|| self.broken("the type of a value is not known"))?;
                 self.place = Place::Value;
                 self.push(ops, 1)?;
@@ -465,11 +534,20 @@ impl<V: Visit> RdbReader<V> {
                 }
             }
             grammar::AUX => {
-                if let [name, value] = &self.texts[..]
-                    && matches!(&name[..], b"redis-ver" | b"valkey-ver")
-                {
+                let [name, value] = &self.texts[..] else { return Ok(()) };
+                if matches!(&name[..], b"redis-ver" | b"valkey-ver") {
                     self.server = Some(String::from_utf8_lossy(value).into_owned());
+                } else if !FACTS.contains(&&name[..]) {
+                    let name = String::from_utf8_lossy(name).into_owned();
+                    if self.fields.len() < MOST_FIELDS {
+                        self.fields.insert(name.clone());
+                    }
+                    self.visitor.besides(format!("the field {name:?}"))?;
                 }
+            }
+            grammar::MODULE_AUX => {
+                let name = self.texts.pop().unwrap_or_default();
+                self.visitor.besides(format!("data of the module type {}", String::from_utf8_lossy(&name)))?;
             }
             _ => {}
         }
@@ -555,6 +633,10 @@ impl<V: Visit> Inspect for RdbReader<V> {
             .collect();
         if !expires.is_empty() {
             properties.insert("expires".to_owned(), expires.join(","));
+        }
+        if !self.fields.is_empty() {
+            let fields: Vec<&str> = self.fields.iter().map(String::as_str).collect();
+            properties.insert("unknownFields".to_owned(), fields.join(","));
         }
         if !self.module_types.is_empty() {
             let types: Vec<&str> = self.module_types.keys().map(String::as_str).collect();

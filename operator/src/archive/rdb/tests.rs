@@ -4,10 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Written by `SAVE` of these servers: every type in its encodings, in databases 0 and 3.
-const CAPTURED: [(&str, &[u8], u64); 4] = [
+/// Written by `SAVE` of these servers: every type in its encodings, in databases 0 and 3; in database 0 also what only newer versions have
+/// (fields that expire; from Redis 8.6 on producers of streams and metadata of keys). With how many keys database 0 holds.
+const CAPTURED: [(&str, &[u8], u64); 5] = [
     ("7.0.15", include_bytes!("fixtures/redis-7.0.rdb"), 25),
     ("8.0.2", include_bytes!("fixtures/redis-8.0.rdb"), 27),
+    ("8.6.3", include_bytes!("fixtures/redis-8.6.rdb"), 32),
     ("8.1.1", include_bytes!("fixtures/valkey-8.1.rdb"), 25),
     ("9.1.2", include_bytes!("fixtures/valkey-9.1.rdb"), 27),
 ];
@@ -26,6 +28,9 @@ struct Collect {
     version: u32,
     functions: Vec<Vec<u8>>,
     keys: Vec<(Entry, Vec<u8>, Vec<u8>)>,
+    /// By the place of their keys.
+    metadata: BTreeMap<usize, Vec<u8>>,
+    besides: Vec<String>,
     ended: usize,
 }
 
@@ -38,6 +43,17 @@ impl Visit for Collect {
 
     fn function(&mut self, library: &[u8]) -> Result<(), Failure> {
         self.functions.push(library.to_vec());
+        Ok(())
+    }
+
+    fn metadata(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        assert_eq!(self.ended, self.keys.len(), "between two values");
+        self.metadata.entry(self.keys.len()).or_default().extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn besides(&mut self, what: String) -> Result<(), Failure> {
+        self.besides.push(what);
         Ok(())
     }
 
@@ -99,14 +115,17 @@ fn what_servers_wrote_is_counted_by_database() {
     for (server, bytes, keys) in CAPTURED {
         let inspection = read(bytes, usize::MAX).unwrap();
         let keys = i64::try_from(keys).unwrap();
-        // Keys whose fields expire were made in database 0 only.
-        let others = if keys == 27 { 25 } else { keys };
         let counts: Vec<(&str, i64)> = inspection.items.iter().map(|item| (item.name.as_str(), item.count)).collect();
-        assert_eq!(counts, [("db0", keys), ("db3", others)], "{server}");
+        assert_eq!(counts, [("db0", keys), ("db3", 25)], "{server}");
         assert_eq!(inspection.properties["serverVersion"], server);
         assert_eq!(inspection.properties["checksum"], "crc64");
         assert_eq!(inspection.properties["functionLibraries"], "1");
-        assert_eq!(inspection.properties["expires"], "db0=1,db3=1");
+        let expires = if server == "8.6.3" { 2 } else { 1 };
+        assert_eq!(inspection.properties["expires"], format!("db0={expires},db3=1"));
+        assert_eq!(
+            inspection.properties.get("moduleTypes").map(String::as_str),
+            (server == "8.6.3").then_some("META-hold")
+        );
         for piece in [1, 2, 7, 64, 4096] {
             assert_eq!(read(bytes, piece).unwrap(), inspection, "{server} in pieces of {piece}");
         }
@@ -183,6 +202,35 @@ fn keys_come_with_what_was_said_of_them_and_the_bytes_of_their_values() {
             assert_eq!(pieces.functions, found.functions);
         }
     }
+}
+
+#[test]
+fn metadata_of_keys_is_told_before_them_as_their_payload_has_it() {
+    let (_, bytes, _) = CAPTURED[2];
+    let whole = collect(bytes, usize::MAX);
+    let beside = |key: &str| {
+        let at = whole.keys.iter().position(|(_, found, _)| found == key.as_bytes()).unwrap();
+        whole.metadata.get(&at).map(Vec::as_slice)
+    };
+    // What `DUMP` of the server begins with: one class, its name and version, a number, a string, and the end.
+    assert_eq!(beside("meta:plain"), Some(&b"\xf3\x01\x18\x5d\x89\x86\x02\x40\x4d\x05\x08of a key\x00"[..]));
+    assert_eq!(beside("meta:hash"), Some(&b"\xf3\x01\x18\x5d\x89\x86\x02\x03\x05\x08of a key\x00"[..]));
+    assert_eq!(beside("plain"), None);
+    assert_eq!(whole.metadata.len(), 3);
+    for piece in [1, 3, 11, 100] {
+        assert_eq!(collect(bytes, piece).metadata, whole.metadata, "in pieces of {piece}");
+    }
+}
+
+#[test]
+fn what_belongs_to_no_key_is_told() {
+    let rdb =
+        Rdb::new("REDIS0013").raw(&[250]).text("redis-ver").text("8.6.3").raw(&[250]).text("mvcc-tstamp").text("7");
+    let rdb = rdb.raw(&[247, 0x81]).raw(&[0; 8]).raw(&[2, 1, 0]).raw(&[254, 0, 0]).text("key").text("value");
+    let bytes = rdb.end();
+    let found = collect(&bytes, 1);
+    assert_eq!(found.besides, ["the field \"mvcc-tstamp\"", "data of the module type AAAAAAAAA"]);
+    assert_eq!(read(&bytes, 3).unwrap().properties["unknownFields"], "mvcc-tstamp");
 }
 
 #[test]
@@ -265,12 +313,39 @@ fn a_checksum_turned_off_is_told() {
 
 #[test]
 fn what_is_not_known_is_refused_with_words() {
-    let table: [(Vec<u8>, Reason, &str); 7] = [
+    let table: [(Vec<u8>, Reason, &str); 13] = [
         (b"PGDMP\x01\x0e\0\0".to_vec(), Reason::SourceIncomplete, "it is no RDB"),
         (b"REDIS00x1".to_vec(), Reason::SourceIncomplete, "does not tell its version"),
-        (b"REDIS0013".to_vec(), Reason::InvalidConfiguration, "version 13, and this version of Holdfast reads 6 to 12"),
-        (b"VALKEY081".to_vec(), Reason::InvalidConfiguration, "version 81"),
-        (b"REDIS0012\x08".to_vec(), Reason::SourceIncomplete, "a byte 8 begins neither a key nor anything"),
+        (
+            b"REDIS0014".to_vec(),
+            Reason::InvalidConfiguration,
+            "version 14 of Redis, and this version of Holdfast reads 6 to 13",
+        ),
+        (b"REDIS0080".to_vec(), Reason::InvalidConfiguration, "version 80 of Redis"),
+        (b"VALKEY081".to_vec(), Reason::InvalidConfiguration, "version 81 of Valkey"),
+        (b"VALKEY013".to_vec(), Reason::InvalidConfiguration, "use a release of Holdfast that reads it"),
+        (
+            b"REDIS0012\x08".to_vec(),
+            Reason::SourceIncomplete,
+            "a byte 8 is neither a type nor an opcode of version 12 of Redis",
+        ),
+        // What is new in version 13 is no part of 12, and what is Redis' is not Valkey's.
+        (
+            b"REDIS0012\xf3".to_vec(),
+            Reason::SourceIncomplete,
+            "a byte 243 is neither a type nor an opcode of version 12",
+        ),
+        (
+            b"REDIS0012\x1a".to_vec(),
+            Reason::SourceIncomplete,
+            "a byte 26 is neither a type nor an opcode of version 12",
+        ),
+        (
+            b"VALKEY080\x1a".to_vec(),
+            Reason::SourceIncomplete,
+            "a byte 26 is neither a type nor an opcode of version 80 of Valkey",
+        ),
+        (b"REDIS0013\xf3\x00\xff".to_vec(), Reason::SourceIncomplete, "metadata of a key stands before the opcode 255"),
         (b"REDIS0010\x06".to_vec(), Reason::SourceIncomplete, "release candidate"),
         (b"REDIS0012\xfe\x82".to_vec(), Reason::SourceIncomplete, "a byte 130 begins no length"),
     ];
@@ -310,7 +385,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(300), ..ProptestConfig::default() })]
 
     #[test]
-    fn however_it_is_split_it_reads_the_same(which in 0_usize..4, cuts in prop::collection::vec(1_usize..5000, 1..40)) {
+    fn however_it_is_split_it_reads_the_same(which in 0..CAPTURED.len(), cuts in prop::collection::vec(1_usize..5000, 1..40)) {
         let bytes = CAPTURED[which].1;
         let mut reader = RdbReader::new("dump");
         let mut rest = bytes;
@@ -324,7 +399,7 @@ proptest! {
     }
 
     #[test]
-    fn a_bit_flipped_in_what_servers_wrote_is_found(which in 0_usize..4, at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+    fn a_bit_flipped_in_what_servers_wrote_is_found(which in 0..CAPTURED.len(), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
         let mut bytes = CAPTURED[which].1.to_vec();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
@@ -332,7 +407,7 @@ proptest! {
     }
 
     #[test]
-    fn a_piece_left_out_or_put_in_twice_is_found(which in 0_usize..4, from in any::<prop::sample::Index>(), length in 1_usize..600, twice: bool) {
+    fn a_piece_left_out_or_put_in_twice_is_found(which in 0..CAPTURED.len(), from in any::<prop::sample::Index>(), length in 1_usize..600, twice: bool) {
         let bytes = CAPTURED[which].1;
         let from = from.index(bytes.len());
         let to = (from + length).min(bytes.len());
@@ -346,7 +421,7 @@ proptest! {
 
     #[test]
     fn nothing_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), piece in 1_usize..100) {
-        let _ = read(&[b"REDIS0012", &bytes[..]].concat(), piece);
+        let _ = read(&[b"REDIS0013", &bytes[..]].concat(), piece);
         let _ = read(&[b"VALKEY080", &bytes[..]].concat(), piece);
     }
 }
@@ -356,7 +431,7 @@ proptest! {
 fn random_mutations_neither_panic_nor_take_memory() {
     let mut random = fastrand::Rng::with_seed(0x5eed);
     for round in 0..1500 {
-        let mut bytes = CAPTURED[round % 4].1.to_vec();
+        let mut bytes = CAPTURED[round % CAPTURED.len()].1.to_vec();
         let end = bytes.len();
         bytes[end - 8..].fill(0);
         for _ in 0..random.usize(1..12) {

@@ -15,6 +15,16 @@ pub trait Visit: Send {
         Ok(())
     }
 
+    /// The next bytes of what modules keep beside the key that comes next. They are the beginning of its `DUMP` payload, before its type.
+    fn metadata(&mut self, _bytes: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Something that belongs to no key and that only a server's own loader takes, such as `data of the module ReJSON-RL`.
+    fn besides(&mut self, _what: String) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// A key begins.
     fn begin(&mut self, _entry: &Entry, _key: &[u8]) -> Result<(), Failure> {
         Ok(())
@@ -41,7 +51,7 @@ impl Visit for () {
 pub struct Entry {
     /// Its database.
     pub database: u64,
-    /// Type of its value, which is the first byte of its `DUMP` payload.
+    /// Type of its value, which is the first byte of its `DUMP` payload, unless there is metadata.
     pub kind: u8,
     /// When it expires, in milliseconds since 1970.
     pub expires: Option<i64>,

@@ -15,7 +15,7 @@ use super::resp::Reply;
 use super::server::Server;
 use super::transfer::{End, Transfer};
 use super::trouble;
-use crate::archive::rdb::RdbReader;
+use crate::archive::rdb::{NEWEST_VALKEY, RdbReader};
 use crate::engine::{ArtifactMetadata, ArtifactSink, Dumped};
 use crate::task::Failure;
 
@@ -100,17 +100,25 @@ async fn one(
         properties.insert("modules".to_owned(), modules.into_iter().collect::<Vec<_>>().join(","));
     }
     let login = server.login.clone();
-    let asked = saves(&mut server).await?;
-    let end = match end_of_transfer(&mut server, asked, sink).await {
+    // What a Valkey saves to its disk is of its own version, and only what it sends without is of the version that was asked for.
+    let saved = saves(&mut server).await? && !facts.is_newer_valkey();
+    let mut asked = Asked { saved, version: facts.is_valkey() };
+    let mut end = end_of_transfer(&mut server, asked, sink).await;
+    if asked.saved
+        && let Err(Unsent { failure, .. }) = &end
+        && failure.reason == Reason::DumpFailed
+    {
         // Its disk failed it. It may send without.
-        Err((failure, Asked::Saved)) if failure.reason == Reason::DumpFailed => {
-            warn!("{}", failure.message);
-            server = Server::connect(&login).await?;
-            end_of_transfer(&mut server, Asked::Any, sink).await
-        }
-        announced => announced,
+        warn!("{}", failure.message);
+        server = Server::connect(&login).await?;
+        asked.saved = false;
+        end = end_of_transfer(&mut server, asked, sink).await;
+    }
+    let end = match end {
+        Ok(end) => end,
+        Err(Unsent { failure, broke_off: true }) => return Err(explained(&login, failure).await),
+        Err(Unsent { failure, .. }) => return Err(failure),
     };
-    let end = end.map_err(|(failure, _)| failure)?;
     let link = server.into_link()?;
     let hangup = link.hangup();
     let whole = Arc::new(AtomicBool::new(false));
@@ -130,29 +138,37 @@ async fn one(
 
 /// Which transfer is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    /// A save to its disk, sent when it is done. It begins at once, and its memory is not held up by our network.
-    Saved,
-    /// As the server is set to: maybe without its disk, after having waited for more replicas.
-    Any,
+struct Asked {
+    /// A save to its disk, sent when it is done: it begins at once, and its memory is not held up by our network. Otherwise as the server is
+    /// set to: maybe without its disk, after having waited for more replicas.
+    saved: bool,
+    /// RDB of a version that is read here. A Valkey that is not told of one sends the oldest it can, which cannot hold everything.
+    version: bool,
+}
+
+/// Why a transfer did not begin.
+struct Unsent {
+    failure: Failure,
+    /// The connection ended without a word.
+    broke_off: bool,
 }
 
 /// A server that saves to its disk by itself can do so now; one that does not may have no disk to speak of.
-async fn saves(server: &mut Server) -> Result<Asked, Failure> {
-    let save = server.setting("save").await?;
-    Ok(if save.is_some_and(|save| !save.is_empty()) { Asked::Saved } else { Asked::Any })
+async fn saves(server: &mut Server) -> Result<bool, Failure> {
+    Ok(server.setting("save").await?.is_some_and(|save| !save.is_empty()))
 }
 
 /// Asks for a transfer and waits until it begins.
-async fn end_of_transfer(
-    server: &mut Server,
-    asked: Asked,
-    sink: &mut impl ArtifactSink,
-) -> Result<End, (Failure, Asked)> {
-    let told = |failure| (failure, asked);
-    server.with(move |link| ask(link, asked)).await.map_err(told)?;
+async fn end_of_transfer(server: &mut Server, asked: Asked, sink: &mut impl ArtifactSink) -> Result<End, Unsent> {
+    let refused = |failure| Unsent { failure, broke_off: false };
+    server.with(move |link| ask(link, asked)).await.map_err(refused)?;
     loop {
-        if let Some(end) = server.with(announced).await.map_err(told)? {
+        let said = server.with(Link::line).await.map_err(|failure| Unsent {
+            failure: Failure::new(Reason::DumpFailed, format!("{}; it ended while the server saved", failure.message)),
+            broke_off: true,
+        })?;
+        let told = server.with(move |link| announced(link, &said)).await.map_err(refused)?;
+        if let Some(end) = told {
             return Ok(end);
         }
         // It saves, and has said so.
@@ -163,8 +179,13 @@ async fn end_of_transfer(
 /// Asks for a full synchronisation.
 fn ask(link: &mut Link, asked: Asked) -> Result<(), Failure> {
     // Older servers do not know each of these, and do without. `rdb-only` spares the server the buffer for what is written meanwhile.
-    let options = [["capa", "eof"], ["capa", "psync2"], ["rdb-only", "1"]];
-    for option in &options[usize::from(asked == Asked::Saved)..] {
+    let options = [
+        (!asked.saved, ["capa", "eof"]),
+        (true, ["capa", "psync2"]),
+        (true, ["rdb-only", "1"]),
+        (asked.version, ["version", NEWEST_VALKEY]),
+    ];
+    for (_, option) in options.iter().filter(|(wanted, _)| *wanted) {
         let reply = link.call(&["REPLCONF", option[0], option[1]])?;
         if let Reply::Error(words) = &reply
             && (trouble::is_forbidden(words) || words.starts_with("NOAUTH"))
@@ -188,35 +209,21 @@ fn ask(link: &mut Link, asked: Asked) -> Result<(), Failure> {
     }
 }
 
-/// The next line before the transfer; none where it only says that the server saves.
-fn announced(link: &mut Link) -> Result<Option<End>, Failure> {
-    let said = link.line().map_err(|failure| {
-        Failure::new(
-            Reason::DumpFailed,
-            format!(
-                "{}; it ended while the server saved: look in its log for a failed background save (its disk, or memory to fork)",
-                failure.message
-            ),
-        )
-    })?;
-    End::parse(&said).map_err(|words| {
+/// What a line before the transfer says; none where it only says that the server saves.
+fn announced(link: &Link, text: &[u8]) -> Result<Option<End>, Failure> {
+    End::parse(text).map_err(|words| {
         let words = words.strip_prefix('-').unwrap_or(&words).to_owned();
         link.refused("PSYNC", &Reply::Error(words), Reason::DumpFailed)
     })
 }
 
-/// A transfer that broke off: whether the server knows why.
+/// A transfer that broke off: what the server knows of it, and otherwise what is likely.
 async fn explained(login: &Login, failure: Failure) -> Failure {
-    let Ok(mut server) = Server::connect(login).await else {
-        return Failure::new(Reason::SourceUnreachable, format!("{}; it does not answer any more", failure.message));
+    let facts = match Server::connect(login).await {
+        Ok(mut server) => server.facts().await.ok(),
+        Err(_) => None,
     };
-    match server.facts().await {
-        Ok(facts) if facts.text("rdb_last_bgsave_status") == "err" => Failure::new(
-            Reason::DumpFailed,
-            format!("{}; the server's last background save failed: look in its log", failure.message),
-        ),
-        _ => failure,
-    }
+    trouble::broke_off(&failure, facts.as_ref())
 }
 
 /// A transfer whose errors name the server.

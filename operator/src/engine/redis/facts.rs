@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::link::Address;
 use super::resp::Reply;
+use crate::archive::rdb::{NEWEST_VALKEY, VALKEY};
 
 /// Slots of a cluster.
 pub(super) const SLOTS: u16 = 16384;
@@ -54,6 +55,29 @@ impl Facts {
     pub fn version(&self) -> (u32, u32) {
         let mut numbers = self.text("redis_version").split('.').map(|number| number.parse().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+
+    /// Whether it is a Valkey whose own RDB is newer than what is read here.
+    pub fn is_newer_valkey(&self) -> bool {
+        let number = |text: &str| text.split('.').take(2).map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
+        self.is_valkey() && number(self.text("valkey_version")) > number(NEWEST_VALKEY)
+    }
+
+    /// The newest version of RDB that it reads, as far as its own version tells: one that cannot be asked.
+    pub fn rdb_version(&self) -> u32 {
+        if self.is_valkey() {
+            let major = self.text("valkey_version").split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+            return if major >= 9_u32 { VALKEY } else { 11 };
+        }
+        match self.version() {
+            (0..=3, _) => 6,
+            (4, _) => 8,
+            (5 | 6, _) => 9,
+            (7, 0 | 1) => 10,
+            (7, 2 | 3) => 11,
+            (7, _) | (8, 0..=5) => 12,
+            _ => 13,
+        }
     }
 
     /// Whether it is a node of a cluster.
@@ -140,22 +164,6 @@ pub(super) fn slot(key: &[u8]) -> u16 {
     crc % SLOTS
 }
 
-/// The newest version of RDB that a server reads, where it cannot be asked.
-pub(super) fn rdb_version(facts: &Facts) -> u32 {
-    if facts.is_valkey() {
-        let major = facts.text("valkey_version").split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-        return if major >= 9_u32 { 80 } else { 11 };
-    }
-    match facts.version() {
-        (0..=3, _) => 6,
-        (4, _) => 8,
-        (5 | 6, _) => 9,
-        (7, 0 | 1) => 10,
-        (7, 2 | 3) => 11,
-        _ => 12,
-    }
-}
-
 /// Whether a server whose own version of RDB is `own` reads `found`.
 pub(super) fn reads(own: u32, found: u32) -> bool {
     // From 12 on Redis and Valkey went different ways: Valkey's own versions begin at 80, and it keeps off 12 to 79.
@@ -213,12 +221,18 @@ mod tests {
     fn versions_of_rdb_are_read_upwards_and_not_across() {
         assert!(reads(10, 9) && reads(10, 10) && !reads(10, 11));
         assert!(reads(80, 11) && reads(80, 80) && !reads(80, 12) && !reads(12, 80));
-        let of = |info: &str| rdb_version(&Facts::parse(info));
+        let of = |info: &str| Facts::parse(info).rdb_version();
         assert_eq!(of("redis_version:6.2.1"), 9);
         assert_eq!(of("redis_version:7.0.15"), 10);
         assert_eq!(of("redis_version:7.4.0"), 12);
+        assert_eq!(of("redis_version:8.4.1"), 12);
+        assert_eq!(of("redis_version:8.6.3"), 13);
         // Valkey says which Redis it is like, which tells nothing of its own format.
         assert_eq!(of("redis_version:7.2.4\nserver_name:valkey\nvalkey_version:8.1.1"), 11);
         assert_eq!(of("redis_version:7.2.4\nserver_name:valkey\nvalkey_version:9.1.2"), 80);
+        let newer =
+            |version: &str| Facts::parse(&format!("server_name:valkey\nvalkey_version:{version}")).is_newer_valkey();
+        assert!(newer("9.2.0") && newer("10.0.1") && !newer("9.1.2") && !newer("8.1.1"));
+        assert!(!Facts::parse("redis_version:10.0.0").is_newer_valkey());
     }
 }

@@ -11,7 +11,7 @@ use super::facts::{self, Shard};
 use super::link::Link;
 use super::resp::{self, Reply};
 use super::survey::HELD_BYTES;
-use crate::archive::rdb::{Entry, Payload, RdbReader, Visit};
+use crate::archive::rdb::{Entry, FOOTER_BYTES, KEEP_LIMIT, Payload, RdbReader, Visit};
 use crate::engine::Inspect;
 use crate::task::Failure;
 
@@ -157,6 +157,7 @@ impl KeyWriter {
             version: 0,
             entry: Entry::default(),
             key: Vec::new(),
+            metadata: Vec::new(),
             held: Vec::new(),
             state: State::Passed,
         };
@@ -200,6 +201,8 @@ struct Sender {
     version: u32,
     entry: Entry,
     key: Vec<u8>,
+    /// What modules keep beside the key: the beginning of its payload.
+    metadata: Vec<u8>,
     held: Vec<u8>,
     state: State,
 }
@@ -264,7 +267,16 @@ impl Visit for Sender {
         Ok(())
     }
 
+    fn metadata(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if self.metadata.len() + bytes.len() > KEEP_LIMIT {
+            return Err(another_backup());
+        }
+        self.metadata.extend_from_slice(bytes);
+        Ok(())
+    }
+
     fn begin(&mut self, entry: &Entry, key: &[u8]) -> Result<(), Failure> {
+        let metadata = std::mem::take(&mut self.metadata);
         let mut pour = self.pour.lock().unwrap_or_else(PoisonError::into_inner);
         self.entry = *entry;
         let length = self.long.pop_front_if(|(ordinal, _)| *ordinal == self.ordinal).map(|(_, length)| length);
@@ -285,40 +297,36 @@ impl Visit for Sender {
         let pipe = pour.pipe(key);
         pipe.select(database)?;
         self.held.clear();
+        self.held.extend_from_slice(&metadata);
         self.held.push(entry.kind);
         self.state = match length {
             None => State::Held,
             Some(length) => {
                 self.head(&mut pipe.out, length, replace);
-                pipe.out.push(entry.kind);
+                pipe.out.extend_from_slice(&self.held);
                 pipe.flush()?;
                 let mut payload = Box::<Payload>::default();
-                payload.feed(&[entry.kind]);
-                State::Streamed(payload, length - 1 - crate::archive::rdb::FOOTER_BYTES)
+                payload.feed(&self.held);
+                let left = length.checked_sub(self.held.len() as u64 + FOOTER_BYTES).ok_or_else(another_backup)?;
+                State::Streamed(payload, left)
             }
         };
         Ok(())
     }
 
     fn value(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let other = || {
-            Failure::new(
-                Reason::ChecksumMismatch,
-                "the backup is another one than a moment ago: a value has another length",
-            )
-        };
         match &mut self.state {
             State::Passed => Ok(()),
             State::Held => {
                 if self.held.len() as u64 + bytes.len() as u64 > HELD_BYTES {
-                    return Err(other());
+                    return Err(another_backup());
                 }
                 self.held.extend_from_slice(bytes);
                 Ok(())
             }
             State::Streamed(payload, left) => {
                 payload.feed(bytes);
-                *left = left.checked_sub(bytes.len() as u64).ok_or_else(other)?;
+                *left = left.checked_sub(bytes.len() as u64).ok_or_else(another_backup)?;
                 self.pour.lock().unwrap_or_else(PoisonError::into_inner).pipe(&self.key).link.send(bytes)
             }
         }
@@ -334,7 +342,7 @@ impl Visit for Sender {
             State::Held => {
                 let mut payload = Payload::new();
                 payload.feed(&self.held);
-                self.head(&mut pipe.out, self.held.len() as u64 + crate::archive::rdb::FOOTER_BYTES, replace);
+                self.head(&mut pipe.out, self.held.len() as u64 + FOOTER_BYTES, replace);
                 pipe.out.extend_from_slice(&self.held);
                 payload
             }
@@ -347,6 +355,11 @@ impl Visit for Sender {
         }
         pipe.queued(self.about())
     }
+}
+
+/// What was surveyed is not what comes.
+fn another_backup() -> Failure {
+    Failure::new(Reason::ChecksumMismatch, "the backup is another one than a moment ago: a value has another length")
 }
 
 /// Milliseconds since 1970.

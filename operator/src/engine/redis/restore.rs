@@ -1,6 +1,6 @@
 //! Restores: by replication where that can be, key by key elsewhere. Talks to the target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_crds::{OnExisting, Reason};
@@ -60,12 +60,13 @@ async fn by_key(
     let longest = server.setting("proto-max-bulk-len").await?;
     let longest = longest.and_then(|bytes| bytes.parse().ok()).unwrap_or(LONGEST_ARGUMENT);
     // Everything is proved before anything is touched: what is cut out of a stream cannot be taken back.
-    let mut surveys = Vec::new();
+    let (mut surveys, mut left_out) = (Vec::new(), BTreeSet::new());
     for entry in &backup.artifacts {
         let survey = Arc::new(Mutex::new(Survey::default()));
         let reader = RdbReader::visited(format!("backup {}", entry.key), Surveyor::new(survey.clone()));
         source.fetch(entry, Box::new(std::io::sink()), Box::new(reader)).await?;
-        let survey = std::mem::take(&mut *survey.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut survey = std::mem::take(&mut *survey.lock().unwrap_or_else(PoisonError::into_inner));
+        left_out.append(&mut survey.left_out);
         if survey.longest > longest {
             return Err(Failure::new(
                 Reason::InvalidConfiguration,
@@ -119,8 +120,21 @@ async fn by_key(
     Ok(Restored {
         items: i64::try_from(keys).unwrap_or(i64::MAX),
         bytes,
-        message: format!("{place}: {keys} keys in {} databases{expired}; key by key, since {why}", counts.sent.len()),
+        message: format!(
+            "{place}: {keys} keys in {} databases{expired}; key by key, since {why}{}",
+            counts.sent.len(),
+            left_behind(&left_out)
+        ),
     })
+}
+
+/// What did not come along.
+fn left_behind(left_out: &BTreeSet<String>) -> String {
+    if left_out.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = left_out.iter().map(String::as_str).collect();
+    format!("; left out, since it belongs to no key and comes back by replication only: {}", names.join(", "))
 }
 
 /// Empties what is replaced.

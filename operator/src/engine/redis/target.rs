@@ -272,7 +272,7 @@ async fn fits(
 
 /// The version of RDB that a server writes, which is the newest it reads.
 async fn own_version(server: &mut Server, facts: &Facts) -> Result<u32, Failure> {
-    let by_table = facts::rdb_version(facts);
+    let by_table = facts.rdb_version();
     server
         .with(move |link| {
             // Every such payload ends with the version and a checksum of eight bytes; this one needs no key.

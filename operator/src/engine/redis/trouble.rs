@@ -2,6 +2,8 @@
 
 use holdfast_crds::Reason;
 
+use super::facts::Facts;
+use crate::archive::rdb::{NEWEST_VALKEY, VALKEY};
 use crate::task::Failure;
 
 /// Beginnings of a server's words, with what they mean. The first that fits counts.
@@ -83,9 +85,67 @@ pub(super) fn unreachable(place: &str, error: &std::io::Error) -> Failure {
     Failure::new(reason, format!("{place}: {error}: {advice}"))
 }
 
+/// A transfer that the server broke off without a word, as a failure that says why: as the server itself knows it, or else what is likely.
+/// `facts` are what it says of itself now; none where it does not answer.
+pub(super) fn broke_off(failure: &Failure, facts: Option<&Facts>) -> Failure {
+    let told = |reason, why: &str| Failure::new(reason, format!("{}; {why}", failure.message));
+    let Some(facts) = facts else {
+        let why = "it does not answer any more: it was restarted, or the kernel ended it (has it the memory to fork while it saves?)";
+        return told(Reason::SourceUnreachable, why);
+    };
+    let failed = facts.text("rdb_last_bgsave_status") == "err";
+    let (reason, what, likely) = if failed {
+        let likely = "its disk is full, or it had no memory to fork";
+        (Reason::DumpFailed, "the server's last background save failed: look in its log", likely)
+    } else {
+        let likely = "it had no memory to fork, its client-output-buffer-limit for replicas was reached, or somebody ended the \
+                      connections of its replicas";
+        (failure.reason, "look in the server's log", likely)
+    };
+    // Since 9 it writes the version that was asked for, and breaks off at a value that this version cannot hold.
+    if facts.is_valkey() && facts.rdb_version() >= VALKEY {
+        let why = format!(
+            "{what}: where that says \"Can't store key\", the server ({}) holds a value that RDB {VALKEY}, which was asked for, cannot \
+             hold: use a release of Holdfast that reads more than Valkey {NEWEST_VALKEY} writes; otherwise {likely}",
+            facts.server()
+        );
+        return told(reason, &why);
+    }
+    told(reason, &format!("{what} ({}): {likely}", facts.server()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transfer_that_breaks_off_is_told_with_its_likely_cause() {
+        let broke = || Failure::new(Reason::DumpFailed, "redis at cache:6379: unexpected end of file");
+        let table = [
+            (None, Reason::SourceUnreachable, "does not answer any more"),
+            (Some("redis_version:8.6.3\nrdb_last_bgsave_status:err\n"), Reason::DumpFailed, "its disk is full, or"),
+            (
+                Some("redis_version:7.2.4\nserver_name:valkey\nvalkey_version:9.2.0\n"),
+                Reason::DumpFailed,
+                "the server (Valkey 9.2.0) holds a value that RDB 80",
+            ),
+            (
+                Some("redis_version:7.2.4\nserver_name:valkey\nvalkey_version:8.1.1\n"),
+                Reason::DumpFailed,
+                "(Valkey 8.1.1)",
+            ),
+            (
+                Some("redis_version:8.6.3\n"),
+                Reason::DumpFailed,
+                "look in the server's log (Redis 8.6.3): it had no memory",
+            ),
+        ];
+        for (info, reason, expected) in table {
+            let failure = broke_off(&broke(), info.map(Facts::parse).as_ref());
+            assert_eq!(failure.reason, reason, "{failure:?}");
+            assert!(failure.message.contains(expected), "{}", failure.message);
+        }
+    }
 
     #[test]
     fn words_of_servers_tell_who_is_to_act() {

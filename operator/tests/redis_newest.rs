@@ -1,0 +1,182 @@
+//! The newest Redis and Valkey: what is new in them is saved and comes back, by replication and key by key.
+
+#![allow(clippy::unwrap_used, reason = "it is all tests")]
+
+#[path = "support/cut.rs"]
+mod cut;
+#[path = "support/memory.rs"]
+mod memory;
+#[path = "support/redis.rs"]
+mod redis;
+
+use std::path::Path;
+
+use cut::Way;
+use holdfast::engine::{check_target, dump, prove, restore};
+use holdfast::store::manifest::Manifest;
+use holdfast::task::Failure;
+use holdfast_crds::{OnExisting, Reason, RedisSource, Source};
+use memory::{MemorySink, MemorySource};
+use redis::{NEWEST, Redis, RedisSecretFiles, fill};
+
+/// Where fields of hashes expire, in milliseconds.
+const LATE: &str = "4102444800000";
+
+struct Saved {
+    manifest: Manifest,
+    source: MemorySource,
+}
+
+async fn save(source: RedisSource) -> Result<Saved, Failure> {
+    let source = Source { name: "cache".into(), redis: Some(source), ..Source::default() };
+    let mut sink = MemorySink::default();
+    let dumped = dump(&source, &RedisSecretFiles::none().mounts, Path::new("/nonexistent"), &mut sink).await?;
+    let mut manifest = sink.manifest(&dumped.tool_version, &dumped.server_version);
+    manifest.engine = "redis".into();
+    Ok(Saved { manifest, source: sink.into_source() })
+}
+
+impl Saved {
+    fn property(&self, name: &str) -> &str {
+        self.manifest.artifacts[0].properties.get(name).map_or("", String::as_str)
+    }
+
+    /// What the worker does: check, then restore. What it says of it.
+    async fn restore_into(&mut self, redis: &Redis) -> Result<String, Failure> {
+        let (target, scratch) = (redis.target(&RedisSecretFiles::none()), Path::new("/nonexistent"));
+        check_target(&target, &self.manifest, OnExisting::Replace, scratch).await?;
+        restore(&target, &self.manifest, OnExisting::Replace, scratch, &mut self.source).await.map(|done| done.message)
+    }
+}
+
+/// Everything that older servers have as well, and hashes whose fields expire, small and large.
+fn fill_with_expiring_fields(redis: &Redis) {
+    fill(redis);
+    redis.run(&["HSET", "hash:expiring", "late", "v", "never", "v"]);
+    redis.run(&["HPEXPIREAT", "hash:expiring", LATE, "FIELDS", "1", "late"]);
+    let mut client = redis.client();
+    let many = (0..2000).flat_map(|at| [format!("field-{at}"), "v".to_owned()]);
+    client.run_all(&[["HSET", "hash:expiring:big"].map(str::to_owned).into_iter().chain(many).collect()]);
+    client.run(&["HPEXPIREAT", "hash:expiring:big", LATE, "FIELDS", "2", "field-7", "field-8"]);
+}
+
+/// When fields of the hashes expire.
+fn expiries(redis: &Redis) -> Vec<i64> {
+    let mut client = redis.client();
+    let mut ask = |key: &str, fields: [&str; 2]| -> Vec<i64> {
+        let answer = client.run(&["HPEXPIRETIME", key, "FIELDS", "2", fields[0], fields[1]]);
+        answer.elements().iter().map(|element| element.number()).collect()
+    };
+    [ask("hash:expiring", ["late", "never"]), ask("hash:expiring:big", ["field-8", "field-9"])].concat()
+}
+
+#[tokio::test]
+async fn hashes_whose_fields_expire_come_back_in_each_way() {
+    for program in NEWEST {
+        for save_setting in ["save 3600 1", "save \"\""] {
+            let redis = Redis::newest(program, &[save_setting]);
+            fill_with_expiring_fields(&redis);
+            let (before, expire) = (redis.content(), expiries(&redis));
+            let late: i64 = LATE.parse().unwrap();
+            assert_eq!(expire, [late, -1, late, -1]);
+            let mut saved = save(redis.source()).await.unwrap();
+            let version = if program == "valkey-server" { "80" } else { "13" };
+            assert_eq!(saved.property("rdbVersion"), version, "{program}");
+            assert_eq!(saved.property("unknownFields"), "", "{program}");
+            prove(&saved.manifest, &mut saved.source).await.unwrap();
+
+            for (settings, way) in
+                [(&["repl-diskless-load swapdb"][..], "by replication"), (&["save \"\""][..], "key by key")]
+            {
+                let mut target = Redis::newest(program, settings);
+                target.run(&["SET", "old", "key"]);
+                let message = saved.restore_into(&target).await.unwrap();
+                assert!(message.contains(way) && !message.contains("left out"), "{message}");
+                assert_eq!(target.content(), before, "{program}, {way}");
+                assert_eq!(expiries(&target), expire, "{program}, {way}");
+                if way == "by replication" {
+                    target.crash_and_restart();
+                    assert_eq!(target.content(), before, "{program}, after a crash");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn producers_of_streams_and_metadata_of_keys_come_back_in_each_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let module = Redis::metadata_module(folder.path());
+    let redis = Redis::newest("redis-server", &[&module]);
+    fill(&redis);
+    let tell =
+        |redis: &Redis, sale: &str| redis.run(&["XADD", "sales", "IDMP", "till-7", sale, "*", "sum", "10"]).text();
+    // Producers are remembered for a day.
+    redis.run(&["XADD", "sales", "1-1", "sum", "0"]);
+    redis.run(&["XCFGSET", "sales", "IDMP-DURATION", "86400", "IDMP-MAXSIZE", "5000"]);
+    let (first, second) = (tell(&redis, "sale-1"), tell(&redis, "sale-2"));
+    assert_eq!(tell(&redis, "sale-1"), first, "it is told twice and written once");
+    // Values that are held on their way, one that is sent as it comes (`huge`), and one that expires.
+    let metadata = [("plain", "77"), ("huge", "123456789012"), ("expires:late", "3")];
+    for (key, number) in metadata {
+        redis.run(&["KEYMETA.SET", key, number]);
+    }
+    let before = redis.content();
+    let mut saved = save(redis.source()).await.unwrap();
+    assert_eq!(saved.property("moduleTypes"), "META-hold");
+
+    for (settings, way) in [(&[][..], "by replication"), (&["save \"\""][..], "key by key")] {
+        let target = Redis::newest("redis-server", &[&[module.as_str()][..], settings].concat());
+        let message = saved.restore_into(&target).await.unwrap();
+        assert!(message.contains(way) && !message.contains("left out"), "{message}");
+        assert_eq!(target.content(), before, "{way}");
+        for (key, number) in metadata {
+            assert_eq!(target.run(&["KEYMETA.GET", key]).text(), number, "{way}: {key}");
+        }
+        assert_eq!(target.run(&["KEYMETA.GET", "empty"]).number(), -1, "{way}");
+        assert_eq!([tell(&target, "sale-1"), tell(&target, "sale-2")], [first.clone(), second.clone()], "{way}");
+        assert_eq!(target.run(&["XLEN", "sales"]).number(), 3, "{way}");
+    }
+
+    let without = Redis::newest("redis-server", &[]);
+    without.run(&["SET", "mine", "value"]);
+    let failure = saved.restore_into(&without).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::InvalidConfiguration, "{failure:?}");
+    assert!(failure.message.contains("keymeta"), "{}", failure.message);
+    assert_eq!(without.run(&["GET", "mine"]).text(), "value");
+}
+
+#[tokio::test]
+async fn a_backup_of_one_is_refused_by_the_other_before_it_is_touched() {
+    for (from, into, versions) in [
+        (NEWEST[0], NEWEST[1], ["up to version 80", "version 13"]),
+        (NEWEST[1], NEWEST[0], ["up to version 13", "version 80"]),
+    ] {
+        let (redis, target) = (Redis::newest(from, &[]), Redis::newest(into, &[]));
+        redis.run(&["SET", "key", "value"]);
+        target.run(&["SET", "mine", "value"]);
+        let failure = save(redis.source()).await.unwrap().restore_into(&target).await.unwrap_err();
+        assert_eq!(failure.reason, Reason::InvalidConfiguration, "{failure:?}");
+        for words in versions {
+            assert!(failure.message.contains(words), "{}", failure.message);
+        }
+        assert_eq!(target.run(&["GET", "mine"]).text(), "value");
+    }
+}
+
+/// A server that sends without its disk writes an older version for a replica that says it is older, which has no such hashes, and breaks off.
+#[tokio::test]
+async fn a_transfer_that_valkey_breaks_off_is_told_with_its_likely_cause() {
+    let redis = Redis::newest("valkey-server", &["save \"\""]);
+    redis.run(&["HSET", "hash", "late", "v"]);
+    redis.run(&["HPEXPIREAT", "hash", LATE, "FIELDS", "1", "late"]);
+    let way = Way::changing(redis.port, "9.1.0", "8.1.0");
+    let source = RedisSource { port: way.port.into(), ..redis.source() };
+    let failure = save(source).await.err().unwrap();
+    assert!(redis.log().contains("Can't store key"), "{}", redis.log());
+    assert!(matches!(failure.reason, Reason::DumpFailed | Reason::SourceIncomplete), "{failure:?}");
+    for words in ["log: where that says \"Can't store key\"", "Valkey 9.1"] {
+        assert!(failure.message.contains(words), "{}", failure.message);
+    }
+    save(redis.source()).await.unwrap();
+}
