@@ -24,7 +24,6 @@ pub mod postgres;
 pub mod proxy;
 mod reaper;
 pub mod redis;
-pub mod rule;
 pub mod scene;
 pub mod session;
 pub mod space;

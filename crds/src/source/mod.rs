@@ -10,8 +10,6 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{data_key, object_name};
-
 use crate::ConfigMapKey;
 pub use config::{ConfigInto, ConfigSource};
 pub use mongodb::{MongodbFormat, MongodbInto, MongodbSource};
@@ -92,22 +90,19 @@ impl Source {
 }
 
 /// A Secret with a user's name and password.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PasswordSecret {
     /// Name of the Secret, in the same namespace.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = object_name())]
     pub name: String,
     /// Key that holds the user's name.
     #[serde(default = "default_username_key")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = data_key())]
     pub username_key: String,
     /// Key that holds the password.
     #[serde(default = "default_password_key")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = data_key())]
     pub password_key: String,
 }
 

@@ -16,6 +16,5 @@ mod restores;
 mod retention;
 mod roundtrip;
 mod secrets;
-mod shaped;
 mod trust;
 mod verification;

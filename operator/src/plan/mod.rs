@@ -15,7 +15,6 @@ pub mod retention;
 pub mod schedule;
 pub mod status;
 pub mod store;
-pub mod trial;
 pub mod turn;
 pub mod verdict;
 pub mod verify;

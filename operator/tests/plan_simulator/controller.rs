@@ -73,7 +73,6 @@ fn install() -> Install {
         image: "holdfast".into(),
         image_pull_policy: "Never".into(),
         image_pull_secrets: vec![],
-        ..Install::default()
     }
 }
 

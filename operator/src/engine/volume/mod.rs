@@ -8,6 +8,7 @@ mod expect;
 mod extract;
 mod extraction;
 mod facts;
+mod globs;
 mod links;
 mod names;
 mod place;
