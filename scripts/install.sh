@@ -8,9 +8,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 use_cluster
 "$cluster_dir/build.sh" kubernetes helm
+# The image is built for this machine.
+case $(uname -m) in
+  x86_64) architecture=amd64 ;;
+  aarch64) architecture=arm64 ;;
+  *) architecture=$(uname -m) ;;
+esac
 install_chart() {
   helm upgrade --install "$release" charts/holdfast --namespace "$release_namespace" --create-namespace \
-    --set "image.repository=$image_repository" --set "image.tag=$image_tag" --wait --timeout 3m "$@"
+    --set "image.repository=$image_repository" --set "image.tag=$image_tag" \
+    --set "image.architectures={$architecture}" --wait --timeout 3m "$@"
 }
 
 # The tag stays the same from build to build, so an upgrade alone would leave the old program running.

@@ -1,7 +1,7 @@
 //! The CustomResourceDefinitions as they are installed. Pure.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
@@ -14,6 +14,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         for version in &mut crd.spec.versions {
             if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
                 tidy(schema, false);
+                tell_defaults(schema, false);
             }
         }
     }
@@ -43,10 +44,10 @@ fn tidy(schema: &mut JSONSchemaProps, foreign: bool) {
     }
     if let Some(properties) = schema.properties.as_mut() {
         for (name, property) in properties {
-            let foreign = foreign || matches!(name.as_str(), "affinity" | "resources" | "tolerations");
+            let foreign = foreign || is_kubernetes_own(name);
             let own_words = if foreign { property.description.take() } else { None };
             tidy(property, foreign);
-            if own_words.is_some() && matches!(name.as_str(), "affinity" | "resources" | "tolerations") {
+            if own_words.is_some() && is_kubernetes_own(name) {
                 property.description = own_words;
             }
         }
@@ -58,5 +59,39 @@ fn tidy(schema: &mut JSONSchemaProps, foreign: bool) {
     }
     if let Some(JSONSchemaPropsOrBool::Schema(value)) = schema.additional_properties.as_mut() {
         tidy(value, foreign);
+    }
+}
+
+/// Fields whose types are Kubernetes' own.
+fn is_kubernetes_own(name: &str) -> bool {
+    matches!(name, "affinity" | "dnsConfig" | "resources" | "seLinuxOptions" | "tolerations")
+}
+
+/// Takes defaults out of the items of lists and tells them in the description instead: the types have them anyway. A default in an item is
+/// written into the stored object, where a tool that compares whole lists (`kubectl apply`, GitOps) takes it for a change, each time anew.
+fn tell_defaults(schema: &mut JSONSchemaProps, in_item: bool) {
+    if in_item && let Some(JSON(default)) = schema.default.take() {
+        let told = match &default {
+            serde_json::Value::String(text) => Some(text.clone()),
+            serde_json::Value::Bool(_) | serde_json::Value::Number(_) => Some(default.to_string()),
+            // What is in it is told there.
+            _ => None,
+        };
+        if let Some(told) = told {
+            let words = schema.description.get_or_insert_default();
+            let space = if words.is_empty() { "" } else { " " };
+            words.extend([space, "Default: `", &told, "`."]);
+        }
+    }
+    for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
+        tell_defaults(property, in_item);
+    }
+    match schema.items.as_mut() {
+        Some(JSONSchemaPropsOrArray::Schema(item)) => tell_defaults(item, true),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(|item| tell_defaults(item, true)),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(value)) = schema.additional_properties.as_mut() {
+        tell_defaults(value, in_item);
     }
 }

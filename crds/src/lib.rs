@@ -6,7 +6,9 @@
 mod backup;
 mod condition;
 mod generate;
+mod job_template;
 mod max_age;
+mod names;
 mod policy;
 mod reason;
 mod restore;
@@ -18,10 +20,11 @@ mod verify;
 pub use backup::{ArtifactStatus, Backup, BackupPhase, BackupSpec, BackupStatus, DeletionPolicy};
 pub use condition::{ConditionType, condition, is_true, merge_conditions};
 pub use generate::{all, to_yaml};
+pub use job_template::{EnvironmentVariable, JobSecurityContext, JobTemplate, problem_of_variable};
 pub use max_age::MaxAge;
 pub use policy::{
-    BackupCounts, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, CatalogueStatus, CompressionSpec, JobTemplate,
-    LastBackup, PlausibilitySpec, RecoveryWindow,
+    BackupCounts, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, CatalogueStatus, CompressionSpec, LastBackup,
+    PlausibilitySpec, RecoveryWindow,
 };
 pub use reason::{Reason, Retry};
 pub use restore::{
@@ -37,7 +40,7 @@ pub use source::{
 pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus, EmptyStatus, EncryptionSpec, S3Spec, SecretKey};
 pub use verify::{PolicyVerification, VerificationStatus, VerificationWait, VerifySpec};
 
-use schemars::JsonSchema;
+use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 /// The API group of all kinds.
@@ -46,22 +49,25 @@ pub const GROUP: &str = "holdfast.dev";
 pub const VERSION: &str = "v1alpha1";
 
 /// The name of an object in the same namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalRef {
     /// Name of the object, in the same namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = names::object_name())]
     pub name: String,
 }
 
 /// One key of a ConfigMap in the same namespace, which holds PEM certificates.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapKey {
     /// Name of the ConfigMap, in the same namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = names::object_name())]
     pub config_map: String,
     /// Key in the ConfigMap, for example `ca.crt`.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = names::data_key())]
     pub key: String,
 }

@@ -1,14 +1,11 @@
 //! `BackupPolicy`: what to save, when, where, how long to keep it. Pure data.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BackupPhase, LocalRef, PolicyVerification, RetentionSpec, Source, VerifySpec};
+use crate::{BackupPhase, JobTemplate, LocalRef, PolicyVerification, RetentionSpec, Source, VerifySpec};
 
 /// What to save, when, where, and how long to keep it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,7 +111,7 @@ pub struct BackupPolicySpec {
     /// Which backups stay. Absent: all of them, for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionSpec>,
-    /// Where and how the Jobs of this policy run.
+    /// Where and how the Jobs of this policy run, over what the store and the chart say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_template: Option<JobTemplate>,
 }
@@ -152,33 +149,6 @@ impl Default for PlausibilitySpec {
     fn default() -> Self {
         Self { minimum_percent: default_minimum_percent() }
     }
-}
-
-/// The knobs of the Jobs that a platform team needs, and no others.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct JobTemplate {
-    /// Resources of the worker's container. Default: requests of 100m CPU and 128Mi, a limit of 512Mi memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
-    /// Labels of the nodes that Jobs may run on.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints that Jobs tolerate.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tolerations: Vec<Toleration>,
-    /// Affinity of the Pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Affinity>,
-    /// PriorityClass of the Pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority_class_name: Option<String>,
-    /// Labels added to the Pods.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// Annotations added to the Pods.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
 }
 
 /// What is known of a policy.

@@ -5,7 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BackupPhase, ConfigInto, MongodbInto, PostgresInto, Reason, RedisInto, VolumeInto};
+use crate::names::object_name;
+
+use crate::{BackupPhase, ConfigInto, JobTemplate, MongodbInto, PostgresInto, Reason, RedisInto, VolumeInto};
 
 /// Bring one restore point back, once.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +84,9 @@ pub struct RestoreRequestSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
     pub scale_down: Vec<ScaleTarget>,
+    /// Where and how the Job of this request runs, over what the policy, the store and the chart say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_template: Option<JobTemplate>,
 }
 
 /// Which restore point: exactly one of the fields.
@@ -94,6 +99,7 @@ pub struct RestoreFrom {
     /// Name of a Backup in this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub backup: Option<String>,
     /// The newest complete backup of a policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,11 +111,12 @@ pub struct RestoreFrom {
 
 /// The newest complete backup of a policy, at or before an instant. One that is suspicious (its condition Plausible is False) or damaged (its
 /// condition Verified is False) is passed over: to restore that one name it with `backup`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreFromPolicy {
     /// Name of a BackupPolicy in this namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub name: String,
     /// Take the newest complete backup at or before this instant. Absent: the newest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,6 +132,7 @@ pub struct RestoreFromPolicy {
 pub struct RestoreFromStore {
     /// Name of a BackupStore in this namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub name: String,
     /// Name that the policy had whose backup is wanted: the folder below `<prefix>/<namespace>/`.
     #[schemars(length(min = 1, max = 253))]
@@ -190,13 +198,14 @@ pub enum OnExisting {
 }
 
 /// A workload to stop while its data is restored.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScaleTarget {
     /// Deployment or StatefulSet.
     pub kind: WorkloadKind,
     /// Name of the workload, in this namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub name: String,
 }
 

@@ -5,7 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ConfigMapKey;
+use crate::names::{data_key, object_name};
+use crate::{ConfigMapKey, JobTemplate};
 
 /// One place in S3-compatible storage where backups are kept, and the credentials to reach it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +48,10 @@ pub struct BackupStoreSpec {
     /// Only restore from this store: nothing in it is ever written or deleted. For disaster recovery.
     #[serde(default)]
     pub read_only: bool,
+    /// Where and how all Jobs that work with this store run, its probe among them; over what the chart says. A policy and a request can say
+    /// otherwise for their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_template: Option<JobTemplate>,
 }
 
 /// A bucket of an S3-compatible service and how to reach it.
@@ -76,6 +81,9 @@ pub struct S3Spec {
     /// Region of the bucket. S3-compatible services mostly accept the default.
     #[serde(default = "default_region")]
     #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')").message(
+        "must be the name of a region: letters, digits and hyphens, such as eu-central-1"
+    ))]
     pub region: String,
     /// Address the bucket in the path (`endpoint/bucket`) rather than in the host name. Default: true when `endpoint` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,6 +93,7 @@ pub struct S3Spec {
     /// a rotated Secret is picked up by running Jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub credentials_secret: Option<String>,
     /// Certificates (PEM) to trust instead of the public ones, for a service with a certificate of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +101,7 @@ pub struct S3Spec {
     /// ServiceAccount in this namespace that the Jobs run as, for workload identity. Absent: Jobs mount no token at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub service_account_name: Option<String>,
 }
 
@@ -128,14 +138,16 @@ pub struct EncryptionSpec {
 }
 
 /// One key of a Secret in the same namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKey {
     /// Name of the Secret, in the same namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub name: String,
     /// Key in the Secret.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = data_key())]
     pub key: String,
 }
 

@@ -33,6 +33,34 @@ fn the_api_reference_is_current() {
     check(&root().join("docs/api.md"), &page);
 }
 
+#[test]
+fn no_item_of_a_list_has_a_default_which_tools_would_take_for_a_change() {
+    let mut found = Vec::new();
+    for crd in holdfast_crds::all() {
+        let schema = crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.clone().unwrap();
+        defaults_in_items(&mut found, &crd.spec.names.kind, &serde_json::to_value(schema).unwrap(), false);
+    }
+    assert!(found.is_empty(), "{found:?}");
+    let policy = serde_json::to_value(&holdfast_crds::all()[1]).unwrap();
+    let port = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/sources/items/properties/postgres/properties/port";
+    let port = policy.pointer(port).unwrap();
+    assert_eq!(port["description"], "Port of the server. Default: `5432`.", "the description tells it instead");
+}
+
+fn defaults_in_items(found: &mut Vec<String>, path: &str, schema: &serde_json::Value, in_item: bool) {
+    if in_item && schema.get("default").is_some() {
+        found.push(path.to_owned());
+    }
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        defaults_in_items(found, &format!("{path}.{name}"), property, in_item);
+    }
+    for (below, in_item) in [("items", true), ("additionalProperties", in_item)] {
+        if let Some(below) = schema.get(below) {
+            defaults_in_items(found, &format!("{path}[]"), below, in_item);
+        }
+    }
+}
+
 fn describe_kind(page: &mut String, crd: &CustomResourceDefinition) {
     let names = &crd.spec.names;
     let schema = crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
@@ -66,7 +94,10 @@ fn describe_fields(page: &mut String, path: &str, schema: &JSONSchemaProps) {
         }
         writeln!(page, "| `{path}` | {type_} | {default} | {meaning} |").unwrap();
         // Kubernetes' own types are described by Kubernetes.
-        if !matches!(name.as_str(), "affinity" | "resources" | "tolerations" | "conditions") {
+        if !matches!(
+            name.as_str(),
+            "affinity" | "conditions" | "dnsConfig" | "resources" | "seLinuxOptions" | "tolerations"
+        ) {
             let below = if type_.starts_with("list") { format!("{path}[]") } else { path };
             describe_fields(page, &below, inner);
         }

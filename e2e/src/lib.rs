@@ -24,6 +24,7 @@ pub mod postgres;
 pub mod proxy;
 mod reaper;
 pub mod redis;
+pub mod rule;
 pub mod scene;
 pub mod session;
 pub mod space;

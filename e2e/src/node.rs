@@ -39,7 +39,10 @@ impl Node {
         let object = json!({
             "apiVersion": "v1", "kind": "Node",
             // It does not count when the control plane asks itself how much of the cluster is lost.
-            "metadata": {"name": name, "labels": {KEY: name, "node.kubernetes.io/exclude-disruption": "true"}},
+            "metadata": {"name": name, "labels": {
+                KEY: name, "node.kubernetes.io/exclude-disruption": "true",
+                "kubernetes.io/os": "linux", "kubernetes.io/arch": architecture(),
+            }},
             "spec": {"taints": [{"key": KEY, "value": name, "effect": "NoSchedule"}]},
         });
         cluster().apply(&object, false).unwrap_or_else(|refused| panic!("{}", refused.message));
@@ -150,5 +153,14 @@ async fn renew(name: String) {
         let status = json!({"status": {"capacity": room, "allocatable": room, "conditions": [ready]}});
         // One that is lost is made up for by the next.
         nodes.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.ok();
+    }
+}
+
+/// This machine's architecture as nodes say theirs.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     }
 }

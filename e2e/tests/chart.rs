@@ -117,6 +117,10 @@ fn each_value_changes_what_is_installed() {
         "image.digest=sha256:0123456789012345678901234567890123456789012345678901234567890123",
         "image.pullPolicy=Always",
         "image.pullSecrets={registry}",
+        "image.architectures={arm64}",
+        "workers.openshift=true",
+        "workers.jobTemplate.labels.a=b",
+        "metrics.address=10.0.0.1",
         "replicas=2",
         "maxConcurrentRuns=3",
         "watchNamespaces={shop}",
@@ -162,6 +166,76 @@ fn each_value_changes_what_is_installed() {
 }
 
 #[test]
+fn on_openshift_no_pod_names_a_user_or_a_group_and_the_workers_are_told_so() {
+    let pod = |values: &[&str]| of_kind(&template(values), "Deployment")[0]["spec"]["template"]["spec"].clone();
+    let ids = ["runAsUser", "runAsGroup", "fsGroup"];
+    let usual = pod(&[]);
+    assert!(ids.iter().all(|id| usual["securityContext"][id] == 65532), "{usual:#}");
+    let openshift = pod(&["--set", "workers.openshift=true"]);
+    assert!(ids.iter().all(|id| openshift["securityContext"][id].is_null()), "{openshift:#}");
+    assert_eq!(openshift["securityContext"]["runAsNonRoot"], true);
+    let told = |values: &[&str]| controller_arguments(&template(values)).contains(&"--openshift".to_owned());
+    assert!(told(&["--set", "workers.openshift=true"]) && !told(&[]));
+}
+
+#[test]
+fn what_the_chart_says_of_jobs_reaches_the_controller_as_it_was_written() {
+    let template_of = |values: &[&str]| {
+        let objects = template(values);
+        let container = of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0].clone();
+        let variable = container["env"].as_array().unwrap().iter().find(|e| e["name"] == "HOLDFAST_JOB_TEMPLATE");
+        variable.map(|variable| variable["value"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(template_of(&[]), None);
+    let said = template_of(&[
+        "--set-json",
+        r#"workers.jobTemplate={"resources": {"limits": {"cpu": "1"}}, "annotations": {"a": "$(HOME) \"b\""}}"#,
+    ]);
+    let said = said.unwrap();
+    assert!(!said.contains('$'), "the kubelet would take it for a variable: {said}");
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let written = json!({"resources": {"limits": {"cpu": "1"}}, "annotations": {"a": "$(HOME) \"b\""}});
+    assert_eq!(said, written);
+}
+
+#[test]
+fn the_controller_runs_on_nodes_that_can_run_its_image_whatever_else_is_asked_of_them() {
+    let pod = |values: &[&str]| of_kind(&template(values), "Deployment")[0]["spec"]["template"]["spec"].clone();
+    let terms = |pod: &Value| {
+        pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"].clone()
+    };
+    let amd64 = json!({"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]});
+    let plain = pod(&[]);
+    assert_eq!(plain["nodeSelector"], json!({"kubernetes.io/os": "linux"}));
+    assert_eq!(terms(&plain), json!([{"matchExpressions": [amd64]}]));
+    let a = json!({"key": "a", "operator": "Exists"});
+    let said = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchExpressions": [a]}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]},
+    ]}}});
+    let both = terms(&pod(&["--set-json", &format!("affinity={said}"), "--set", "nodeSelector.pool=backup"]));
+    assert_eq!(both[0]["matchExpressions"], json!([a, amd64]));
+    assert_eq!(both[1]["matchExpressions"], json!([amd64]));
+    assert_eq!(both[1]["matchFields"][0]["values"], json!(["n1"]));
+    let any = pod(&["--set-json", "image.architectures=[]"]);
+    assert!(any["affinity"].is_null(), "{any:#}");
+    let told = controller_arguments(&template(&["--set", "image.architectures={amd64,arm64}"]));
+    assert!(told.contains(&"--image-architectures=amd64,arm64".to_owned()), "{told:?}");
+}
+
+#[test]
+fn the_controller_listens_on_both_families_and_its_service_has_both_where_the_cluster_has() {
+    let address = |values: &[&str]| {
+        let found = controller_arguments(&template(values)).into_iter().find(|a| a.starts_with("--metrics-addr="));
+        found.unwrap()
+    };
+    assert_eq!(address(&[]), "--metrics-addr=[::]:8080");
+    assert_eq!(address(&["--set", "metrics.address=[fd00::1]"]), "--metrics-addr=[fd00::1]:8080");
+    assert_eq!(address(&["--set", "metrics.address=0.0.0.0"]), "--metrics-addr=0.0.0.0:8080");
+    let service = &of_kind(&template(&[]), "Service")[0];
+    assert_eq!(service["spec"]["ipFamilyPolicy"], "PreferDualStack");
+}
+
+#[test]
 fn a_second_replica_brings_a_disruption_budget() {
     assert!(of_kind(&template(&[]), "PodDisruptionBudget").is_empty());
     let objects = template(&["--set", "replicas=2"]);
@@ -182,6 +256,10 @@ fn a_value_that_is_not_known_is_refused_with_its_name() {
         ("image.digest=latest", "digest"),
         ("watchNamespaces={Shop}", "watchNamespaces"),
         ("metrics.port=80", "port"),
+        ("metrics.address=localhost", "address"),
+        ("image.architectures={AMD 64}", "architectures"),
+        ("workers.openshfit=true", "openshfit"),
+        ("workers.jobTemplate.nodeSelctor.a=b", "nodeSelctor"),
         ("metrics.prometheusRule.create=true", "create"),
         ("metrics.prometheusRule.runbookBase=a#b", "runbookBase"),
     ] {

@@ -8,6 +8,8 @@ mod cut;
 mod forum;
 #[path = "support/memory.rs"]
 mod memory;
+#[path = "support/relay.rs"]
+mod relay;
 #[path = "support/mongodb.rs"]
 mod server;
 
@@ -115,6 +117,22 @@ async fn an_archive_holds_every_document_to_the_byte_and_every_index() {
         }
     }
     assert_eq!(held.documents["types"], [every_type().to_vec().unwrap()]);
+}
+
+#[tokio::test]
+async fn a_server_is_reached_by_its_address_of_ipv6_with_and_without_brackets() {
+    let server = Server::shared();
+    fill(&client(&server.uri()).await, "by_ipv6").await;
+    let Some(port) = relay::by_ipv6(server.port) else { return eprintln!("this machine has no IPv6") };
+    let secret = Secret::of_user(server::USER, server::PASSWORD);
+    for host in ["::1", "[::1]"] {
+        let place = MongodbSource { host: Some(host.into()), port: Some(port.into()), ..of_database("by_ipv6") };
+        let saved = save(place, &secret.mounts, &mut MemorySink::default()).await;
+        assert!(saved.is_ok(), "{host}: {:?}", saved.err());
+    }
+    let nobody = MongodbSource { host: Some("::1".into()), port: Some(1), ..of_database("by_ipv6") };
+    let refused = save(nobody, &secret.mounts, &mut MemorySink::default()).await.err().unwrap();
+    assert!(refused.message.contains("[::1]:1"), "{}", refused.message);
 }
 
 #[tokio::test]

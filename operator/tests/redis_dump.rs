@@ -8,6 +8,8 @@ mod cut;
 mod memory;
 #[path = "support/redis.rs"]
 mod redis;
+#[path = "support/relay.rs"]
+mod relay;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -76,6 +78,20 @@ async fn the_artifact_is_a_dump_that_the_server_itself_starts_from() {
     fs::rename(&checked, redis.data().join("dump.rdb")).unwrap();
     redis.crash_and_restart();
     assert_eq!(redis.content(), before);
+}
+
+#[tokio::test]
+async fn a_server_is_reached_by_its_address_of_ipv6_with_and_without_brackets() {
+    let redis = Redis::start(&[]);
+    fill(&redis);
+    let Some(port) = relay::by_ipv6(u16::try_from(redis.source().port).unwrap()) else {
+        return eprintln!("this machine has no IPv6");
+    };
+    for host in ["::1", "[::1]"] {
+        let source = RedisSource { host: host.into(), port: port.into(), ..redis.source() };
+        let dumped = dump_of(source, &RedisSecretFiles::none(), &mut MemorySink::default()).await;
+        assert!(dumped.is_ok(), "{host}: {:?}", dumped.err());
+    }
 }
 
 #[tokio::test]

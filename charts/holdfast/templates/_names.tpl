@@ -35,3 +35,32 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
+
+{{- /* The address of /metrics and the probes: one of IPv6 stands in brackets. */ -}}
+{{- define "holdfast.metricsAddress" -}}
+{{- $address := .Values.metrics.address | trimPrefix "[" | trimSuffix "]" -}}
+{{- if contains ":" $address -}}
+[{{ $address }}]:{{ .Values.metrics.port }}
+{{- else -}}
+{{ $address }}:{{ .Values.metrics.port }}
+{{- end -}}
+{{- end -}}
+
+{{- /* The affinity of the values, with the image's architectures in each of its terms for nodes: one of the terms has to hold. */ -}}
+{{- define "holdfast.affinity" -}}
+{{- $affinity := deepCopy .Values.affinity -}}
+{{- with .Values.image.architectures -}}
+{{- $ours := dict "key" "kubernetes.io/arch" "operator" "In" "values" . -}}
+{{- $ofNode := get $affinity "nodeAffinity" | default (dict) -}}
+{{- $required := get $ofNode "requiredDuringSchedulingIgnoredDuringExecution" | default (dict) -}}
+{{- $terms := list -}}
+{{- range (get $required "nodeSelectorTerms" | default (list (dict))) -}}
+{{- $expressions := append (get . "matchExpressions" | default (list)) $ours -}}
+{{- $terms = append $terms (merge (dict "matchExpressions" $expressions) .) -}}
+{{- end -}}
+{{- $_ := set $required "nodeSelectorTerms" $terms -}}
+{{- $_ := set $ofNode "requiredDuringSchedulingIgnoredDuringExecution" $required -}}
+{{- $_ := set $affinity "nodeAffinity" $ofNode -}}
+{{- end -}}
+{{- toYaml $affinity -}}
+{{- end -}}

@@ -10,6 +10,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names::{data_key, object_name};
+
 use crate::ConfigMapKey;
 pub use config::{ConfigInto, ConfigSource};
 pub use mongodb::{MongodbFormat, MongodbInto, MongodbSource};
@@ -90,19 +92,22 @@ impl Source {
 }
 
 /// A Secret with a user's name and password.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PasswordSecret {
     /// Name of the Secret, in the same namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub name: String,
     /// Key that holds the user's name.
     #[serde(default = "default_username_key")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = data_key())]
     pub username_key: String,
     /// Key that holds the password.
     #[serde(default = "default_password_key")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = data_key())]
     pub password_key: String,
 }
 

@@ -4,6 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names::host;
+
 use super::{PasswordSecret, TlsSpec};
 use crate::SecretKey;
 
@@ -16,7 +18,7 @@ use crate::SecretKey;
 #[x_kube(validation = Rule::new("!has(self.uriSecret) || !(has(self.port) || has(self.credentialsSecret))").message(
     "port and credentialsSecret go with host: a connection string says them itself"
 ))]
-#[x_kube(validation = Rule::new("!has(self.tls) || self.tls.mode in ['Disable', 'Require', 'VerifyFull']").message(
+#[x_kube(validation = Rule::new("!has(self.tls) || has(self.tls.mode) && self.tls.mode in ['Disable', 'Require', 'VerifyFull']").message(
     "MongoDB's connections are encrypted or not: set tls.mode to Disable, Require or VerifyFull"
 ))]
 #[x_kube(validation = Rule::new("!(has(self.includeUsersAndRoles) && self.includeUsersAndRoles) || !has(self.format) || self.format == 'Archive'").message(
@@ -29,6 +31,7 @@ pub struct MongodbSource {
     /// Host name or address of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = host())]
     pub host: Option<String>,
     /// Port of the server. Absent: 27017.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +72,7 @@ pub struct MongodbSource {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.uriSecret) && has(self.host))").message("set uriSecret or host, not both"))]
-#[x_kube(validation = Rule::new("!has(self.tls) || self.tls.mode in ['Disable', 'Require', 'VerifyFull']").message(
+#[x_kube(validation = Rule::new("!has(self.tls) || has(self.tls.mode) && self.tls.mode in ['Disable', 'Require', 'VerifyFull']").message(
     "MongoDB's connections are encrypted or not: set tls.mode to Disable, Require or VerifyFull"
 ))]
 pub struct MongodbInto {
@@ -79,6 +82,7 @@ pub struct MongodbInto {
     /// Host name or address of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = host())]
     pub host: Option<String>,
     /// Port of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names::{host, table_patterns};
+
 use super::{PasswordSecret, TlsSpec};
 
 /// A PostgreSQL server and which of its databases to save.
@@ -18,6 +20,7 @@ use super::{PasswordSecret, TlsSpec};
 pub struct PostgresSource {
     /// Host name or address of the server.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = host())]
     pub host: String,
     /// Port of the server.
     #[serde(default = "default_postgres_port")]
@@ -45,6 +48,7 @@ pub struct PostgresSource {
     /// Patterns of tables to leave out, as pg_dump's `--exclude-table` takes them, such as `audit.*`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 256)))]
+    #[x_kube(validation = table_patterns())]
     pub exclude_tables: Vec<String>,
     /// Whether and how the connection is encrypted.
     #[serde(default)]
@@ -72,12 +76,13 @@ impl PostgresSource {
 }
 
 /// Where a Postgres source is restored to: every field that is set overrides the source's own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresInto {
     /// Host name or address of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = host())]
     pub host: Option<String>,
     /// Port of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]

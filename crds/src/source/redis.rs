@@ -1,16 +1,19 @@
 //! Redis as a source and as a target. Pure data.
 
-use schemars::JsonSchema;
+use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::names::{data_key, host, object_name};
 
 use super::TlsSpec;
 
 /// A Redis or Valkey server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RedisSource {
     /// Host name or address of the server.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = host())]
     pub host: String,
     /// Port of the server.
     #[serde(default = "default_port")]
@@ -25,12 +28,13 @@ pub struct RedisSource {
 }
 
 /// Where a Redis source is restored to: every field that is set overrides the source's own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RedisInto {
     /// Host name or address of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = host())]
     pub host: Option<String>,
     /// Port of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,19 +53,22 @@ pub struct RedisInto {
 }
 
 /// A Secret with a password and, where there is one, a user's name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RedisSecret {
     /// Name of the Secret, in the same namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub name: String,
     /// Key that holds the user's name. Absent: the user `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = data_key())]
     pub username_key: Option<String>,
     /// Key that holds the password.
     #[serde(default = "super::default_password_key")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = data_key())]
     pub password_key: String,
 }
 

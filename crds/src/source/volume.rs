@@ -4,21 +4,28 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names::{closed_globs, globs_inside, object_name};
+
 /// A PersistentVolumeClaim whose files are saved.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSource {
     /// Name of the PersistentVolumeClaim, in this namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub claim_name: String,
     /// Globs of what to save, relative to the volume's root, such as `photos` or `**/*.jpg`. What matches takes along all that is below it.
     /// Empty: everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    #[x_kube(validation = closed_globs())]
+    #[x_kube(validation = globs_inside())]
     pub include: Vec<String>,
     /// Globs of what to leave out, such as `cache/**`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    #[x_kube(validation = closed_globs())]
+    #[x_kube(validation = globs_inside())]
     pub exclude: Vec<String>,
     /// What to do about files that cannot be read.
     #[serde(default)]
@@ -33,12 +40,13 @@ pub struct VolumeSource {
 }
 
 /// Where a volume is restored to: every field that is set overrides the source's own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeInto {
     /// Name of the PersistentVolumeClaim, in this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub claim_name: Option<String>,
     /// Create the claim if it is missing. It belongs to nobody and stays when the request goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,6 +55,8 @@ pub struct VolumeInto {
     /// volume stays. Empty: everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    #[x_kube(validation = closed_globs())]
+    #[x_kube(validation = globs_inside())]
     pub paths: Vec<String>,
     /// Bring back setuid, setgid and file capabilities too, which give rights to whoever runs a file. They are left out otherwise.
     #[serde(default)]
@@ -68,6 +78,7 @@ pub struct ClaimTemplate {
     /// Name of the StorageClass. Absent: the cluster's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = object_name())]
     pub storage_class_name: Option<String>,
     /// Access modes. Empty: ReadWriteOnce.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

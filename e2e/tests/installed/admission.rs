@@ -37,6 +37,23 @@ fn every_invalid_sample_is_refused_with_the_words_it_names_even_where_kubectl_va
 }
 
 #[test]
+fn applying_the_same_twice_changes_nothing() {
+    let space = Space::new("twice");
+    for (file, text) in samples("valid") {
+        // The samples name the namespace of the guides; some have the same name.
+        let text = text.replace("namespace: shop", &format!("namespace: {}", space.name()));
+        let apply = || try_kubectl(&["apply", "-f", "-"], text.as_bytes());
+        let first = apply();
+        // A RestoreRequest and a Backup never change, so another one of the same name is refused.
+        if !first.ok {
+            continue;
+        }
+        let second = apply();
+        assert!(second.text().trim_end().ends_with(" unchanged"), "{}: {}", file.display(), second.text());
+    }
+}
+
+#[test]
 fn the_spec_of_a_backup_never_changes() {
     let space = Space::new("immutable-backup");
     space.apply(&backup("one", "shop"));

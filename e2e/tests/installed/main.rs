@@ -16,5 +16,6 @@ mod restores;
 mod retention;
 mod roundtrip;
 mod secrets;
+mod shaped;
 mod trust;
 mod verification;

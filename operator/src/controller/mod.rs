@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod cache;
 pub mod http;
+pub mod job_template;
 pub mod leadership;
 pub mod line;
 pub mod metrics;
@@ -21,6 +22,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
+use holdfast_crds::JobTemplate;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client, Config, ResourceExt};
@@ -59,6 +61,15 @@ pub struct Args {
     /// Secrets to pull it with, in the namespaces of the policies, separated by commas.
     #[arg(long, env = "HOLDFAST_IMAGE_PULL_SECRETS", value_delimiter = ',', default_value = "")]
     pub image_pull_secrets: Vec<String>,
+    /// Architectures that the image is built for, as nodes say theirs, separated by commas. Empty: any.
+    #[arg(long, env = "HOLDFAST_IMAGE_ARCHITECTURES", value_delimiter = ',', default_value = "")]
+    pub image_architectures: Vec<String>,
+    /// What all Jobs are like, where no BackupStore, BackupPolicy or RestoreRequest says otherwise: a spec.jobTemplate, as JSON.
+    #[arg(long, env = "HOLDFAST_JOB_TEMPLATE", value_name = "JSON", default_value = "{}")]
+    pub job_template: String,
+    /// Leave user and group of every Pod to the platform, as OpenShift wants it, where no object says them.
+    #[arg(long, env = "HOLDFAST_OPENSHIFT")]
+    pub openshift: bool,
     /// Name of the Lease that says which controller acts.
     #[arg(long, env = "HOLDFAST_LEASE_NAME", default_value = "holdfast-controller")]
     pub lease_name: String,
@@ -71,8 +82,8 @@ pub struct Args {
     /// At most this many runs of backups are under way at a time; the others wait for their turn. 0: any number.
     #[arg(long, env = "HOLDFAST_MAX_CONCURRENT_RUNS", default_value_t = 20)]
     pub max_concurrent_runs: usize,
-    /// Where /healthz, /readyz and /metrics are served.
-    #[arg(long, env = "HOLDFAST_METRICS_ADDR", default_value = "0.0.0.0:8080")]
+    /// Where /healthz, /readyz and /metrics are served. `[::]` is every address, IPv4 and IPv6.
+    #[arg(long, env = "HOLDFAST_METRICS_ADDR", default_value = "[::]:8080")]
     pub metrics_addr: SocketAddr,
 }
 
@@ -99,6 +110,9 @@ pub enum Error {
     /// Signals cannot be heard.
     #[error("cannot listen for signals: {0}")]
     Signal(#[source] std::io::Error),
+    /// What the chart says of Jobs cannot be meant.
+    #[error("{0}")]
+    JobTemplate(String),
     /// Another controller leads now.
     #[error("the lease could not be renewed: another controller may lead now")]
     LostLease,
@@ -115,6 +129,8 @@ pub fn run(args: Args) -> LocalBoxFuture<'static, Result<(), Error>> {
 }
 
 async fn control(args: Args) -> Result<(), Error> {
+    // Not by the parser of arguments, which would repeat it in the log.
+    let template = job_template::read(&args.job_template).map_err(Error::JobTemplate)?;
     let mut config = Config::infer().await?;
     // Retries are ours: an attempt that fails is made again as a whole, and in time.
     config.default_retry = false;
@@ -150,7 +166,7 @@ async fn control(args: Args) -> Result<(), Error> {
     health.leads.store(true, Ordering::SeqCst);
 
     let queue = Arc::new(Queue::default());
-    let lead = lead(client, &args, &identity, candidate.leadership(), health, queue.clone());
+    let lead = lead(client, &args, template, &identity, candidate.leadership(), health, queue.clone());
     tokio::pin!(lead);
     let outcome = tokio::select! {
         result = &mut lead => return result,
@@ -174,6 +190,7 @@ async fn control(args: Args) -> Result<(), Error> {
 async fn lead(
     client: Client,
     args: &Args,
+    template: JobTemplate,
     identity: &str,
     leadership: Leadership,
     health: Arc<Health>,
@@ -187,6 +204,9 @@ async fn lead(
         image: args.image.clone(),
         image_pull_policy: args.image_pull_policy.clone(),
         image_pull_secrets: named(&args.image_pull_secrets),
+        architectures: named(&args.image_architectures),
+        template,
+        leave_ids_out: args.openshift,
     };
     let reporter = Reporter { controller: "holdfast".to_owned(), instance: Some(identity.to_owned()) };
     let recorder = Recorder::new(client.clone(), reporter);
@@ -210,7 +230,7 @@ async fn lead(
     let context = Arc::new(Context {
         world: health.world.clone(),
         queue: queue.clone(),
-        observer: Observer::new(client, health.world.clone(), limit),
+        observer: Observer::new(client, health.world.clone(), install.clone(), limit),
         writer,
         install,
         counters: health.counters.clone(),

@@ -3,8 +3,8 @@
 mod known;
 mod server;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, Reason, RestoreRequest, ScaleTarget};
 use jiff::Timestamp;
@@ -15,15 +15,17 @@ use super::cache::{World, of_owner, of_policy, of_store};
 use super::line;
 use crate::plan::backup::ObservedBackup;
 use crate::plan::found::{is_found, is_unread};
-use crate::plan::job::{self, Ground};
+use crate::plan::job::{self, Ground, Install};
 use crate::plan::names::{FINALIZER, SCALE_FINALIZER, SCHEDULED_LABEL};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod};
 use crate::plan::policy::ObservedPolicy;
 use crate::plan::restore::{ObservedRestore, as_saved, choose, is_safety};
 use crate::plan::status::after;
 use crate::plan::store::ObservedStore;
+use crate::plan::trial::{self, Answer, Question};
 use crate::plan::verdict::LATE_SECONDS;
 use crate::plan::verify;
+use crate::task::Failure;
 use server::Server;
 
 /// Reads the cluster.
@@ -31,13 +33,16 @@ use server::Server;
 pub struct Observer {
     server: Server,
     world: Arc<World>,
+    install: Install,
     limit: Option<usize>,
+    /// What the API server said of the Jobs of each policy, by its UID: it is asked once for each version of the specs.
+    trials: Arc<Mutex<HashMap<String, Answer>>>,
 }
 
 impl Observer {
     /// An observer. `limit`: how many runs there may be at a time; none: any number.
-    pub fn new(client: Client, world: Arc<World>, limit: Option<usize>) -> Self {
-        Self { server: Server::new(client), world, limit }
+    pub fn new(client: Client, world: Arc<World>, install: Install, limit: Option<usize>) -> Self {
+        Self { server: Server::new(client), world, install, limit, trials: Arc::default() }
     }
 
     /// What is known around a store.
@@ -207,6 +212,7 @@ impl Observer {
             retains: self.retains(policy, now).await?,
             catalogues,
             verifications: known::jobs_of(&self.world, &namespace, &policy.name_any(), verify::VERIFY),
+            refused: self.refusal(policy, store.as_deref(), now).await,
             store,
             stores,
             crowded: None,
@@ -214,6 +220,32 @@ impl Observer {
         observed.crowded =
             verify::wants_room(policy, &observed, now).and_then(|store| line::crowded(&self.world, store, self.limit));
         Ok(observed)
+    }
+
+    /// Why the API server would refuse the Jobs of a policy, if it would. What cannot be found out now is left to the next look: a run finds
+    /// it out as well.
+    async fn refusal(&self, policy: &BackupPolicy, store: Option<&BackupStore>, now: Timestamp) -> Option<Failure> {
+        let (store, uid) = (store?, policy.metadata.uid.clone()?);
+        let question = Question::of(policy, store);
+        let known = |trials: &HashMap<String, Answer>| trials.get(&uid).filter(|a| a.answers(&question, now)).cloned();
+        if let Some(answer) = known(&self.trials.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return answer.refused;
+        }
+        match self.server.refusal(&trial::jobs(&self.install, policy, store)).await {
+            Ok(refused) => {
+                let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
+                // Those of policies that are gone go with the first of another.
+                if trials.len() > 2 * self.world.policies.all().len() + 16 {
+                    trials.clear();
+                }
+                trials.insert(uid, question.answered(refused.clone(), now));
+                refused
+            }
+            Err(error) => {
+                tracing::debug!(policy = policy.name_any(), %error, "whether its Jobs would be refused cannot be found out now");
+                None
+            }
+        }
     }
 
     /// The retain Jobs of a policy.
@@ -287,7 +319,7 @@ mod tests {
     use kube::{Config, Resource};
 
     use super::*;
-    use crate::plan::fixture::{policy, ready_store};
+    use crate::plan::fixture::{install, policy, ready_store};
     use crate::plan::found::place_of;
 
     /// An API server that has this one policy.
@@ -311,9 +343,55 @@ mod tests {
             let world = Arc::new(World::default());
             world.stores.put(store.clone());
             world.policies.put(unread.clone());
-            let reader = Observer::new(api_server(api_server_has).await, world, None);
+            let reader = Observer::new(api_server(api_server_has).await, world, install(), None);
             let observed = reader.policy(&unread, Timestamp::now()).await.unwrap();
             assert_eq!(observed.catalogue_waits, waits);
         }
+    }
+
+    #[tokio::test]
+    async fn the_api_server_is_asked_about_a_policys_jobs_once_for_each_change_and_its_words_are_told() {
+        use axum::http::{StatusCode, Uri};
+        use axum::routing::post;
+
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (taken, refuses) = (asked.clone(), Arc::new(std::sync::atomic::AtomicBool::new(true)));
+        let answers = refuses.clone();
+        let router = Router::new().route(
+            "/apis/batch/v1/namespaces/shop/jobs",
+            post(async move |uri: Uri, body: String| {
+                taken.lock().unwrap().push(uri.query().unwrap_or_default().to_owned());
+                if answers.load(std::sync::atomic::Ordering::SeqCst) {
+                    let status = serde_json::json!({
+                        "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "code": 422,
+                        "message": "spec.template.labels: Invalid value: \"a b\"",
+                    });
+                    return (StatusCode::UNPROCESSABLE_ENTITY, status.to_string());
+                }
+                (StatusCode::CREATED, body)
+            }),
+        );
+        let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
+        let (mut policy, store) = (policy(), ready_store());
+        let observer = Observer::new(client, Arc::new(World::default()), install(), None);
+        let now = Timestamp::from_second(1000).unwrap();
+
+        let refused = observer.refusal(&policy, Some(&store), now).await.unwrap();
+        assert!(refused.message.contains("source db: spec.template.labels: Invalid value"), "{refused}");
+        assert_eq!(observer.refusal(&policy, Some(&store), now).await, Some(refused));
+        assert!(asked.lock().unwrap().iter().all(|query| query.contains("dryRun=All")));
+        assert_eq!(asked.lock().unwrap().len(), 1, "once");
+
+        // Put right; and then nobody is asked again, whatever time goes by.
+        refuses.store(false, std::sync::atomic::Ordering::SeqCst);
+        policy.metadata.generation = Some(2);
+        for later in [1001, 2000, 90_000] {
+            let now = Timestamp::from_second(later).unwrap();
+            assert_eq!(observer.refusal(&policy, Some(&store), now).await, None);
+        }
+        assert_eq!(asked.lock().unwrap().len(), 2);
     }
 }

@@ -23,7 +23,7 @@ use super::observed::{Attempt, created};
 use super::status::{after, duration_text, find, with_condition};
 use super::turn::Wait;
 use super::verdict::{Patience, Verdict, judge};
-use crate::task::{Failure, Outcome, Report};
+use crate::task::{Failure, Globs, Outcome, Report};
 
 pub use ended::{COMPLETED_JOB_SECONDS, FAILED_JOB_SECONDS};
 
@@ -210,8 +210,21 @@ fn resolve<'a>(backup: &Backup, observed: &'a ObservedBackup) -> Result<Resolved
         return Err(Failure::new(Reason::InvalidConfiguration, message));
     }
     let store = usable(&policy.spec.store_ref.name, observed.store.as_deref())?;
-    sources.iter().try_for_each(|source| kept_secret(source, store))?;
+    sources.iter().try_for_each(|source| readable(source).and_then(|()| kept_secret(source, store)))?;
     Ok((policy, store, sources))
+}
+
+/// Whether the globs of a source can be read: what admission cannot see of them a worker would find out at night.
+///
+/// # Errors
+/// [`Reason::InvalidConfiguration`], with source, field and glob.
+pub fn readable(source: &Source) -> Result<(), Failure> {
+    let Some(volume) = &source.volume else { return Ok(()) };
+    for (field, globs) in [("include", &volume.include), ("exclude", &volume.exclude)] {
+        Globs::check(field, globs)
+            .map_err(|f| Failure::new(f.reason, format!("source {}: volume.{}", source.name, f.message)))?;
+    }
+    Ok(())
 }
 
 /// Whether what a source holds may go to a store: Secrets and hashes of passwords only where they are encrypted, or where the policy says

@@ -21,6 +21,8 @@ pub(crate) fn install() -> Install {
         image: "registry.example/holdfast:0.1.0".into(),
         image_pull_policy: "IfNotPresent".into(),
         image_pull_secrets: vec![],
+        architectures: vec!["amd64".into()],
+        ..Install::default()
     }
 }
 
@@ -51,6 +53,7 @@ pub(crate) fn store() -> BackupStore {
             encryption: None,
             max_concurrent_runs: None,
             read_only: false,
+            job_template: None,
         },
         status: None,
     }

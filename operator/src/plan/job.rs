@@ -3,7 +3,9 @@
 //! Pods pass Pod Security `restricted`: no root, no privilege, nothing writable but a small scratch in memory, no API token. Secrets and
 //! certificates are files that the kubelet mounts; the task names the folders, never what is in them.
 
+mod levels;
 mod mount;
+mod nodes;
 mod seat;
 mod template;
 
@@ -50,7 +52,7 @@ const IDENTITY_FILE: &str = "identity";
 const CA_FILE: &str = "ca.crt";
 
 /// What all Jobs of an installation share.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Install {
     /// UID of the cluster: that of its `kube-system` namespace.
     pub cluster_uid: String,
@@ -60,6 +62,12 @@ pub struct Install {
     pub image_pull_policy: String,
     /// Names of Secrets, in the policies' namespaces, to pull the image with.
     pub image_pull_secrets: Vec<String>,
+    /// The architectures that the image is built for, as nodes say theirs. Empty: any.
+    pub architectures: Vec<String>,
+    /// What all Jobs are like, where no store, policy or request says otherwise.
+    pub template: JobTemplate,
+    /// Whether the platform chooses user and group of every Pod where nobody says them, as OpenShift does.
+    pub leave_ids_out: bool,
 }
 
 /// The Job that proves a store. `what` tells one probe from the next.
@@ -78,7 +86,7 @@ pub fn probe(install: &Install, store: &BackupStore, what: &str) -> Job {
             store,
             mounts: vec![],
             seat: None,
-            template: None,
+            templates: [None, None],
             retries: 0,
             deadline: PROBE_DEADLINE_SECONDS,
         },
@@ -143,7 +151,7 @@ pub fn backup(install: &Install, run: Run<'_>, source: &Source, ground: &Ground)
             store: run.store,
             mounts: vec![mount],
             seat,
-            template: spec.job_template.as_ref(),
+            templates: [spec.job_template.as_ref(), None],
             retries: 2,
             deadline: spec.timeout_seconds.saturating_add(margin(source.volume.is_some())),
         },
@@ -192,7 +200,7 @@ pub fn retain(
             store,
             mounts: vec![],
             seat: None,
-            template: policy.spec.job_template.as_ref(),
+            templates: [policy.spec.job_template.as_ref(), None],
             retries: 2,
             deadline: HOUSEKEEPING_DEADLINE_SECONDS,
         },
@@ -233,7 +241,7 @@ pub fn delete(
             store,
             mounts: vec![],
             seat: None,
-            template: policy.and_then(|p| p.spec.job_template.as_ref()),
+            templates: [policy.and_then(|p| p.spec.job_template.as_ref()), None],
             retries: 2,
             deadline: HOUSEKEEPING_DEADLINE_SECONDS,
         },
@@ -268,7 +276,7 @@ pub fn verify(install: &Install, backup: &Backup, policy: &BackupPolicy, store: 
             store,
             mounts: vec![],
             seat: None,
-            template: spec.job_template.as_ref(),
+            templates: [spec.job_template.as_ref(), None],
             retries: 1,
             deadline: spec.timeout_seconds.saturating_add(DEADLINE_MARGIN_SECONDS),
         },
@@ -307,7 +315,7 @@ pub fn catalogue(
             store,
             mounts: vec![],
             seat: None,
-            template: policy.spec.job_template.as_ref(),
+            templates: [policy.spec.job_template.as_ref(), None],
             retries: 2,
             deadline: HOUSEKEEPING_DEADLINE_SECONDS,
         },
@@ -324,7 +332,7 @@ pub fn restore(
     install: &Install,
     request: &RestoreRequest,
     store: &BackupStore,
-    template: Option<&JobTemplate>,
+    policy: Option<&BackupPolicy>,
     task: RestoreTask,
     mounts: Vec<SourceMount>,
     seat: Option<Seat>,
@@ -341,7 +349,7 @@ pub fn restore(
             store,
             mounts,
             seat,
-            template,
+            templates: [policy.and_then(|p| p.spec.job_template.as_ref()), request.spec.job_template.as_ref()],
             retries: 0,
             deadline: request.spec.timeout_seconds.saturating_add(margin(mounts_a_claim)),
         },

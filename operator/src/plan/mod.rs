@@ -15,6 +15,7 @@ pub mod retention;
 pub mod schedule;
 pub mod status;
 pub mod store;
+pub mod trial;
 pub mod turn;
 pub mod verdict;
 pub mod verify;

@@ -7,6 +7,7 @@ use crate::task::Failure;
 
 /// Words of the container runtime for a limit that does not even let it start a container.
 const RUNTIME_OOM: &str = "OOM-killed";
+const RUN_AS: &str = ": set runAs to the owner of the volume's files (volume.runAs of the source, into[].volume.runAs of a restore), or label the namespace pod-security.kubernetes.io/enforce with restricted, then it is read as user 65532, or with baseline, then as root";
 const RAISE: &str = "raise spec.jobTemplate.resources.limits.memory of the BackupPolicy";
 
 /// Why a Pod has not started, from its status and from what kubelet and scheduler tell about it (newest first).
@@ -96,7 +97,19 @@ fn is_before_the_image(reason: &str) -> bool {
 
 /// Why a Job has no Pod, from what the Job controller tells about it.
 pub fn why_not_created(events: &[Words]) -> Option<Failure> {
-    events.iter().find(|w| w.reason == "FailedCreate").map(|words| failure(Reason::PodNotStarted, words))
+    events.iter().find(|w| w.reason == "FailedCreate").map(|words| {
+        let mut failure = failure(Reason::PodNotStarted, words);
+        if refuses_root(&words.message) {
+            failure.message.push_str(RUN_AS);
+        }
+        failure
+    })
+}
+
+/// Whether Pod Security refuses a Pod that runs as root, as those do that mount a claim in a namespace whose label takes root or that has
+/// none. A cluster may enforce more than a label says.
+fn refuses_root(words: &str) -> bool {
+    words.contains("violates PodSecurity") && (words.contains("runAsNonRoot") || words.contains("runAsUser=0"))
 }
 
 /// Why a Pod ended without a report of its worker.
@@ -243,6 +256,22 @@ mod tests {
 
     fn words(reason: &str, message: &str) -> Words {
         Words { reason: reason.into(), message: message.into() }
+    }
+
+    #[test]
+    fn who_refuses_root_is_told_with_what_to_set() {
+        let told = |message: &str| why_not_created(&[words("FailedCreate", message)]).unwrap().message;
+        let root = r#"pods "x" is forbidden: violates PodSecurity "restricted:latest": unrestricted capabilities (container "worker" must not include "DAC_OVERRIDE" in securityContext.capabilities.add), runAsNonRoot != true (pod must not set securityContext.runAsNonRoot=false), runAsUser=0 (pod must not set runAsUser=0)"#;
+        let message = told(root);
+        assert!(
+            message.contains(root) && message.contains("set runAs to the owner of the volume's files"),
+            "{message}"
+        );
+        for other in
+            [r#"pods "x" is forbidden: exceeded quota: q"#, r#"violates PodSecurity "baseline:latest": host ports"#]
+        {
+            assert!(!told(other).contains("runAs"), "{other}");
+        }
     }
 
     #[test]

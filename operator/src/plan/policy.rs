@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 
 use super::action::{Action, Event, Plan, Target};
-use super::backup::{kept_secret, slot_of, usable};
+use super::backup::{kept_secret, readable, slot_of, usable};
 use super::found::{is_foreign, is_found};
 use super::names::{
     CATCH_UP_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value,
@@ -24,6 +24,7 @@ use super::observed::{Attempt, ObservedJob, created};
 use super::restore::is_safety;
 use super::schedule::{Schedule, SoFar, due};
 use super::status::{after, find, with_condition};
+use super::trial;
 use super::verdict::{Patience, Verdict, judge};
 use crate::task::Failure;
 
@@ -53,6 +54,8 @@ pub struct ObservedPolicy {
     /// Why there is no room for the verification that [`wants_room`](super::verify::wants_room), if there is none. Only needed where one
     /// does: to find it out is to look at everything that is under way.
     pub crowded: Option<String>,
+    /// Why the API server would refuse the Jobs of a run, if it would.
+    pub refused: Option<Failure>,
 }
 
 /// Decides about a policy.
@@ -86,7 +89,13 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
         .ok()
         .and_then(|store| policy.spec.sources.iter().find_map(|source| kept_secret(source, store).err()));
     let verify = super::verify::schedule_of(policy).err();
-    let obstacle = schedule.err().or(verify).or_else(|| store.err()).or(secrets).or_else(|| backups.trouble());
+    let globs = policy.spec.sources.iter().find_map(|source| readable(source).err());
+    if observed.refused.is_some() {
+        plan.check_at(after(now, trial::AGAIN_SECONDS));
+    }
+    let refused = observed.refused.clone();
+    let spec = schedule.err().or(verify).or(globs).or(refused);
+    let obstacle = spec.or_else(|| store.err()).or(secrets).or_else(|| backups.trouble());
     ready(&mut plan, policy, obstacle.as_ref(), now);
     protection::protected(&mut plan, policy, &backups, obstacle.as_ref(), now);
     plan.actions.extend(backups.old_failures());

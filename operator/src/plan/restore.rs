@@ -196,9 +196,8 @@ fn create(
                 let failure = Failure::new(Reason::ClaimNotFound, message);
                 return end(plan, request, Err((failure, None)), now, now);
             }
-            let template = observed.policy.as_deref().and_then(|p| p.spec.job_template.as_ref());
             plan.actions.extend(make.into_iter().map(|claim| Action::CreateClaim(Box::new(claim))));
-            let job = job::restore(install, request, store, template, task, mounts, seat);
+            let job = job::restore(install, request, store, observed.policy.as_deref(), task, mounts, seat);
             plan.actions.push(Action::CreateJob(Box::new(job)));
         }
         (Err(failure), _) => end(plan, request, Err((failure, None)), now, now),

@@ -1,10 +1,12 @@
 //! The contract between the controller and a worker: the task in, the report out. Pure.
 //!
-//! The controller writes the task as JSON into the environment variable [`TASK_ENV`] of the Job's container. It names files and folders
+//! The controller writes the task as JSON into environment variables of the Job's container, [`TASK_ENV`] first. It names files and folders
 //! where the kubelet mounts Secrets and ConfigMaps, never what is in them. The worker answers with its exit code and a [`Report`] in the
 //! Pod's termination message.
 
+mod environment;
 mod failure;
+mod globs;
 mod patience;
 mod report;
 
@@ -14,19 +16,32 @@ use holdfast_crds::{OnExisting, RetentionSpec, S3Spec, Source, TlsSpec};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use environment::MOST_IN_A_VARIABLE;
 pub use failure::Failure;
+pub use globs::Globs;
 pub use patience::StorePatience;
 pub use report::{
     BackupReport, CatalogueReport, FoundRun, Outcome, ProbeReport, Report, RestoreReport, RestoredSource, RetainReport,
     TERMINATION_MESSAGE_LIMIT, VerifyReport,
 };
 
-/// Environment variable that carries the task, as JSON.
+/// Environment variable that carries the task, as JSON, or the first part of it.
 pub const TASK_ENV: &str = "HOLDFAST_TASK";
 /// Environment variable with the Pod's name, by the downward API: it makes the names of an attempt its own.
 pub const POD_NAME_ENV: &str = "HOLDFAST_POD_NAME";
 /// Where the kubelet reads the termination message.
 pub const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
+
+/// A host as libraries take it: an address of IPv6 without the brackets that it has in a URL.
+pub fn bare_host(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
+}
+
+/// A host as it is written before a colon and a port.
+pub fn host_before_port(host: &str) -> String {
+    let bare = bare_host(host);
+    if bare.contains(':') { format!("[{bare}]") } else { bare.to_owned() }
+}
 
 /// What a worker is to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

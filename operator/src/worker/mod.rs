@@ -68,10 +68,7 @@ async fn work(args: Args) -> ExitCode {
 
 fn read_task(kind: &str) -> Result<Task, Failure> {
     let invalid = |message: String| Failure::new(Reason::InvalidConfiguration, message);
-    let text = std::env::var(TASK_ENV)
-        .map_err(|e| invalid(format!("{TASK_ENV}: {e}: a worker is started by the controller alone")))?;
-    let task: Task = serde_json::from_str(&text)
-        .map_err(|e| invalid(format!("{TASK_ENV}: {e}: is the image of the Job that of the controller?")))?;
+    let task = Task::from_environment(|name| std::env::var(name).ok()).map_err(invalid)?;
     if task.subcommand() == kind {
         Ok(task)
     } else {

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use fastrand::Rng;
 use holdfast::controller::cache::{Cached, Key, Kind, World};
 use holdfast::plan::observed::{ObservedJob, ObservedPod};
-use holdfast::task::{TASK_ENV, Task};
+use holdfast::task::Task;
 use holdfast_crds::{Backup, BackupPolicy, BackupStore, RestoreRequest};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
@@ -136,8 +136,10 @@ impl Cluster {
     pub fn create_job(&mut self, job: &Job) {
         let job = Job { metadata: self.created(job.metadata.clone()), ..job.clone() };
         let container = &job.spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers[0];
-        let task = container.env.iter().flatten().find(|e| e.name == TASK_ENV).and_then(|e| e.value.clone()).unwrap();
-        let work = Work { job: ObservedJob::from(&job), task: serde_json::from_str(&task).unwrap(), pods: vec![] };
+        let variable =
+            |name: &str| container.env.iter().flatten().find(|e| e.name == name).and_then(|e| e.value.clone());
+        let task = Task::from_environment(variable).unwrap();
+        let work = Work { job: ObservedJob::from(&job), task, pods: vec![] };
         self.tally.job_made(&work);
         self.put_work(work);
     }

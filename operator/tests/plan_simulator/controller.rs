@@ -73,6 +73,7 @@ fn install() -> Install {
         image: "holdfast".into(),
         image_pull_policy: "Never".into(),
         image_pull_secrets: vec![],
+        ..Install::default()
     }
 }
 

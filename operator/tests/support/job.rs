@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast::store::keys::PolicyFolder;
-use holdfast::task::{
-    BackupTask, Mounts, Report, RestoreTarget, RestoreTask, Scope, Select, StoreTask, TASK_ENV, Task,
-};
+use holdfast::task::{BackupTask, Mounts, Report, RestoreTarget, RestoreTask, Scope, Select, StoreTask, Task};
 use holdfast_crds::{OnExisting, Source};
 
 use crate::postgres::{self, Cluster, Secret};
@@ -23,6 +21,11 @@ pub struct Job {
 
 impl Job {
     pub fn start(task: &Task) -> Self {
+        Self::start_with(task, &[])
+    }
+
+    /// With more variables in its environment, as a `jobTemplate` has them.
+    pub fn start_with(task: &Task, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
             .args(["worker", task.subcommand(), "--report"])
@@ -31,7 +34,8 @@ impl Job {
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("TMPDIR", folder.path())
             .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env(TASK_ENV, serde_json::to_string(task).unwrap())
+            .envs(task.to_environment())
+            .envs(variables.iter().copied())
             .env("HOLDFAST_POD_NAME", folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -15,6 +15,8 @@ use crate::controller::apply::{Error, is_not_found, within};
 use crate::plan::job::{self, ENFORCE_LABEL, Ground};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod, Words};
 use crate::plan::restore::ObservedWorkload;
+use crate::plan::trial;
+use crate::task::Failure;
 
 /// Asks the API server.
 #[derive(Clone)]
@@ -137,6 +139,30 @@ impl Server {
             .into_iter()
             .map(|e| Words { reason: e.reason.unwrap_or_default(), message: e.message.unwrap_or_default() })
             .collect())
+    }
+
+    /// Why the API server would refuse the Jobs of a policy, by asking for Jobs that are never made. None: it takes them; an error: it could not
+    /// be found out.
+    pub(super) async fn refusal(&self, jobs: &[(String, Job)]) -> Result<Option<Failure>, Error> {
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        for (source, job) in jobs {
+            let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+            let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
+            let step = format!("ask about the Job of source {source} in namespace {namespace}");
+            match within(&step, api.create(&params, job)).await {
+                Ok(_) | Err(Error::NamespaceTerminating { .. }) => {}
+                Err(Error::Api { step, source: error }) => match &*error {
+                    kube::Error::Api(status) => match trial::refusal(source, status.code, &status.message) {
+                        Some(failure) => return Ok(Some(failure)),
+                        None if status.code < 500 => {}
+                        None => return Err(Error::Api { step, source: error }),
+                    },
+                    _ => return Err(Error::Api { step, source: error }),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Whether nothing can be created in the namespace any more, found out by asking for a Job that is never made.

@@ -10,7 +10,7 @@ use mongodb::Client;
 use mongodb::options::{ClientOptions, Credential, ServerAddress, Tls, TlsOptions};
 
 use super::trouble;
-use crate::task::{Failure, Mounts};
+use crate::task::{Failure, Mounts, host_before_port};
 
 /// How long a server may take to answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,7 +104,8 @@ async fn options(place: &Place<'_>, mounts: &Mounts) -> Result<ClientOptions, Fa
         };
         let port = place.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(DEFAULT_PORT);
         let mut options = ClientOptions::builder()
-            .hosts(vec![ServerAddress::Tcp { host: host.to_owned(), port: Some(port) }])
+            // The driver puts the port behind it as it is.
+            .hosts(vec![ServerAddress::Tcp { host: host_before_port(host), port: Some(port) }])
             .build();
         options.credential = match &mounts.credentials {
             Some(folder) => Some(credential(folder)?),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_crds::{Reason, TlsMode, TlsSpec};
 
-use crate::task::{Failure, Mounts};
+use crate::task::{Failure, Mounts, bare_host, host_before_port};
 
 /// Seconds after which a server that does not answer counts as unreachable.
 const CONNECT_TIMEOUT: &str = "15";
@@ -43,23 +43,21 @@ impl Drop for Login {
 impl Login {
     /// Reads the mounted Secret and writes the password file into `scratch`.
     pub fn prepare(host: &str, port: i32, tls: &TlsSpec, mounts: &Mounts, scratch: &Path) -> Result<Self, Failure> {
+        let place = format!("{}:{port}", host_before_port(host));
         let folder = mounts.credentials.as_deref().ok_or_else(|| {
-            Failure::new(
-                Reason::InvalidConfiguration,
-                format!("no credentials are mounted for postgres at {host}:{port}"),
-            )
+            Failure::new(Reason::InvalidConfiguration, format!("no credentials are mounted for postgres at {place}"))
         })?;
         let user = secret(folder, "username")?;
         if user.is_empty() {
             return Err(Failure::new(
                 Reason::InvalidConfiguration,
-                format!("the user's name in the Secret for postgres at {host}:{port} is empty"),
+                format!("the user's name in the Secret for postgres at {place} is empty"),
             ));
         }
         let password = secret(folder, "password")?;
         let password_file = write_password_file(scratch, &password)?;
-        let mut login =
-            Self { host: host.to_owned(), port, user, environment: Vec::new(), password_file: password_file.clone() };
+        let host = bare_host(host).to_owned();
+        let mut login = Self { host, port, user, environment: Vec::new(), password_file: password_file.clone() };
         login.environment = login.base_environment(tls, mounts.ca.as_deref(), scratch)?;
         Ok(login)
     }
@@ -89,9 +87,8 @@ impl Login {
                 return Err(Failure::new(
                     Reason::InvalidConfiguration,
                     format!(
-                        "postgres at {}:{}: no certificates to trust at {}: set tls.caBundle",
-                        self.host,
-                        self.port,
+                        "postgres at {}: no certificates to trust at {}: set tls.caBundle",
+                        self.address(),
                         certificates.display()
                     ),
                 ));
@@ -120,7 +117,7 @@ impl Login {
 
     /// Server and role for messages: `postgres.shop.svc:5432 as user app`.
     pub fn address(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        format!("{}:{}", host_before_port(&self.host), self.port)
     }
 }
 

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::resp::{self, Reply};
 use super::{tls, trouble};
-use crate::task::{Failure, Mounts};
+use crate::task::{Failure, Mounts, bare_host, host_before_port};
 
 /// How long a connection may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -59,8 +59,9 @@ pub(super) struct Login {
 impl Login {
     /// Reads the mounted Secret and certificates.
     pub fn prepare(host: &str, port: i32, spec: &TlsSpec, mounts: &Mounts) -> Result<Self, Failure> {
-        let invalid =
-            |why: String| Failure::new(Reason::InvalidConfiguration, format!("redis at {host}:{port}: {why}"));
+        let invalid = |why: String| {
+            Failure::new(Reason::InvalidConfiguration, format!("redis at {}:{port}: {why}", host_before_port(host)))
+        };
         let port = u16::try_from(port).map_err(|_| invalid(format!("{port} is no port")))?;
         let (user, password) = match &mounts.credentials {
             Some(folder) => {
@@ -71,7 +72,7 @@ impl Login {
             None => (None, None),
         };
         Ok(Self {
-            address: Address { host: host.to_owned(), port },
+            address: Address { host: bare_host(host).to_owned(), port },
             mode: spec.mode,
             tls: tls::config(spec.mode, mounts.ca.as_deref())?,
             user,

@@ -10,12 +10,11 @@ use holdfast_crds::{OnUnreadable, Reason, VolumeSource};
 use tracing::warn;
 
 use super::ahead::{READERS, Shared, read_batches};
-use super::globs::Globs;
 use super::stream::{IndexProof, TarProof, streams};
 use super::walk::{Scope, Walk};
 use super::{INDEX_FORMAT, INDEX_NAME, TAR_FORMAT, TAR_NAME};
 use crate::engine::{ArtifactMetadata, Dumped, NewArtifact, PairSink};
-use crate::task::Failure;
+use crate::task::{Failure, Globs};
 
 /// Batches that are known and not yet stored.
 const BATCHES_AHEAD: usize = 64;

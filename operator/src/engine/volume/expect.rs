@@ -1,11 +1,11 @@
 //! What a restore must come to: the list of entries of the backup, boiled down to a few bytes an entry. Pure.
 
+use crate::task::Globs;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::globs::Globs;
 use crate::archive::file_index::{Line, MAX_LINE_BYTES, fingerprint};
 
 /// At most this many fingerprints are kept; of more entries several share one. 8 MiB.

@@ -13,13 +13,12 @@ use rustix::io::Errno;
 
 use super::beneath::{relative, split};
 use super::extraction::Extraction;
-use super::globs::Globs;
 use super::names::is_hidden;
 use super::place::Content;
 use super::writers::{Job, Writers};
 use crate::archive::file_index::ContentHash;
 use crate::archive::tar::{Entry, Event, Kind, Reader, printable};
-use crate::task::Failure;
+use crate::task::{Failure, Globs};
 
 /// Files up to this size are handed over whole, larger ones piece by piece.
 const WHOLE_BYTES: u64 = 256 * 1024;

@@ -8,7 +8,6 @@ mod expect;
 mod extract;
 mod extraction;
 mod facts;
-mod globs;
 mod links;
 mod names;
 mod place;

@@ -15,7 +15,6 @@ use super::dump::open_root;
 use super::expect::{Expected, IndexSink};
 use super::extract::{ExtractSink, OnUnit};
 use super::extraction::Extraction;
-use super::globs::Globs;
 use super::names::content;
 use super::place::{Owners, Placer, no_space};
 use super::stage::{Stage, interrupted, not_empty, write_unit};
@@ -23,7 +22,7 @@ use super::swap::Swap;
 use super::{INDEX_FORMAT, TAR_FORMAT};
 use crate::engine::{ArtifactSource, Inspect, Inspection, Restored};
 use crate::store::manifest::{ArtifactEntry, Manifest};
-use crate::task::{Failure, VolumeTarget};
+use crate::task::{Failure, Globs, VolumeTarget};
 
 /// The artifacts of a volume.
 pub(super) struct Backup<'a> {

@@ -14,11 +14,10 @@ use rustix::io::Errno;
 
 use super::ahead::{Message, Shared};
 use super::facts::{Facts, xattrs};
-use super::globs::Globs;
 use super::links::Role;
 use super::names::is_hidden;
 use crate::archive::tar::{Entry, Kind};
-use crate::task::Failure;
+use crate::task::{Failure, Globs};
 
 /// Names of a folder that are read and sorted at once.
 const NAMES: usize = 1 << 16;

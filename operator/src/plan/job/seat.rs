@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_crds::{Reason, RunAs};
+use holdfast_crds::{JobSecurityContext, Reason, RunAs};
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-    PersistentVolumeClaim, Pod, PodSecurityContext, SeccompProfile, SecurityContext, Toleration,
+    Affinity, Capabilities, NodeSelectorRequirement, PersistentVolumeClaim, Pod, PodSecurityContext, SeccompProfile,
+    SecurityContext, Toleration,
 };
 
 use super::mount::{Data, SourceMount};
+use super::nodes;
 use crate::task::Failure;
 
 /// The label by which a namespace says which Pods it takes
@@ -104,8 +105,11 @@ fn holder(pod: &Pod, claim: &str) -> Option<Holder> {
 /// As whom and where a Pod with claims runs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seat {
-    user: i64,
-    group: i64,
+    /// None: the platform's choice.
+    user: Option<i64>,
+    group: Option<i64>,
+    /// Whether a source or a target says so itself.
+    said: bool,
     capabilities: Vec<&'static str>,
     nodes: Vec<String>,
     tolerations: Vec<Toleration>,
@@ -143,17 +147,17 @@ pub fn seat(mounts: &[SourceMount], run_as: &[RunAs], purpose: Use, ground: &Gro
         return Err(Failure::new(Reason::InvalidConfiguration, message));
     }
     let mut seat = match run_as.first() {
-        Some(user) => Seat { user: user.user, group: user.group, ..Seat::default() },
-        None if ground.enforced == Enforced::Restricted => Seat { user: USER, group: USER, ..Seat::default() },
-        None => Seat::default(),
+        Some(user) => Seat { user: Some(user.user), group: Some(user.group), said: true, ..Seat::default() },
+        None if ground.enforced == Enforced::Restricted => Seat::of(USER),
+        None => Seat::of(0),
     };
-    if seat.user == 0 {
-        seat.capabilities = match (purpose, ground.enforced) {
-            // It lets read everything and write nothing; `baseline` does not know it.
-            (Use::Read, Enforced::Privileged) => vec!["DAC_READ_SEARCH"],
-            (Use::Read, _) => vec!["DAC_OVERRIDE"],
-            (Use::Write { privileges: false }, _) => vec!["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"],
-            (Use::Write { privileges: true }, _) => vec!["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP"],
+    if seat.user == Some(0) {
+        // All of these `baseline` takes, so they are asked for in every namespace: a cluster may enforce it without a label.
+        seat.capabilities = match purpose {
+            // What it could write besides is mounted for reading only.
+            Use::Read => vec!["DAC_OVERRIDE"],
+            Use::Write { privileges: false } => vec!["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"],
+            Use::Write { privileges: true } => vec!["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP"],
         };
     }
     for holder in claims.into_iter().filter_map(|name| ground.claims.get(name)?.holder.as_ref()) {
@@ -170,12 +174,35 @@ pub fn seat(mounts: &[SourceMount], run_as: &[RunAs], purpose: Use, ground: &Gro
 }
 
 impl Seat {
+    fn of(user: i64) -> Self {
+        Self { user: Some(user), group: Some(user), ..Self::default() }
+    }
+
+    /// The seat with what a template says of users, where no source or target says it itself. `leave_out`: what nobody says is the
+    /// platform's choice.
+    pub(super) fn shaped(mut self, template: &JobSecurityContext, leave_out: bool) -> Self {
+        if self.said {
+            return self;
+        }
+        let own = if leave_out { None } else { Some(USER) };
+        if template.run_as_user.is_some() || leave_out {
+            self.user = template.run_as_user;
+            self.group = template.run_as_group.or(own);
+            self.capabilities.clear();
+        } else if template.run_as_group.is_some() {
+            self.group = template.run_as_group;
+        }
+        self
+    }
+
     /// The Pod's side of it. No `fsGroup`: the kubelet would give it to every file of the claim.
     pub(super) fn of_pod(&self) -> PodSecurityContext {
         PodSecurityContext {
-            run_as_non_root: Some(self.user != 0),
-            run_as_user: Some(self.user),
-            run_as_group: Some(self.group),
+            run_as_non_root: Some(self.user != Some(0)),
+            run_as_user: self.user,
+            run_as_group: self.group,
+            // Where the platform chooses a group all the same, as OpenShift does, files that have it stay as they are.
+            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
             ..PodSecurityContext::default()
         }
@@ -213,18 +240,7 @@ impl Seat {
                 values: Some(vec![node.clone()]),
             })
             .collect();
-        let mut affinity = said.unwrap_or_default();
-        let of_node = affinity.node_affinity.get_or_insert_with(NodeAffinity::default);
-        let required =
-            of_node.required_during_scheduling_ignored_during_execution.get_or_insert_with(NodeSelector::default);
-        if required.node_selector_terms.is_empty() {
-            required.node_selector_terms.push(NodeSelectorTerm::default());
-        }
-        // One of the terms has to hold, so each gets the node.
-        for term in &mut required.node_selector_terms {
-            term.match_fields.get_or_insert_with(Vec::new).extend(here.iter().cloned());
-        }
-        Some(affinity)
+        Some(nodes::with_each_term(said, |term| term.match_fields.get_or_insert_default().extend(here.iter().cloned())))
     }
 }
 
@@ -301,18 +317,63 @@ mod tests {
             let seat = seat(&[mount("uploads")], user, Use::Read, &Ground::of(label, &[], &[])).unwrap().unwrap();
             (seat.user, seat.capabilities.clone(), seat.of_pod().run_as_non_root)
         };
-        assert_eq!(reads(None, &[]), (0, vec!["DAC_READ_SEARCH"], Some(false)));
-        assert_eq!(reads(Some("privileged"), &[]), (0, vec!["DAC_READ_SEARCH"], Some(false)));
-        assert_eq!(reads(Some("baseline"), &[]), (0, vec!["DAC_OVERRIDE"], Some(false)));
-        assert_eq!(reads(Some("restricted"), &[]), (USER, vec![], Some(true)));
-        assert_eq!(reads(Some("something new"), &[]), (USER, vec![], Some(true)));
+        // A namespace without a label may still be one of a cluster that enforces `baseline` everywhere.
+        for label in [None, Some("privileged"), Some("baseline")] {
+            assert_eq!(reads(label, &[]), (Some(0), vec!["DAC_OVERRIDE"], Some(false)), "{label:?}");
+        }
+        assert_eq!(reads(Some("restricted"), &[]), (Some(USER), vec![], Some(true)));
+        assert_eq!(reads(Some("something new"), &[]), (Some(USER), vec![], Some(true)));
         for label in [None, Some("restricted")] {
-            assert_eq!(reads(label, &[RunAs { user: 1000, group: 1001 }]), (1000, vec![], Some(true)));
+            assert_eq!(reads(label, &[RunAs { user: 1000, group: 1001 }]), (Some(1000), vec![], Some(true)));
         }
         let writes =
             seat(&[mount("u")], &[], Use::Write { privileges: true }, &Ground::of(None, &[], &[])).unwrap().unwrap();
         assert_eq!(writes.capabilities, ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP"]);
         assert_eq!(writes.of_pod().fs_group, None);
+    }
+
+    #[test]
+    fn no_capability_is_asked_for_that_baseline_refuses() {
+        // <https://kubernetes.io/docs/concepts/security/pod-security-standards/#baseline>
+        let baseline = [
+            "AUDIT_WRITE",
+            "CHOWN",
+            "DAC_OVERRIDE",
+            "FOWNER",
+            "FSETID",
+            "KILL",
+            "MKNOD",
+            "NET_BIND_SERVICE",
+            "SETFCAP",
+            "SETGID",
+            "SETPCAP",
+            "SETUID",
+            "SYS_CHROOT",
+        ];
+        for purpose in [Use::Read, Use::Write { privileges: false }, Use::Write { privileges: true }] {
+            for label in [None, Some("privileged"), Some("baseline"), Some("restricted")] {
+                let seat = seat(&[mount("uploads")], &[], purpose, &Ground::of(label, &[], &[])).unwrap().unwrap();
+                assert!(seat.capabilities.iter().all(|c| baseline.contains(c)), "{label:?} {:?}", seat.capabilities);
+            }
+        }
+    }
+
+    #[test]
+    fn a_template_says_who_reads_where_the_source_does_not_and_ids_can_be_left_to_the_platform() {
+        let shaped = |user: &[RunAs], said: (Option<i64>, Option<i64>), leave_out: bool| {
+            let seat = seat(&[mount("uploads")], user, Use::Read, &Ground::of(None, &[], &[])).unwrap().unwrap();
+            let template =
+                JobSecurityContext { run_as_user: said.0, run_as_group: said.1, ..JobSecurityContext::default() };
+            let seat = seat.shaped(&template, leave_out);
+            (seat.user, seat.group, seat.capabilities.len(), seat.of_pod().run_as_non_root)
+        };
+        let mine = [RunAs { user: 7, group: 8 }];
+        assert_eq!(shaped(&[], (None, None), false), (Some(0), Some(0), 1, Some(false)));
+        assert_eq!(shaped(&[], (Some(1000), None), false), (Some(1000), Some(USER), 0, Some(true)));
+        assert_eq!(shaped(&[], (Some(1000), Some(1001)), false), (Some(1000), Some(1001), 0, Some(true)));
+        assert_eq!(shaped(&[], (None, None), true), (None, None, 0, Some(true)));
+        assert_eq!(shaped(&[], (Some(1000), None), true), (Some(1000), None, 0, Some(true)));
+        assert_eq!(shaped(&mine, (Some(1000), None), true), (Some(7), Some(8), 0, Some(true)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_crds::{BackupStore, JobTemplate, Reason};
+use holdfast_crds::{BackupStore, EnvironmentVariable, JobSecurityContext, JobTemplate, LocalRef, Reason};
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
     PodFailurePolicyRule,
@@ -15,11 +15,12 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::levels::{merged, united};
 use super::mount::{SourceMount, ca_volume, keys_of_secret, secret_volume};
 use super::seat::{Seat, USER};
-use super::{IDENTITY_FILE, Install, STORE_CA, STORE_CREDENTIALS, STORE_IDENTITY, identity_secret};
+use super::{IDENTITY_FILE, Install, STORE_CA, STORE_CREDENTIALS, STORE_IDENTITY, identity_secret, nodes};
 use crate::plan::names::{APP_LABEL, MANAGED_BY, MANAGED_BY_LABEL, TASK_LABEL, WORKER_APP, job_name, label_value};
-use crate::task::{POD_NAME_ENV, TASK_ENV, Task};
+use crate::task::{POD_NAME_ENV, Task};
 
 const CONTAINER: &str = "worker";
 const SCRATCH: &str = "/tmp";
@@ -35,7 +36,8 @@ pub(super) struct Purpose<'a> {
     pub(super) mounts: Vec<SourceMount>,
     /// As whom and where it runs, where that is not as all do.
     pub(super) seat: Option<Seat>,
-    pub(super) template: Option<&'a JobTemplate>,
+    /// Over what the chart and the store say.
+    pub(super) templates: [Option<&'a JobTemplate>; 2],
     pub(super) retries: i32,
     pub(super) deadline: i64,
 }
@@ -47,15 +49,15 @@ pub(super) fn build(install: &Install, purpose: &Purpose<'_>) -> Job {
     labels.insert(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned());
     labels.insert(APP_LABEL.to_owned(), WORKER_APP.to_owned());
     labels.insert(TASK_LABEL.to_owned(), purpose.task.subcommand().to_owned());
-    let template = purpose.template.cloned().unwrap_or_default();
-    let mut pod_labels = template.labels.clone();
-    pod_labels.extend(labels.clone());
+    let [policy, request] = purpose.templates;
+    let template = merged([Some(&install.template), purpose.store.spec.job_template.as_ref(), policy, request]);
+    let labels: BTreeMap<String, String> = template.labels.clone().into_iter().chain(labels).collect();
 
     Job {
         metadata: ObjectMeta {
             name: Some(job_name(&purpose.owner.name, &purpose.owner.uid, purpose.what)),
             namespace: Some(purpose.namespace.clone()),
-            labels: Some(labels),
+            labels: Some(labels.clone()),
             owner_references: Some(vec![purpose.owner.clone()]),
             ..ObjectMeta::default()
         },
@@ -67,7 +69,7 @@ pub(super) fn build(install: &Install, purpose: &Purpose<'_>) -> Job {
             pod_replacement_policy: Some("Failed".to_owned()),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(pod_labels),
+                    labels: Some(labels),
                     annotations: (!template.annotations.is_empty()).then(|| template.annotations.clone()),
                     ..ObjectMeta::default()
                 }),
@@ -81,27 +83,31 @@ pub(super) fn build(install: &Install, purpose: &Purpose<'_>) -> Job {
 
 fn pod(install: &Install, purpose: &Purpose<'_>, template: JobTemplate) -> PodSpec {
     let (mut volumes, mounts): (Vec<Volume>, Vec<VolumeMount>) = volumes(purpose).into_iter().unzip();
-    if purpose.seat.is_some() {
-        // There is no group here that the kubelet could give the Secrets to.
+    if purpose.seat.is_some() || install.leave_ids_out {
+        // There may be no group that the kubelet could give the Secrets to.
         for projected in volumes.iter_mut().filter_map(|v| v.projected.as_mut()) {
             projected.default_mode = Some(0o444);
         }
     }
-    let seat = purpose.seat.as_ref();
+    let said = template.security_context.unwrap_or_default();
+    let seat = purpose.seat.clone().map(|seat| seat.shaped(&said, install.leave_ids_out));
     let context = SecurityContext {
         allow_privilege_escalation: Some(false),
         capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
         read_only_root_filesystem: Some(true),
         ..SecurityContext::default()
     };
-    let tolerations = match seat {
+    let tolerations = match &seat {
         Some(seat) => seat.tolerations(template.tolerations),
         None => template.tolerations,
     };
+    let affinity = nodes::affinity(template.affinity, &install.architectures);
+    let of_install = install.image_pull_secrets.iter().map(|name| LocalRef { name: name.clone() }).collect();
+    let pull_secrets = united(of_install, template.image_pull_secrets);
     PodSpec {
-        affinity: match seat {
-            Some(seat) => seat.affinity(template.affinity),
-            None => template.affinity,
+        affinity: match &seat {
+            Some(seat) => seat.affinity(affinity),
+            None => affinity,
         },
         automount_service_account_token: Some(false),
         containers: vec![Container {
@@ -109,9 +115,9 @@ fn pod(install: &Install, purpose: &Purpose<'_>, template: JobTemplate) -> PodSp
             image: Some(install.image.clone()),
             image_pull_policy: Some(install.image_pull_policy.clone()),
             args: Some(vec!["worker".to_owned(), purpose.task.subcommand().to_owned()]),
-            env: Some(environment(&purpose.task)),
+            env: Some(environment(&purpose.task, template.env)),
             resources: Some(template.resources.unwrap_or_else(default_resources)),
-            security_context: Some(match seat {
+            security_context: Some(match &seat {
                 Some(seat) => seat.of_container(context),
                 None => context,
             }),
@@ -119,14 +125,14 @@ fn pod(install: &Install, purpose: &Purpose<'_>, template: JobTemplate) -> PodSp
             volume_mounts: Some(mounts),
             ..Container::default()
         }],
+        dns_config: template.dns_config,
         enable_service_links: Some(false),
-        image_pull_secrets: (!install.image_pull_secrets.is_empty()).then(|| {
-            install.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
-        }),
-        node_selector: (!template.node_selector.is_empty()).then_some(template.node_selector),
+        image_pull_secrets: (!pull_secrets.is_empty())
+            .then(|| pull_secrets.into_iter().map(|secret| LocalObjectReference { name: secret.name }).collect()),
+        node_selector: Some(nodes::selector(template.node_selector)),
         priority_class_name: template.priority_class_name,
         restart_policy: Some("Never".to_owned()),
-        security_context: Some(seat.map_or_else(usual_context, Seat::of_pod)),
+        security_context: Some(of_pod(seat.as_ref(), &said, install.leave_ids_out)),
         service_account_name: purpose.store.spec.s3.service_account_name.clone(),
         termination_grace_period_seconds: Some(30),
         tolerations: (!tolerations.is_empty()).then_some(tolerations),
@@ -135,25 +141,31 @@ fn pod(install: &Install, purpose: &Purpose<'_>, template: JobTemplate) -> PodSp
     }
 }
 
-/// As whom workers run: a user that owns nothing, with a group that the kubelet gives the mounted Secrets to.
-fn usual_context() -> PodSecurityContext {
+/// As whom a Pod runs. Without a seat: a user that owns nothing, with a group that the kubelet gives the mounted Secrets to.
+fn of_pod(seat: Option<&Seat>, said: &JobSecurityContext, leave_ids_out: bool) -> PodSecurityContext {
+    let own = (!leave_ids_out).then_some(USER);
+    let context = seat.map_or_else(
+        || PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: said.run_as_user.or(own),
+            run_as_group: said.run_as_group.or(own),
+            fs_group: own,
+            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+            ..PodSecurityContext::default()
+        },
+        Seat::of_pod,
+    );
     PodSecurityContext {
-        run_as_non_root: Some(true),
-        run_as_user: Some(USER),
-        run_as_group: Some(USER),
-        fs_group: Some(USER),
-        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-        ..PodSecurityContext::default()
+        fs_group: said.fs_group.or(context.fs_group),
+        se_linux_options: said.se_linux_options.clone(),
+        ..context
     }
 }
 
-fn environment(task: &Task) -> Vec<EnvVar> {
-    let variable = |name: &str, value: Option<String>, value_from: Option<EnvVarSource>| EnvVar {
-        name: name.to_owned(),
-        value,
-        value_from,
-    };
+/// The task, the Pod's name, and what the template says.
+fn environment(task: &Task, said: Vec<EnvironmentVariable>) -> Vec<EnvVar> {
+    let variable = |name: String, value: String| EnvVar { name, value: Some(value), value_from: None };
     let pod_name = EnvVarSource {
         field_ref: Some(ObjectFieldSelector {
             field_path: "metadata.name".to_owned(),
@@ -161,10 +173,9 @@ fn environment(task: &Task) -> Vec<EnvVar> {
         }),
         ..EnvVarSource::default()
     };
-    vec![
-        variable(TASK_ENV, Some(serde_json::to_string(task).unwrap_or_default()), None),
-        variable(POD_NAME_ENV, None, Some(pod_name)),
-    ]
+    let pod_name = EnvVar { name: POD_NAME_ENV.to_owned(), value: None, value_from: Some(pod_name) };
+    let task = task.to_environment().into_iter().map(|(name, value)| variable(name, value));
+    task.chain([pod_name]).chain(said.into_iter().map(|said| variable(said.name, said.value))).collect()
 }
 
 fn volumes(purpose: &Purpose<'_>) -> Vec<(Volume, VolumeMount)> {

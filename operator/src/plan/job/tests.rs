@@ -57,6 +57,11 @@ fn of_backup(policy: &BackupPolicy, store: &BackupStore) -> Job {
 }
 
 fn of_restore() -> Job {
+    let (request, task) = request_and_task();
+    restore(&install(), &request, &ready_store(), None, task, vec![SourceMount::of(&source("db"))], None)
+}
+
+fn request_and_task() -> (RestoreRequest, RestoreTask) {
     let request = RestoreRequest {
         metadata: meta("undo-friday", "rr-uid", 5000),
         spec: RestoreRequestSpec {
@@ -68,6 +73,7 @@ fn of_restore() -> Job {
             timeout_seconds: 600,
             safety_backup: None,
             scale_down: vec![],
+            job_template: None,
         },
         status: None,
     };
@@ -88,7 +94,7 @@ fn of_restore() -> Job {
         timeout_seconds: 600,
         idle_timeout_seconds: 300,
     };
-    restore(&install(), &request, &ready_store(), None, task, vec![mount], None)
+    (request, task)
 }
 
 /// A store with a key for those who read.
@@ -215,4 +221,104 @@ fn a_task_fits_into_an_environment_variable_however_many_runs_there_are() {
     let task = env[0].value.clone().unwrap();
     assert!(task.len() < 100_000, "{}", task.len());
     assert!(task.contains("run-009999") && !task.contains("run-000001"), "the newest are the ones to know");
+}
+
+/// A template that says one thing in each place.
+fn template(value: serde_json::Value) -> JobTemplate {
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn every_job_keeps_to_all_levels_of_the_template() {
+    let mut install = install();
+    install.template = template(serde_json::json!({
+        "labels": {"level": "chart", "chart": "yes"},
+        "nodeSelector": {"pool": "backup"},
+        "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        "imagePullSecrets": [{"name": "of-the-chart"}],
+        "resources": {"limits": {"cpu": "1"}},
+    }));
+    let mut store = encrypting();
+    store.spec.job_template = Some(template(serde_json::json!({
+        "labels": {"level": "store", "store": "yes"},
+        "imagePullSecrets": [{"name": "of-the-store"}],
+        "resources": {"limits": {"memory": "1Gi"}},
+        "dnsConfig": {"nameservers": ["fd00::a"]},
+    })));
+    let mut policy = policy();
+    policy.spec.job_template = Some(template(serde_json::json!({"labels": {"level": "policy"}})));
+    let (done, retention) = (stored(), RetentionSpec { keep_last: Some(7), ..RetentionSpec::default() });
+    let names = ["db".to_owned()];
+    let run = Run { backup: &done, policy: &policy, store: &store, run_id: "r1", slot: at(1000), sources: &names };
+    let (mut request, task) = request_and_task();
+    request.spec.job_template = Some(template(serde_json::json!({"labels": {"level": "request"}})));
+    let restored = |policy| restore(&install, &request, &store, policy, task.clone(), vec![], None);
+    for (name, level, job) in [
+        ("probe", "store", probe(&install, &store, "probe-1-0")),
+        ("delete without a policy", "store", delete(&install, &done, None, &store, "r1")),
+        ("delete", "policy", delete(&install, &done, Some(&policy), &store, "r1")),
+        ("backup", "policy", super::backup(&install, run, &policy.spec.sources[0], &Ground::default())),
+        ("retain", "policy", retain(&install, &done, &policy, &store, &retention, (vec![], vec![]))),
+        ("catalogue", "policy", catalogue(&install, &policy, &store, "s3://backups", vec![], 50)),
+        ("verify", "policy", verify(&install, &done, &policy, &store, "now")),
+        ("restore from the store", "request", restored(None)),
+        ("restore", "request", restored(Some(&policy))),
+    ] {
+        let spec = job.spec.unwrap().template;
+        for labels in [job.metadata.labels.unwrap(), spec.metadata.unwrap().labels.unwrap()] {
+            assert_eq!(
+                (labels["level"].as_str(), labels["chart"].as_str(), labels["store"].as_str()),
+                (level, "yes", "yes"),
+                "{name}"
+            );
+        }
+        let pod = spec.spec.unwrap();
+        let secrets: Vec<String> = pod.image_pull_secrets.into_iter().flatten().map(|s| s.name).collect();
+        assert_eq!(secrets, ["of-the-chart", "of-the-store"], "{name}");
+        let selector = pod.node_selector.unwrap();
+        assert_eq!((selector["pool"].as_str(), selector["kubernetes.io/os"].as_str()), ("backup", "linux"), "{name}");
+        assert!(pod.affinity.is_some(), "{name}: the image's architectures");
+        assert_eq!(pod.dns_config.unwrap().nameservers.unwrap(), ["fd00::a"], "{name}");
+        let container = &pod.containers[0];
+        let limits = container.resources.clone().unwrap().limits.unwrap();
+        assert_eq!((limits["cpu"].0.as_str(), limits["memory"].0.as_str()), ("1", "1Gi"), "{name}");
+        let env = container.env.clone().unwrap();
+        assert!(
+            env.iter().any(|e| e.name == "HTTPS_PROXY" && e.value.as_deref() == Some("http://proxy:3128")),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn ids_are_left_to_the_platform_everywhere() {
+    let openshift = Install { leave_ids_out: true, ..install() };
+    let mut policy = policy();
+    let volume = holdfast_crds::VolumeSource { claim_name: "uploads".into(), ..holdfast_crds::VolumeSource::default() };
+    policy.spec.sources =
+        vec![source("db"), Source { name: "uploads".into(), volume: Some(volume), ..Source::default() }];
+    let (store, done) = (ready_store(), stored());
+    let names = ["db".to_owned(), "uploads".to_owned()];
+    let run = Run { backup: &done, policy: &policy, store: &store, run_id: "r1", slot: at(1000), sources: &names };
+    let anywhere = Ground::of(None, &[], &[]);
+    for (name, job) in [
+        ("probe", probe(&openshift, &store, "probe-1-0")),
+        ("db", super::backup(&openshift, run, &policy.spec.sources[0], &anywhere)),
+        ("uploads", super::backup(&openshift, run, &policy.spec.sources[1], &anywhere)),
+    ] {
+        let pod = job.spec.unwrap().template.spec.unwrap();
+        let security = pod.security_context.unwrap();
+        assert_eq!((security.run_as_user, security.run_as_group, security.fs_group), (None, None, None), "{name}");
+        assert_eq!(security.run_as_non_root, Some(true), "{name}");
+        let capabilities = pod.containers[0].security_context.clone().unwrap().capabilities.unwrap();
+        assert_eq!((capabilities.add, capabilities.drop), (None, Some(vec!["ALL".to_owned()])), "{name}");
+    }
+    // Whoever says an id means it.
+    let mut shaped = policy.clone();
+    shaped.spec.job_template =
+        Some(template(serde_json::json!({"securityContext": {"runAsUser": 1_000_700_000, "fsGroup": 1_000_700_000}})));
+    let run = Run { policy: &shaped, ..run };
+    let said = super::backup(&openshift, run, &shaped.spec.sources[0], &anywhere).spec.unwrap().template.spec.unwrap();
+    let security = said.security_context.unwrap();
+    assert_eq!((security.run_as_user, security.fs_group), (Some(1_000_700_000), Some(1_000_700_000)));
 }

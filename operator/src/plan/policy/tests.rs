@@ -160,6 +160,36 @@ fn bad_input_is_a_condition() {
 }
 
 #[test]
+fn what_the_api_server_would_refuse_and_globs_that_cannot_be_read_make_a_policy_not_ready() {
+    let words = "the API server refuses the Job of source db: spec.template.labels: Invalid value";
+    let refused = Failure::new(Reason::InvalidConfiguration, words);
+    let plan = plan_policy(&settled(), &ObservedPolicy { refused: Some(refused), ..observed(vec![]) }, at(SLOT - 100));
+    assert_eq!(state(&plan, ConditionType::Ready), ("False".into(), "InvalidConfiguration".into()));
+    let ready = find(&plan.status.conditions, ConditionType::Ready).unwrap();
+    assert!(ready.message.contains(words), "{}", ready.message);
+    assert_eq!(plan.next_check, Some(at(SLOT - 100 + 60)), "it is asked again");
+
+    for glob in ["[z-a]", "{photos"] {
+        let mut policy = settled();
+        let volume =
+            holdfast_crds::VolumeSource { exclude: vec![glob.into()], ..holdfast_crds::VolumeSource::default() };
+        policy.spec.sources.push(holdfast_crds::Source {
+            name: "uploads".into(),
+            volume: Some(volume),
+            ..holdfast_crds::Source::default()
+        });
+        let plan = plan_policy(&policy, &observed(vec![]), at(SLOT - 100));
+        assert_eq!(state(&plan, ConditionType::Ready), ("False".into(), "InvalidConfiguration".into()));
+        let ready = find(&plan.status.conditions, ConditionType::Ready).unwrap();
+        assert!(
+            ready.message.contains("source uploads: volume.exclude") && ready.message.contains(glob),
+            "{}",
+            ready.message
+        );
+    }
+}
+
+#[test]
 fn run_on_create_runs_once() {
     let mut policy = policy();
     policy.spec.run_on_create = true;

@@ -8,7 +8,7 @@ use holdfast_crds::{
 use super::Choice;
 use crate::plan::job::{Data, SourceMount};
 use crate::task::{
-    ConfigTarget, Failure, MongodbTarget, PostgresTarget, RedisTarget, RestoreTarget, Target, VolumeTarget,
+    ConfigTarget, Failure, Globs, MongodbTarget, PostgresTarget, RedisTarget, RestoreTarget, Target, VolumeTarget,
 };
 
 type Targets = (Option<Vec<String>>, Vec<RestoreTarget>, Vec<SourceMount>);
@@ -103,6 +103,8 @@ fn overlay(
             let claim_name = claim_name.ok_or_else(|| missing("volume: {claimName: …}"))?;
             let volume = into.and_then(|i| i.volume.as_ref());
             let paths = volume.map(|v| v.paths.clone()).unwrap_or_default();
+            Globs::check("paths", &paths)
+                .map_err(|f| Failure::new(f.reason, format!("source {name}: into.volume.{}", f.message)))?;
             let keep_privileges = volume.is_some_and(|v| v.keep_privileges);
             let mount = SourceMount { data: Some(Data::Claim { name: claim_name.clone(), read_only: false }), ..mount };
             Ok((Target::Volume(VolumeTarget { claim_name, paths, keep_privileges }), mount))

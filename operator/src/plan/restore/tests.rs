@@ -26,6 +26,7 @@ pub(super) fn request(from: RestoreFrom) -> RestoreRequest {
             timeout_seconds: 600,
             safety_backup: None,
             scale_down: vec![],
+            job_template: None,
         },
         status: None,
     }

@@ -10,6 +10,8 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Builder, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     SharedHttpClient, StalledStreamProtectionConfig,
 };
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use holdfast_crds::Reason;
@@ -59,9 +61,19 @@ pub(super) async fn client(store: &StoreTask, clocks: Watch) -> Result<Client, F
 
 fn http_client(store: &StoreTask) -> Result<SharedHttpClient, Failure> {
     let builder = aws_smithy_http_client::Builder::new();
+    let proxied = is_proxied();
     let plain = store.s3.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
     if plain && store.credentials.is_some() {
-        return Ok(builder.build_http());
+        return Ok(if proxied {
+            builder.build_with_connector_fn(|settings, components| {
+                let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
+                connector.set_connector_settings(settings.cloned());
+                connector.set_sleep_impl(components.and_then(|c| c.sleep_impl()));
+                connector.build_http()
+            })
+        } else {
+            builder.build_http()
+        });
     }
     let trust = match &store.ca {
         Some(file) => TrustStore::empty().with_pem_certificate(certificates(file)?),
@@ -70,7 +82,24 @@ fn http_client(store: &StoreTask) -> Result<SharedHttpClient, Failure> {
     let context = TlsContext::builder().with_trust_store(trust).build().map_err(|e| {
         Failure::new(Reason::InvalidConfiguration, format!("store {}: TLS cannot be set up: {e}", store.name))
     })?;
-    Ok(builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https())
+    let provider = Provider::Rustls(CryptoMode::Ring);
+    if !proxied {
+        return Ok(builder.tls_provider(provider).tls_context(context).build_https());
+    }
+    Ok(builder.build_with_connector_fn(move |settings, components| {
+        let connector = Connector::builder().tls_provider(provider.clone()).tls_context(context.clone());
+        let mut connector = connector.proxy_config(ProxyConfig::from_env());
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|c| c.sleep_impl()));
+        connector.build()
+    }))
+}
+
+/// Whether the environment names a proxy, as a `jobTemplate` sets it. Which servers are reached without, `NO_PROXY` says.
+fn is_proxied() -> bool {
+    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 /// The file's content, once it is known to hold certificates: the HTTP client would panic over any other.

@@ -4,14 +4,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use holdfast_crds::Reason;
 
-use crate::task::Failure;
+use super::Failure;
 
 /// Globs of one field. `*` and `?` stop at slashes, `**` does not. What matches takes along everything below it.
 #[derive(Clone, Debug)]
-pub(super) struct Globs {
+pub struct Globs {
     set: GlobSet,
     /// The folders that each glob names outright, before its first wildcard.
     roots: Vec<Vec<Vec<u8>>>,
@@ -22,29 +22,12 @@ impl Globs {
     ///
     /// # Errors
     /// [`Reason::InvalidConfiguration`], naming field and glob.
-    pub(super) fn new(field: &str, globs: &[String]) -> Result<Self, Failure> {
+    pub fn new(field: &str, globs: &[String]) -> Result<Self, Failure> {
         let mut set = GlobSetBuilder::new();
         let mut roots = Vec::new();
         for glob in globs {
-            let invalid = |why: &str| {
-                Failure::new(
-                    Reason::InvalidConfiguration,
-                    format!("{field}: {glob:?} is no glob that can be used: {why}"),
-                )
-            };
-            let mut text = glob.as_str();
-            while let Some(rest) = text.strip_prefix("./").or_else(|| text.strip_prefix('/')) {
-                text = rest;
-            }
-            let text = text.trim_end_matches('/');
-            if text.is_empty() || text == "." {
-                return Err(invalid("it means the whole volume; leave the field out for that"));
-            }
-            if text.split('/').any(|part| part == "..") {
-                return Err(invalid("it leaves the volume"));
-            }
-            let parsed = GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build();
-            set.add(parsed.map_err(|e| invalid(&e.kind().to_string()))?);
+            let text = relative(glob);
+            set.add(read(field, glob)?);
             let plain = text.split('/').take_while(|part| !part.contains(['*', '?', '[', '{', '\\']));
             roots.push(plain.map(|part| part.as_bytes().to_vec()).collect());
         }
@@ -54,18 +37,26 @@ impl Globs {
         Ok(Self { set, roots })
     }
 
+    /// Whether the globs of a field can be read.
+    ///
+    /// # Errors
+    /// As [`Globs::new`].
+    pub fn check(field: &str, globs: &[String]) -> Result<(), Failure> {
+        globs.iter().try_for_each(|glob| read(field, glob).map(|_| ()))
+    }
+
     /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.set.is_empty()
     }
 
     /// Whether a glob matches this very path.
-    pub(super) fn matches(&self, path: &[u8]) -> bool {
+    pub fn matches(&self, path: &[u8]) -> bool {
         self.set.is_match(Path::new(OsStr::from_bytes(path)))
     }
 
     /// The shortest leading part of the path that matches: the path itself or a folder above it.
-    pub(super) fn matching_part<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+    pub fn matching_part<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         if self.set.is_empty() {
             return None;
         }
@@ -74,10 +65,34 @@ impl Globs {
     }
 
     /// Whether something below this folder may match.
-    pub(super) fn may_match_below(&self, folder: &[u8]) -> bool {
+    pub fn may_match_below(&self, folder: &[u8]) -> bool {
         let parts: Vec<&[u8]> = folder.split(|b| *b == b'/').filter(|p| !p.is_empty()).collect();
         self.roots.iter().any(|root| root.iter().zip(&parts).all(|(a, b)| a == b))
     }
+}
+
+/// A glob without what stands for the volume's root before it, and without the slash of a folder behind it.
+fn relative(glob: &str) -> &str {
+    let mut text = glob;
+    while let Some(rest) = text.strip_prefix("./").or_else(|| text.strip_prefix('/')) {
+        text = rest;
+    }
+    text.trim_end_matches('/')
+}
+
+fn read(field: &str, glob: &str) -> Result<Glob, Failure> {
+    let invalid = |why: &str| {
+        Failure::new(Reason::InvalidConfiguration, format!("{field}: {glob:?} is no glob that can be used: {why}"))
+    };
+    let text = relative(glob);
+    if text.is_empty() || text == "." {
+        return Err(invalid("it means the whole volume; leave the field out for that"));
+    }
+    if text.split('/').any(|part| part == "..") {
+        return Err(invalid("it leaves the volume"));
+    }
+    let parsed = GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build();
+    parsed.map_err(|e| invalid(&e.kind().to_string()))
 }
 
 #[cfg(test)]
@@ -123,8 +138,9 @@ mod tests {
 
     #[test]
     fn what_is_no_glob_is_refused_with_its_field() {
-        for bad in ["", "/", "./", "../x", "a/../b", "a[", "{a"] {
+        for bad in ["", "/", "./", "../x", "a/../b", "a[", "{a", "[z-a]", "a\\"] {
             let failure = Globs::new("exclude", &[bad.to_owned()]).unwrap_err();
+            assert_eq!(Globs::check("exclude", &[bad.to_owned()]).unwrap_err(), failure);
             assert_eq!(failure.reason, Reason::InvalidConfiguration);
             assert!(failure.message.contains("exclude"), "{failure}");
         }
