@@ -88,6 +88,21 @@ pub struct JobTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub annotations: BTreeMap<String, String>,
+    /// How many seconds a Pod may take to start. Default: 600. While a node is being scaled up, a volume made or attached, or the image
+    /// pulled, it is waited for; a Pod that has not started by then ends the run. `timeoutSeconds` does not count this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 86_400))]
+    pub start_deadline_seconds: Option<i64>,
+}
+
+impl JobTemplate {
+    /// How many seconds a Pod may take to start where no template says so.
+    pub const START_DEADLINE_SECONDS: i64 = 600;
+
+    /// How many seconds a Pod may take to start.
+    pub fn start_deadline_seconds(&self) -> i64 {
+        self.start_deadline_seconds.unwrap_or(Self::START_DEADLINE_SECONDS)
+    }
 }
 
 /// One environment variable with a plain value.

@@ -160,40 +160,57 @@ impl Reason {
         Self::PodLost,
     ];
 
-    /// The exit code of a worker that ends with this reason; none for reasons seen from outside only.
+    /// The exit code of a worker that ends with this reason, which no other one has; none for reasons seen from outside only.
     pub fn exit_code(self) -> Option<u8> {
         Some(match self {
             Self::Completed => 0,
             Self::InvalidConfiguration => 10,
             Self::SourceUnreachable => 11,
             Self::SourceRefused => 12,
-            Self::DumpFailed | Self::RestoreFailed => 13,
-            Self::SourceIncomplete | Self::ListIncomplete => 14,
-            Self::StoreUnreachable | Self::Unreachable => 15,
-            Self::StoreRefused
-            | Self::CredentialsRejected
-            | Self::BucketNotFound
-            | Self::StoreReadOnly
-            | Self::ClockSkew => 16,
+            Self::DumpFailed => 13,
+            Self::SourceIncomplete => 14,
+            Self::StoreUnreachable => 15,
+            Self::StoreRefused => 16,
             Self::ChecksumMismatch => 17,
             Self::NoSpace => 18,
             Self::KeyMissing => 19,
             Self::TargetNotEmpty => 20,
             Self::NoMatchingBackup => 21,
-            Self::Stalled | Self::DeadlineExceeded => 22,
+            Self::Stalled => 22,
             Self::AlreadyRun => 23,
+            Self::DeadlineExceeded => 24,
+            Self::RestoreFailed => 25,
+            Self::ListIncomplete => 26,
+            Self::ClockSkew => 27,
+            Self::StoreReadOnly => 28,
+            Self::CredentialsRejected => 29,
+            Self::BucketNotFound => 30,
+            Self::Unreachable => 31,
             // What a shell says of a process that SIGTERM ended: the Pod was told to go.
             Self::PodLost => 143,
             _ => return None,
         })
     }
 
-    /// The exit codes that end a Job at once, because the same would happen again.
-    pub const FINAL_EXIT_CODES: [i32; 8] = [10, 12, 16, 18, 19, 20, 21, 23];
+    /// The exit codes that end a Job at once, because the same would happen again, or there is no time left for it.
+    pub const FINAL_EXIT_CODES: [i32; 15] = [10, 12, 16, 18, 19, 20, 21, 23, 24, 25, 26, 27, 28, 29, 30];
 
     /// Whether what is stored is damaged, where a verification ended with this reason; else it could not be found out.
     pub fn is_damage(self) -> bool {
         matches!(self, Self::ChecksumMismatch | Self::SourceIncomplete | Self::NoMatchingBackup)
+    }
+
+    /// Whether it says that a Pod never started: nothing was read, and nothing touched.
+    pub fn is_never_started(self) -> bool {
+        matches!(
+            self,
+            Self::SecretNotFound
+                | Self::ConfigMapNotFound
+                | Self::ClaimNotFound
+                | Self::ImagePullFailed
+                | Self::PodUnschedulable
+                | Self::PodNotStarted
+        )
     }
 
     /// Whether a worker that ended with this reason is tried again.
@@ -201,7 +218,6 @@ impl Reason {
         match self {
             Self::SourceUnreachable
             | Self::DumpFailed
-            | Self::RestoreFailed
             | Self::SourceIncomplete
             | Self::StoreUnreachable
             | Self::Unreachable
@@ -225,16 +241,20 @@ mod tests {
 
     #[test]
     fn the_final_exit_codes_are_those_of_the_reasons_that_are_never_tried_again() {
-        for reason in Reason::OF_WORKERS {
-            let code = reason.exit_code().unwrap();
-            // 22 stands for a stall (again) and for a deadline (never): the Job's own deadline ends the latter.
-            if code != 0 && code != 22 && reason != Reason::ListIncomplete {
-                assert_eq!(
-                    Reason::FINAL_EXIT_CODES.contains(&i32::from(code)),
-                    reason.retry() == Retry::Never,
-                    "{reason}"
-                );
-            }
+        for reason in Reason::OF_WORKERS.into_iter().filter(|reason| *reason != Reason::Completed) {
+            let code = i32::from(reason.exit_code().unwrap());
+            assert_eq!(Reason::FINAL_EXIT_CODES.contains(&code), reason.retry() == Retry::Never, "{reason}");
         }
+        let codes = Reason::FINAL_EXIT_CODES;
+        assert!(codes.is_sorted_by(|a, b| a < b), "the API server wants them in order, each once: {codes:?}");
+    }
+
+    #[test]
+    fn an_exit_code_stands_for_one_reason_alone() {
+        let mut codes: Vec<u8> = Reason::OF_WORKERS.into_iter().map(|reason| reason.exit_code().unwrap()).collect();
+        codes.sort_unstable();
+        assert!(codes.is_sorted_by(|a, b| a < b), "two reasons share one: {codes:?}");
+        assert_ne!(Reason::DeadlineExceeded.exit_code(), Reason::Stalled.exit_code());
+        assert_eq!(Reason::DeadlineExceeded.retry(), Retry::Never, "a second dump would only be cut off by its Job");
     }
 }

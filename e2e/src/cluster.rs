@@ -17,7 +17,7 @@ pub struct Cluster {
 }
 
 /// The kinds the tests speak of: kind, path of the group and version, plural, whether it lives in a namespace.
-const KINDS: [(&str, &str, &str, bool); 21] = [
+const KINDS: [(&str, &str, &str, bool); 23] = [
     ("BackupStore", "apis/holdfast.dev/v1alpha1", "backupstores", true),
     ("BackupPolicy", "apis/holdfast.dev/v1alpha1", "backuppolicies", true),
     ("Backup", "apis/holdfast.dev/v1alpha1", "backups", true),
@@ -41,6 +41,13 @@ const KINDS: [(&str, &str, &str, bool); 21] = [
         "ValidatingAdmissionPolicyBinding",
         "apis/admissionregistration.k8s.io/v1",
         "validatingadmissionpolicybindings",
+        false,
+    ),
+    ("MutatingAdmissionPolicy", "apis/admissionregistration.k8s.io/v1", "mutatingadmissionpolicies", false),
+    (
+        "MutatingAdmissionPolicyBinding",
+        "apis/admissionregistration.k8s.io/v1",
+        "mutatingadmissionpolicybindings",
         false,
     ),
     ("CustomResourceDefinition", "apis/apiextensions.k8s.io/v1", "customresourcedefinitions", false),

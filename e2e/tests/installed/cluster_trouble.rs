@@ -140,6 +140,8 @@ fn a_run_whose_node_never_starts_it_fails_with_pod_not_started_and_the_next_one_
 
 /// Fields of a policy whose Jobs outlast what the platform takes its time for.
 fn on(template: &Value) -> Value {
+    let mut template = template.clone();
+    template["startDeadlineSeconds"] = json!(90);
     json!({"jobTemplate": template, "timeoutSeconds": 300})
 }
 

@@ -9,6 +9,7 @@ mod controllers;
 mod deletion;
 mod disaster;
 mod engines;
+mod injected;
 mod monitoring;
 mod no_false_success;
 mod protection;

@@ -2,8 +2,9 @@
 //! that cannot be restored whole is not touched.
 
 use holdfast_e2e::bucket::S3;
+use holdfast_e2e::cluster::cluster;
 use holdfast_e2e::gate::Gate;
-use holdfast_e2e::objects::{backup, condition, has_ended, name, phase, restore, secret};
+use holdfast_e2e::objects::{backup, condition, has_condition, has_ended, name, phase, restore, secret};
 use holdfast_e2e::postgres::{Postgres, random_name};
 use holdfast_e2e::scene::{PREFIX, PROMISE, Scene};
 use holdfast_e2e::space::Space;
@@ -258,8 +259,40 @@ fn a_pod_that_is_lost_during_the_run_is_replaced_and_the_backup_is_whole() {
 #[test]
 fn a_pod_that_finds_no_node_fails_with_pod_unschedulable() {
     let (scene, database) = scene_with_a_backup("no-node");
-    scene.policy("shop", &database, &json!({"jobTemplate": {"nodeSelector": {"no-such": "node"}}}));
-    fails(&scene, &["PodUnschedulable"], || {});
+    scene.policy(
+        "shop",
+        &database,
+        &json!({"jobTemplate": {"nodeSelector": {"no-such": "node"}, "startDeadlineSeconds": 30}}),
+    );
+    fails(&scene, &["PodUnschedulable"], || {
+        let told = |b: &Value| has_condition(b, "Complete", "Unknown", "PodUnschedulable");
+        scene.space.wait("Backup", "bad", "says at once what it waits for", seconds(29), told);
+    });
+}
+
+#[test]
+fn a_pod_whose_node_comes_up_after_minutes_is_waited_for_and_the_backup_is_complete() {
+    let (scene, database) = scene_with_a_backup("late-node");
+    let label = format!("late-{}", scene.space.name());
+    let node = cluster().list("Node", "").into_iter().find(|n| n["spec"]["unschedulable"] != true).expect("a node");
+    scene.policy("shop", &database, &json!({"jobTemplate": {"nodeSelector": {&label: "yes"}}}));
+    scene.space.apply(&backup("late", "shop"));
+    let made = std::time::Instant::now();
+    // Longer than anything is waited for that is not on its way.
+    wait_for("two minutes have passed, and it waits", seconds(150), || {
+        let late = scene.space.get("Backup", "late").expect("it is there");
+        assert_ne!(phase(&late), "Failed", "{:#}", late["status"]);
+        let waited = made.elapsed().as_secs();
+        if waited >= 120 { Ok(()) } else { Err(format!("{waited} s")) }
+    });
+    let put = |value: Value| {
+        let patch = json!({"metadata": {"labels": {&label: value}}});
+        cluster().merge("Node", "", node["metadata"]["name"].as_str().unwrap(), &patch).unwrap();
+    };
+    put(json!("yes"));
+    let late = scene.space.wait("Backup", "late", "has ended", PROMISE, has_ended);
+    put(Value::Null);
+    assert_eq!(phase(&late), "Completed", "{:#}", late["status"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use holdfast_crds::{
     ArtifactStatus, Backup, BackupPhase, BackupPolicy, BackupStatus, BackupStore, ConditionType, DeletionPolicy,
-    Reason, Source, is_true,
+    JobTemplate, Reason, Source, is_true,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -23,13 +23,13 @@ use super::observed::{Attempt, created};
 use super::status::{after, duration_text, find, with_condition};
 use super::turn::Wait;
 use super::verdict::{Patience, Verdict, judge};
-use crate::task::{Failure, Globs, Outcome, Report};
+use crate::task::{Failure, Globs, Outcome, PROBE_SECONDS, Report};
 
 pub use ended::{COMPLETED_JOB_SECONDS, FAILED_JOB_SECONDS};
 
 /// What a run needs may be this many seconds late: it waits as Pending, then it fails.
 pub const GRACE_SECONDS: i64 = 60;
-/// A store that is being proved for the first time may take this long.
+/// A store that is not ready, and is probed again, may take this long.
 pub const PROBING_GRACE_SECONDS: i64 = 110;
 
 /// Whose turn it is is looked at again after this many seconds, if nothing is heard before.
@@ -143,10 +143,8 @@ pub fn reachable<'a>(name: &str, store: &'a BackupStore) -> Result<&'a BackupSto
         return Ok(store);
     }
     let Some(ready) = ready.filter(|c| c.status == "False") else {
-        return Err(Failure::new(
-            Reason::StoreNotReady,
-            format!("BackupStore {name} is being proved, which takes three minutes at the most"),
-        ));
+        let said = ready.map(|c| format!(": {}", c.message)).unwrap_or_default();
+        return Err(Failure::new(Reason::StoreNotReady, format!("BackupStore {name} is being proved{said}")));
     };
     let reason = match ready.reason.as_str() {
         "BucketNotFound" | "CredentialsRejected" => Reason::StoreRefused,
@@ -157,6 +155,16 @@ pub fn reachable<'a>(name: &str, store: &'a BackupStore) -> Result<&'a BackupSto
         _ => Reason::StoreNotReady,
     };
     Err(Failure::new(reason, format!("BackupStore {name} is not ready ({}): {}", ready.reason, ready.message)))
+}
+
+/// For how many seconds a store that is not ready is waited for. While it is being proved for the first time its probe may wait for a node.
+pub fn store_grace(store: Option<&BackupStore>) -> i64 {
+    let conditions = store.and_then(|s| s.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let found_wanting = find(conditions, ConditionType::Ready).is_some_and(|c| c.status == "False");
+    if found_wanting {
+        return PROBING_GRACE_SECONDS;
+    }
+    JobTemplate::START_DEADLINE_SECONDS.saturating_add(PROBE_SECONDS).saturating_add(GRACE_SECONDS)
 }
 
 fn start(plan: &mut Plan<BackupStatus>, install: &Install, backup: &Backup, observed: &ObservedBackup, now: Timestamp) {
@@ -266,7 +274,8 @@ pub fn claims(backup: &Backup, policy: &BackupPolicy) -> BTreeSet<String> {
 
 fn wait(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBackup, failure: &Failure, now: Timestamp) {
     plan.status.queue_position = None;
-    let grace = if failure.reason == Reason::StoreNotReady { PROBING_GRACE_SECONDS } else { GRACE_SECONDS };
+    let is_unready = failure.reason == Reason::StoreNotReady;
+    let grace = if is_unready { store_grace(observed.store.as_deref()) } else { GRACE_SECONDS };
     let until = after(created(&backup.metadata), grace);
     let parked = parked_until(backup, observed, failure);
     let until = parked.map_or(until, |parked| parked.max(until));
@@ -298,7 +307,7 @@ fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBac
     for artifact in artifacts.iter_mut().filter(|a| !a.phase.is_terminal()) {
         let name = job::backup_name(backup, &artifact.source);
         let attempt = observed.jobs.iter().find(|a| a.job.name == name);
-        let Some(attempt) = attempt.filter(|a| a.job.end.is_some() || !a.job.deleting) else {
+        let Some(attempt) = attempt.filter(|a| a.ended_at().is_some() || !a.job.deleting) else {
             let message = format!("Job {name} is gone and left no result: was it deleted?");
             fail(artifact, &Failure::new(Reason::JobVanished, message));
             continue;
@@ -315,10 +324,10 @@ fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBac
         }
     }
     plan.status.artifacts = artifacts;
-    plan.actions.extend(stop_given_up(&plan.status, backup, observed));
+    stop_decided(plan, backup, observed, now);
     if plan.status.artifacts.iter().all(|a| a.phase.is_terminal()) {
-        let ended = observed.jobs.iter().filter_map(|a| a.job.end.as_ref()).map(|e| e.at).max();
-        let has_ended = |name: &str| observed.jobs.iter().any(|a| a.job.name == name && a.job.end.is_some());
+        let ended = observed.jobs.iter().filter_map(Attempt::ended_at).max();
+        let has_ended = |name: &str| observed.jobs.iter().any(|a| a.job.name == name && a.ended_at().is_some());
         let given_up = plan
             .status
             .artifacts
@@ -343,19 +352,25 @@ fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBac
     }
 }
 
-/// Jobs that are still there although their source has been given up, as the *written* status says: a Pod must not start later.
-fn stop_given_up(status: &BackupStatus, backup: &Backup, observed: &ObservedBackup) -> Vec<Action> {
+/// Ends Jobs that are still there although what became of their source is *written* down: a Pod must not start later, and one that another
+/// container keeps must not go on for ever.
+fn stop_decided(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBackup, now: Timestamp) {
     let written = backup.status.as_ref().map(|s| s.artifacts.as_slice()).unwrap_or_default();
-    status
-        .artifacts
-        .iter()
-        .filter(|a| {
-            a.phase == BackupPhase::Failed && written.iter().any(|w| w.source == a.source && w.phase == a.phase)
-        })
-        .filter_map(|a| observed.jobs.iter().find(|j| j.job.name == job::backup_name(backup, &a.source)))
-        .filter(|a| a.job.end.is_none() && !a.job.deleting)
-        .map(|a| Action::delete_job(&a.job))
-        .collect()
+    let decided = written.iter().filter(|w| w.phase.is_terminal()).map(|w| job::backup_name(backup, &w.source));
+    for attempt in decided.filter_map(|name| observed.jobs.iter().find(|j| j.job.name == name)) {
+        stop(plan, attempt, now);
+    }
+}
+
+/// Deletes a Job that has not ended, once it cannot be expected to end by itself any more.
+fn stop(plan: &mut Plan<BackupStatus>, attempt: &Attempt, now: Timestamp) {
+    if attempt.job.end.is_some() || attempt.job.deleting {
+        return;
+    }
+    match attempt.ends_itself_until() {
+        Some(until) if now < until => plan.check_at(until),
+        _ => plan.actions.push(Action::delete_job(&attempt.job)),
+    }
 }
 
 fn complete(artifact: &mut ArtifactStatus, report: Option<Report>) {

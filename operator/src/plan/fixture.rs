@@ -149,9 +149,8 @@ pub(crate) fn job(name: &str) -> ObservedJob {
         source: "db".into(),
         policy: "shop".into(),
         created: at(100),
-        deleting: false,
-        failed_pods: 0,
-        end: None,
+        retries: 2,
+        ..ObservedJob::default()
     }
 }
 
@@ -174,19 +173,9 @@ pub(crate) fn pending_pod(name: &str, created: i64) -> ObservedPod {
     ObservedPod {
         namespace: "shop".into(),
         name: name.into(),
-        job_uid: String::new(),
         created: at(created),
-        ends_by: None,
-        node: String::new(),
         phase: "Pending".into(),
-        word: None,
-        unschedulable: None,
-        disrupted: None,
-        waiting: None,
-        started: false,
-        ended: None,
-        claims: vec![],
-        memory_limit: None,
+        ..ObservedPod::default()
     }
 }
 

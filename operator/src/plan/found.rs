@@ -249,7 +249,7 @@ fn again(plan: &mut Plan<BackupPolicyStatus>, attempt: &Attempt, why: &str, now:
     if attempt.job.deleting {
         return;
     }
-    let at = after(attempt.job.end.as_ref().map_or(attempt.job.created, |end| end.at), AGAIN_SECONDS);
+    let at = after(attempt.ended_at().unwrap_or(attempt.job.created), AGAIN_SECONDS);
     if now < at {
         return plan.check_at(at);
     }

@@ -4,6 +4,7 @@
 //! certificates are files that the kubelet mounts; the task names the folders, never what is in them.
 
 mod levels;
+mod metadata;
 mod mount;
 mod nodes;
 mod seat;
@@ -22,20 +23,17 @@ use kube::Resource;
 use super::names::{
     BACKUP_LABEL, POLICY_LABEL, RESTORE_LABEL, SAFETY_LABEL, SOURCE_LABEL, STORE_LABEL, job_name, what_to,
 };
-use super::verdict::VOLUME_SECONDS;
 use crate::task::{
-    BackupTask, CatalogueTask, DeleteTask, KnownRun, ProbeTask, RestoreTask, RetainTask, Scope, StorePatience,
-    StoreTask, Task, VerifyTask,
+    BackupTask, CatalogueTask, DeleteTask, KnownRun, PROBE_SECONDS, ProbeTask, RestoreTask, RetainTask, Scope,
+    StorePatience, StoreTask, Task, VerifyTask,
 };
-pub use mount::{Credentials, Data, SourceMount};
+pub use mount::{Credentials, Data, SourceMount, source_of};
 pub use seat::{ENFORCE_LABEL, Enforced, Ground, Holder, ObservedClaim, Seat, Use, seat};
 pub use template::never_run;
 use template::{Purpose, build};
 
-/// A Job outlives the worker's own deadline by this many seconds: its Pod's start deadline and a clean end fit in.
-pub const DEADLINE_MARGIN_SECONDS: i64 = 120;
-/// One whose Pod mounts a claim outlives it by this many.
-pub const VOLUME_MARGIN_SECONDS: i64 = VOLUME_SECONDS + 30;
+/// A Job outlives its Pod's start deadline and the worker's own by this many seconds, so that the worker ends first, and cleanly.
+pub const DEADLINE_MARGIN_SECONDS: i64 = 30;
 
 /// At most this many bytes of known runs travel in a task, the newest first: an environment variable holds 128 KiB.
 const MAX_KNOWN_BYTES: usize = 64 * 1024;
@@ -43,8 +41,7 @@ const MAX_KNOWN_BYTES: usize = 64 * 1024;
 /// At most this many runs are deleted by one retain Job: their names fit into a termination message.
 pub const RETAIN_LIMIT: usize = 100;
 
-const PROBE_DEADLINE_SECONDS: i64 = 180;
-const HOUSEKEEPING_DEADLINE_SECONDS: i64 = 3600;
+const HOUSEKEEPING_SECONDS: i64 = 3600;
 const STORE_CREDENTIALS: &str = "/holdfast/store/credentials";
 const STORE_CA: &str = "/holdfast/store/ca";
 const STORE_IDENTITY: &str = "/holdfast/store/identity";
@@ -88,7 +85,7 @@ pub fn probe(install: &Install, store: &BackupStore, what: &str) -> Job {
             seat: None,
             templates: [None, None],
             retries: 0,
-            deadline: PROBE_DEADLINE_SECONDS,
+            timeout: PROBE_SECONDS,
         },
     )
 }
@@ -153,7 +150,7 @@ pub fn backup(install: &Install, run: Run<'_>, source: &Source, ground: &Ground)
             seat,
             templates: [spec.job_template.as_ref(), None],
             retries: 2,
-            deadline: spec.timeout_seconds.saturating_add(margin(source.volume.is_some())),
+            timeout: spec.timeout_seconds,
         },
     )
 }
@@ -202,7 +199,7 @@ pub fn retain(
             seat: None,
             templates: [policy.spec.job_template.as_ref(), None],
             retries: 2,
-            deadline: HOUSEKEEPING_DEADLINE_SECONDS,
+            timeout: HOUSEKEEPING_SECONDS,
         },
     )
 }
@@ -243,7 +240,7 @@ pub fn delete(
             seat: None,
             templates: [policy.and_then(|p| p.spec.job_template.as_ref()), None],
             retries: 2,
-            deadline: HOUSEKEEPING_DEADLINE_SECONDS,
+            timeout: HOUSEKEEPING_SECONDS,
         },
     )
 }
@@ -278,7 +275,7 @@ pub fn verify(install: &Install, backup: &Backup, policy: &BackupPolicy, store: 
             seat: None,
             templates: [spec.job_template.as_ref(), None],
             retries: 1,
-            deadline: spec.timeout_seconds.saturating_add(DEADLINE_MARGIN_SECONDS),
+            timeout: spec.timeout_seconds,
         },
     )
 }
@@ -317,7 +314,7 @@ pub fn catalogue(
             seat: None,
             templates: [policy.spec.job_template.as_ref(), None],
             retries: 2,
-            deadline: HOUSEKEEPING_DEADLINE_SECONDS,
+            timeout: HOUSEKEEPING_SECONDS,
         },
     )
 }
@@ -337,7 +334,6 @@ pub fn restore(
     mounts: Vec<SourceMount>,
     seat: Option<Seat>,
 ) -> Job {
-    let mounts_a_claim = mounts.iter().any(|mount| matches!(mount.data, Some(Data::Claim { .. })));
     build(
         install,
         &Purpose {
@@ -351,13 +347,9 @@ pub fn restore(
             seat,
             templates: [policy.and_then(|p| p.spec.job_template.as_ref()), request.spec.job_template.as_ref()],
             retries: 0,
-            deadline: request.spec.timeout_seconds.saturating_add(margin(mounts_a_claim)),
+            timeout: request.spec.timeout_seconds,
         },
     )
-}
-
-fn margin(mounts_a_claim: bool) -> i64 {
-    if mounts_a_claim { VOLUME_MARGIN_SECONDS } else { DEADLINE_MARGIN_SECONDS }
 }
 
 /// A store as a worker sees it.

@@ -42,7 +42,13 @@ pub const CLUSTER_LABEL: &str = "holdfast.dev/cluster";
 pub const ACCEPTED_ANNOTATION: &str = "holdfast.dev/accepted";
 /// Annotation of a Backup that is to be verified once more: any text that it did not say the last time, such as the time.
 pub const VERIFY_ANNOTATION: &str = "holdfast.dev/verify";
-/// Annotation of a Backup that makes up for one that failed because its store was down: the name of that one.
+/// Annotation of a Job: how many seconds its Pods may take to start. An edit of the policy changes nothing of a Job that is under way.
+pub const START_DEADLINE_ANNOTATION: &str = "holdfast.dev/start-deadline-seconds";
+/// Annotation of a Job that saves or restores: its sources with their engines, such as `db=postgres,uploads=volume`.
+pub const SOURCES_ANNOTATION: &str = "holdfast.dev/sources";
+/// Name of the worker's container. Other containers of a Pod are not ours: a mesh's proxy, an agent.
+pub const WORKER_CONTAINER: &str = "worker";
+/// Annotation of a Backup that makes up for one that failed because its store was down, or that never started: the name of that one.
 pub const CATCH_UP_ANNOTATION: &str = "holdfast.dev/catch-up-of";
 /// Finalizer that keeps a Backup until its data is deleted.
 pub const FINALIZER: &str = "holdfast.dev/delete-data";

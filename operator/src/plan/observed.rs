@@ -1,11 +1,12 @@
 //! Jobs and Pods as the planner sees them: the few facts that decisions rest on, small enough to keep thousands of them. Pure.
 
-use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerState, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+mod read;
 
-use super::names::{POLICY_LABEL, SOURCE_LABEL, TASK_LABEL};
+use holdfast_crds::JobTemplate;
+use jiff::Timestamp;
+
+use super::status::after;
+pub use read::created;
 
 /// The object that a Job belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -19,7 +20,7 @@ pub struct Owner {
 }
 
 /// A Job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedJob {
     /// Its namespace.
     pub namespace: String,
@@ -41,6 +42,12 @@ pub struct ObservedJob {
     pub deleting: bool,
     /// How many of its Pods have failed.
     pub failed_pods: i32,
+    /// How many times a Pod that failed is replaced.
+    pub retries: i32,
+    /// The sources that it saves or restores, with their engines.
+    pub sources: Vec<(String, String)>,
+    /// How many seconds a Pod of it may take to start, where the Job says so.
+    pub start_deadline_seconds: Option<i64>,
     /// How it ended, if it has.
     pub end: Option<JobEnd>,
 }
@@ -58,8 +65,15 @@ pub struct JobEnd {
     pub message: String,
 }
 
-/// A Pod of a Job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl ObservedJob {
+    /// How many seconds a Pod of it may take to start.
+    pub fn start_deadline_seconds(&self) -> i64 {
+        self.start_deadline_seconds.unwrap_or(JobTemplate::START_DEADLINE_SECONDS)
+    }
+}
+
+/// A Pod of a Job. What is said of its container is said of the worker's, whatever else runs in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedPod {
     /// Its namespace.
     pub namespace: String,
@@ -79,18 +93,62 @@ pub struct ObservedPod {
     pub word: Option<Words>,
     /// Why no node was found for it.
     pub unschedulable: Option<Words>,
+    /// Since when it has been bound to its node.
+    pub scheduled: Option<Timestamp>,
     /// Why the platform is taking it away.
     pub disrupted: Option<Words>,
-    /// Why its container has not started.
+    /// Why its container has not started, or which other container is in its way.
     pub waiting: Option<Words>,
     /// Whether its container has started.
     pub started: bool,
     /// How its container ended.
     pub ended: Option<ContainerEnd>,
+    /// Names of its other containers, which are not ours: a mesh's proxy, an agent.
+    pub others: Vec<String>,
     /// The claims that it mounts.
     pub claims: Vec<String>,
+    /// The objects that it mounts.
+    pub volumes: Vec<ObservedVolume>,
     /// How much memory its container may take, as its spec says it.
     pub memory_limit: Option<String>,
+}
+
+/// A Pod whose worker has ended may take this many seconds to end by itself: the kubelet then ends a native sidecar, and gives it its time. Any other
+/// container goes on for ever.
+pub const OTHERS_SECONDS: i64 = 60;
+/// What [`ObservedPod::waiting`] says while an init container, which is not ours, is at work.
+pub const INITIALIZING: &str = "PodInitializing";
+/// What it says once one has failed: the worker's container never starts.
+pub const INIT_FAILED: &str = "InitContainerFailed";
+
+/// What [`ObservedVolume::kind`] says.
+pub const SECRET: &str = "Secret";
+/// What [`ObservedVolume::kind`] says.
+pub const CONFIG_MAP: &str = "ConfigMap";
+/// What [`ObservedVolume::kind`] says.
+pub const CLAIM: &str = "PersistentVolumeClaim";
+
+/// A Secret or ConfigMap that a Pod mounts, or a claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedVolume {
+    /// The volume's name, which says what it is for.
+    pub name: String,
+    /// `Secret`, `ConfigMap` or `PersistentVolumeClaim`.
+    pub kind: String,
+    /// The object's name.
+    pub object: String,
+    /// The keys that have to be in it, and the files that they become.
+    pub keys: Vec<(String, String)>,
+    /// The source that it is for.
+    pub source: Option<String>,
+}
+
+impl ObservedPod {
+    /// Whether its worker has ended and the Pod does not say so: another container goes on, or has failed by itself.
+    pub fn outlives_its_worker(&self) -> bool {
+        let completed = self.ended.as_ref().is_some_and(|end| end.exit_code == 0);
+        self.ended.is_some() && (self.phase == "Running" || (self.phase == "Failed" && completed))
+    }
 }
 
 /// What the platform says: one word and one sentence.
@@ -133,6 +191,20 @@ impl Attempt {
         self.pods.iter().max_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)))
     }
 
+    /// When the work of the Job ended: with the Job, or before it with its worker, where another container keeps the Pod or fails it.
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        let of_job = self.job.end.as_ref().map(|end| end.at);
+        of_job.or_else(|| {
+            self.pods.iter().filter(|pod| pod.outlives_its_worker()).filter_map(|pod| pod.ended.as_ref()?.at).max()
+        })
+    }
+
+    /// Until when a Job that has not ended, and whose worker has, is left to end by itself: then nothing but another container keeps it.
+    pub fn ends_itself_until(&self) -> Option<Timestamp> {
+        let ended = self.pods.iter().filter(|pod| pod.phase == "Running").filter_map(|pod| pod.ended.as_ref()?.at);
+        ended.max().map(|at| after(at, OTHERS_SECONDS))
+    }
+
     /// Since when the Job has been waiting for a Pod to start; none if one has, or if the Job has ended.
     pub fn waits_since(&self) -> Option<Timestamp> {
         if self.job.end.is_some() || self.job.deleting {
@@ -145,91 +217,4 @@ impl Attempt {
             None => Some(self.job.created),
         }
     }
-}
-
-impl From<&Job> for ObservedJob {
-    fn from(job: &Job) -> Self {
-        let status = job.status.as_ref();
-        let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-        let end = conditions
-            .iter()
-            .find(|c| c.status == "True" && matches!(c.type_.as_str(), "Complete" | "Failed"))
-            .map(|condition| JobEnd {
-                completed: condition.type_ == "Complete",
-                at: condition.last_transition_time.as_ref().map_or_else(|| created(&job.metadata), |t| t.0),
-                reason: condition.reason.clone().unwrap_or_default(),
-                message: condition.message.clone().unwrap_or_default(),
-            });
-        Self {
-            namespace: job.metadata.namespace.clone().unwrap_or_default(),
-            name: job.metadata.name.clone().unwrap_or_default(),
-            uid: job.metadata.uid.clone().unwrap_or_default(),
-            owner: controller_of(&job.metadata),
-            task: label(&job.metadata, TASK_LABEL),
-            source: label(&job.metadata, SOURCE_LABEL),
-            policy: label(&job.metadata, POLICY_LABEL),
-            created: created(&job.metadata),
-            deleting: job.metadata.deletion_timestamp.is_some(),
-            failed_pods: status.and_then(|s| s.failed).unwrap_or(0),
-            end,
-        }
-    }
-}
-
-impl From<&Pod> for ObservedPod {
-    fn from(pod: &Pod) -> Self {
-        let status = pod.status.clone().unwrap_or_default();
-        let conditions = status.conditions.unwrap_or_default();
-        let says = |type_: &str, value: &str| {
-            conditions.iter().find(|c| c.type_ == type_ && c.status == value).map(|c| Words {
-                reason: c.reason.clone().unwrap_or_default(),
-                message: c.message.clone().unwrap_or_default(),
-            })
-        };
-        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        let container = pod.spec.iter().find_map(|spec| spec.containers.first());
-        let limits = container.and_then(|container| container.resources.as_ref()?.limits.as_ref());
-        let state: ContainerState =
-            status.container_statuses.unwrap_or_default().into_iter().next().and_then(|c| c.state).unwrap_or_default();
-        let words = |reason: Option<String>, message: Option<String>| {
-            reason.filter(|r| !r.is_empty()).map(|reason| Words { reason, message: message.unwrap_or_default() })
-        };
-        Self {
-            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-            name: pod.metadata.name.clone().unwrap_or_default(),
-            job_uid: controller_of(&pod.metadata).map(|o| o.uid).unwrap_or_default(),
-            created: created(&pod.metadata),
-            // The API server adds the time that the Pod is given to the moment of its deletion.
-            ends_by: pod.metadata.deletion_timestamp.as_ref().map(|t| t.0),
-            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
-            phase: status.phase.unwrap_or_default(),
-            word: words(status.reason, status.message),
-            unschedulable: says("PodScheduled", "False"),
-            disrupted: says("DisruptionTarget", "True"),
-            started: state.running.is_some() || state.terminated.is_some(),
-            waiting: state.waiting.and_then(|w| words(w.reason, w.message)),
-            ended: state.terminated.map(|t| ContainerEnd {
-                exit_code: t.exit_code,
-                reason: t.reason.unwrap_or_default(),
-                message: t.message.unwrap_or_default(),
-                at: t.finished_at.map(|t| t.0),
-            }),
-            claims: volumes.filter_map(|v| Some(v.persistent_volume_claim.as_ref()?.claim_name.clone())).collect(),
-            memory_limit: limits.and_then(|limits| limits.get("memory")).map(|quantity| quantity.0.clone()),
-        }
-    }
-}
-
-/// When an object was made; the beginning of time for one that does not say.
-pub fn created(meta: &ObjectMeta) -> Timestamp {
-    meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0)
-}
-
-fn controller_of(meta: &ObjectMeta) -> Option<Owner> {
-    let owner = meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))?;
-    Some(Owner { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() })
-}
-
-fn label(meta: &ObjectMeta, name: &str) -> String {
-    meta.labels.as_ref().and_then(|labels| labels.get(name)).cloned().unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! What to do about a BackupPolicy: start a run when a slot is due, say how its backups are, and let old failures go. Pure.
 
+mod catch_up;
 mod protection;
 
 use std::cmp::Reverse;
@@ -17,8 +18,7 @@ use super::action::{Action, Event, Plan, Target};
 use super::backup::{kept_secret, readable, slot_of, usable};
 use super::found::{is_foreign, is_found};
 use super::names::{
-    CATCH_UP_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value,
-    scheduled_backup_name,
+    MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value, scheduled_backup_name,
 };
 use super::observed::{Attempt, ObservedJob, created};
 use super::restore::is_safety;
@@ -77,7 +77,7 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
                 && plan.actions.is_empty()
                 && !policy.spec.suspend
             {
-                plan.actions.extend(catch_up(policy, store, &backups, now).map(|b| Action::CreateBackup(Box::new(b))));
+                catch_up::plan(&mut plan, policy, store, &backups, now);
             }
         }
         Err(_) => plan.status.next_scheduled_time = None,
@@ -183,29 +183,6 @@ fn scheduled(policy: &BackupPolicy, name: String, slot: Timestamp) -> Backup {
     }
 }
 
-/// A run in place of the last one, if that failed because its store was down and the store is back while its slot may still be late.
-/// Once: what makes up for another run is not made up for.
-fn catch_up(policy: &BackupPolicy, store: &BackupStore, backups: &Backups<'_>, now: Timestamp) -> Option<Backup> {
-    let last = backups.all.first().filter(|b| b.phase == BackupPhase::Failed)?;
-    let labels = last.backup.metadata.labels.as_ref()?;
-    let annotations = last.backup.metadata.annotations.as_ref()?;
-    let ended = last.status.completion_time.as_ref()?.0;
-    let probed = store.status.as_ref()?.last_probe_time.as_ref()?.0;
-    let is_back = labels.contains_key(SCHEDULED_LABEL)
-        && !annotations.contains_key(CATCH_UP_ANNOTATION)
-        && last.failure().reason == Reason::StoreUnreachable
-        && probed > ended
-        && now < after(last.slot, policy.spec.starting_deadline_seconds);
-    if !is_back || backups.running().is_some() {
-        return None;
-    }
-    // Named by what is written down already, so that it is the same one however often this is decided.
-    let name = scheduled_backup_name(policy.metadata.name.as_deref().unwrap_or_default(), ended);
-    let mut backup = scheduled(policy, name, ended);
-    backup.metadata.annotations.get_or_insert_default().insert(CATCH_UP_ANNOTATION.to_owned(), last.name.to_owned());
-    Some(backup)
-}
-
 fn summary(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, backups: &Backups<'_>, now: Timestamp) {
     let count = |phase| i32::try_from(backups.all.iter().filter(|b| b.phase == phase).count()).unwrap_or(i32::MAX);
     let completed = || backups.all.iter().filter(|b| b.phase == BackupPhase::Completed);
@@ -271,7 +248,7 @@ fn retention(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observe
         plan.status.conditions.retain(|c| c.type_ != ConditionType::RetentionApplied.as_str());
         return;
     }
-    let ended = observed.retains.iter().filter_map(|a| a.job.end.as_ref().map(|end| (end.at, a)));
+    let ended = observed.retains.iter().filter_map(|a| a.ended_at().map(|at| (at, a)));
     let Some((_, last)) = ended.max_by_key(|(at, a)| (*at, a.job.name.clone())) else { return };
     let (value, reason, message) = match judge(last, Reason::StoreUnreachable, Patience::RUN, now) {
         Verdict::Completed(report) => {
@@ -367,16 +344,10 @@ impl<'a> Backups<'a> {
         let ended = self.ended();
         let last = ended.first().filter(|b| b.phase == BackupPhase::Failed)?;
         let failure = last.failure();
-        let never_started = matches!(
-            failure.reason,
-            Reason::SecretNotFound
-                | Reason::ConfigMapNotFound
-                | Reason::ClaimNotFound
-                | Reason::ImagePullFailed
-                | Reason::PodUnschedulable
-                | Reason::PodNotStarted
-        );
-        never_started.then(|| Failure::new(failure.reason, format!("{} did not start: {}", last.name, failure.message)))
+        failure
+            .reason
+            .is_never_started()
+            .then(|| Failure::new(failure.reason, format!("{} did not start: {}", last.name, failure.message)))
     }
 
     fn old_failures(&self) -> impl Iterator<Item = Action> {

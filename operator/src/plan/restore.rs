@@ -3,6 +3,7 @@
 //! The order of writes is what keeps it to one execution: the status says Running and names the Job, then the Job is created, then the
 //! status takes down its UID. A Job that is named but not there is created only while no UID was taken down.
 
+mod aftermath;
 mod choice;
 mod claims;
 mod safety;
@@ -20,7 +21,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::{Action, Event, Plan};
-use super::backup::reachable;
+use super::backup::{reachable, store_grace};
 use super::found::unless_awaited;
 use super::job::{self, Ground, Install};
 use super::observed::{Attempt, created};
@@ -90,8 +91,12 @@ pub fn plan_restore(
         (BackupPhase::Running, Some(uid)) => follow(&mut plan, request, observed, &uid, now),
         (BackupPhase::Completed | BackupPhase::Failed, _) => {
             // A Pod that never started must not start later. A Job that ended stays as long as the request does.
+            // Nor must one go on for ever that another container keeps.
             if let Some(attempt) = observed.job.as_ref().filter(|a| a.job.end.is_none() && !a.job.deleting) {
-                plan.actions.push(Action::delete_job(&attempt.job));
+                match attempt.ends_itself_until() {
+                    Some(until) if now < until => plan.check_at(until),
+                    _ => plan.actions.push(Action::delete_job(&attempt.job)),
+                }
             }
             scale::bring_back(&mut plan, request, observed, now);
         }
@@ -113,16 +118,16 @@ fn start(
         Err(failure) => {
             let policy = observed.policy.as_deref().filter(|_| request.spec.from.policy.is_some());
             let failure = policy.map_or(failure.clone(), |policy| unless_awaited(policy, &observed.backups, failure));
-            return wait(plan, request, failure, now);
+            return wait(plan, request, observed, failure, now);
         }
     };
     let prepared = match prepare(install, request, observed, &choice) {
         Ok(prepared) => prepared,
-        Err(failure) => return wait(plan, request, failure, now),
+        Err(failure) => return wait(plan, request, observed, failure, now),
     };
     let scaled_down = match scale::record(request, observed) {
         Ok(recorded) => recorded,
-        Err(failure) => return wait(plan, request, failure, now),
+        Err(failure) => return wait(plan, request, observed, failure, now),
     };
     if !scaled_down.is_empty() && !scale::is_kept(request) {
         plan.status = request.status.clone().unwrap_or_default();
@@ -212,7 +217,7 @@ fn follow(
     uid: &str,
     now: Timestamp,
 ) {
-    let attempt = observed.job.as_ref().filter(|a| a.job.uid == uid && (a.job.end.is_some() || !a.job.deleting));
+    let attempt = observed.job.as_ref().filter(|a| a.job.uid == uid && (a.ended_at().is_some() || !a.job.deleting));
     let Some(attempt) = attempt else {
         let name = plan.status.job.clone().unwrap_or_default();
         let message = format!(
@@ -220,7 +225,7 @@ fn follow(
         );
         return end(plan, request, Err((Failure::new(Reason::JobVanished, message), None)), now, now);
     };
-    let at = attempt.job.end.as_ref().map_or(now, |e| e.at);
+    let at = attempt.ended_at().unwrap_or(now);
     match judge(attempt, Reason::RestoreFailed, Patience::RUN, now) {
         Verdict::Running => complete_is(plan, request, None, Reason::InProgress, under_way(request), now),
         Verdict::Waiting { why, check_at } => {
@@ -230,7 +235,10 @@ fn follow(
             }
         }
         Verdict::Completed(report) => end(plan, request, Ok(report), at, now),
-        Verdict::Failed(failure, report) => end(plan, request, Err((failure, report)), at, now),
+        Verdict::Failed(failure, report) => {
+            let failure = aftermath::told(request, &plan.status, &attempt.job, failure, report.as_ref());
+            end(plan, request, Err((failure, report)), at, now);
+        }
     }
 }
 
@@ -304,7 +312,13 @@ fn prepare(
     Ok(Prepared { task, mounts, seat, make, to_save })
 }
 
-fn wait(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, failure: Failure, now: Timestamp) {
+fn wait(
+    plan: &mut Plan<RestoreRequestStatus>,
+    request: &RestoreRequest,
+    observed: &ObservedRestore,
+    failure: Failure,
+    now: Timestamp,
+) {
     let until = match failure.reason {
         // It ends by itself.
         Reason::InProgress => {
@@ -313,7 +327,7 @@ fn wait(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, failure
         }
         Reason::NoMatchingBackup | Reason::InvalidConfiguration | Reason::StoreReadOnly => Some(now),
         Reason::BackupNotFound => Some(after(created(&request.metadata), BACKUP_GRACE_SECONDS)),
-        Reason::StoreNotReady => Some(after(created(&request.metadata), super::backup::PROBING_GRACE_SECONDS)),
+        Reason::StoreNotReady => Some(after(created(&request.metadata), store_grace(observed.store.as_deref()))),
         _ => Some(after(created(&request.metadata), GRACE_SECONDS)),
     };
     match until {

@@ -149,7 +149,7 @@ fn record(plan: &mut Plan<BackupStoreStatus>, store: &BackupStore, probe: &Attem
             plan.status.empty = match outcome {
                 Some(Outcome::Probe(ProbeReport { empty_at: Some(at) })) => {
                     // A node's clock may be ahead of the API server's, which policies have their age from.
-                    let time = probe.job.end.as_ref().map_or(at, |end| at.min(end.at));
+                    let time = probe.ended_at().map_or(at, |ended| at.min(ended));
                     Some(EmptyStatus { place: place_of(store), time: Time(time) })
                 }
                 _ => None,
@@ -405,6 +405,20 @@ mod tests {
         assert_eq!(ready_of(&early.status).1, "Probing");
         let plan = plan_store(&install(), &store(), &observed, at(115));
         assert_eq!(ready_of(&plan.status), ("False".into(), "SecretNotFound".into()));
+    }
+
+    #[test]
+    fn a_first_probe_that_waits_for_a_node_says_so_and_is_not_given_up() {
+        let words = "0/1 nodes are available: 1 node(s) had untolerated taint(s)";
+        let unschedulable = Some(Words { reason: "Unschedulable".into(), message: words.into() });
+        let observed = probe(&store(), a_job("x"), vec![ObservedPod { unschedulable, ..pending_pod("p", 100) }]);
+        for now in [110, 300, 699] {
+            let plan = plan_store(&install(), &store(), &observed, at(now));
+            assert_eq!(ready_of(&plan.status), ("Unknown".into(), "Probing".into()), "{now}");
+            assert!(find(&plan.status.conditions, ConditionType::Ready).unwrap().message.contains(words));
+        }
+        let given_up = plan_store(&install(), &store(), &observed, at(700));
+        assert_eq!(ready_of(&given_up.status), ("False".into(), "PodUnschedulable".into()));
     }
 
     #[test]

@@ -3,18 +3,14 @@
 use holdfast_crds::Reason;
 use jiff::Timestamp;
 
-use super::observed::{Attempt, ObservedPod};
-use super::pod::{
-    out_of_memory, unconfirmed, volume_on_its_way, why_behind, why_lost, why_not_created, why_not_started,
-};
+use super::lost::{out_of_memory, unconfirmed, why_lost};
+use super::observed::{Attempt, INIT_FAILED, OTHERS_SECONDS, ObservedPod};
+use super::start::{Obstacle, obstacle, why_not_created};
 use super::status::after;
 use crate::task::{Failure, Report};
 
 /// What the platform tells about a Pod is looked up once it is this many seconds late: a Pod that starts well costs nothing.
 pub const LATE_SECONDS: i64 = 10;
-
-/// A volume may take this many seconds to be made and attached.
-pub const VOLUME_SECONDS: i64 = 600;
 
 /// A Pod that is being taken away counts as lost once it is this many seconds over its time: the kubelet of its node does not answer.
 pub const UNCONFIRMED_SECONDS: i64 = 60;
@@ -22,22 +18,21 @@ pub const UNCONFIRMED_SECONDS: i64 = 60;
 /// A Job may take this many seconds to end because of a Pod that ended. Another Pod is made after ten at the earliest.
 const JOB_SECONDS: i64 = 3;
 
-/// How long a Pod may take to start, in seconds since it was made.
+/// For how many seconds a Pod that does not start is waited for where nothing is on its way: since it has its node, or was made where it has
+/// none. What is on its way is waited for as long as the Job's start deadline says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// When the platform says what is missing.
-    pub when_told: i64,
+    pub when_missing: i64,
     /// When it says nothing.
     pub when_silent: i64,
-    /// When a volume of it is being made, attached or mounted, which takes some storage minutes.
-    pub for_a_volume: i64,
 }
 
 impl Patience {
-    /// For runs: what is missing may still be on its way.
-    pub const RUN: Self = Self { when_told: 90, when_silent: 90, for_a_volume: VOLUME_SECONDS };
+    /// For runs: somebody may be about to create what is missing.
+    pub const RUN: Self = Self { when_missing: 90, when_silent: 90 };
     /// For probes: they are repeated anyway, and their result is what tells the user what is missing.
-    pub const PROBE: Self = Self { when_told: 12, when_silent: 90, for_a_volume: 90 };
+    pub const PROBE: Self = Self { when_missing: 12, when_silent: 90 };
 }
 
 /// What became of a Job.
@@ -61,14 +56,9 @@ pub enum Verdict {
 /// Judges a Job. `fallback` is the reason where a worker failed and left no word.
 pub fn judge(attempt: &Attempt, fallback: Reason, patience: Patience, now: Timestamp) -> Verdict {
     match &attempt.job.end {
-        Some(end) if end.completed => Verdict::Completed(
-            attempt
-                .pods
-                .iter()
-                .filter_map(report_of)
-                .find(|(_, report)| report.reason == Reason::Completed)
-                .map(|(_, report)| report),
-        ),
+        Some(end) if end.completed => Verdict::Completed(report_of_success(attempt)),
+        // Another container failed, or outlived the Job's deadline.
+        Some(_) if attempt.pods.iter().any(has_completed) => Verdict::Completed(report_of_success(attempt)),
         Some(end) if end.reason == "DeadlineExceeded" => {
             let advice = match attempt.job.task.as_str() {
                 "backup" | "restore" | "verify" => "raise spec.timeoutSeconds, or see in its log what takes so long",
@@ -79,39 +69,64 @@ pub fn judge(attempt: &Attempt, fallback: Reason, patience: Patience, now: Times
             Verdict::Failed(Failure::new(Reason::DeadlineExceeded, message), None)
         }
         Some(end) => failed(attempt, fallback, &end.message),
-        None => under_way(attempt, patience, now),
+        None => under_way(attempt, fallback, patience, now),
     }
 }
 
-fn under_way(attempt: &Attempt, patience: Patience, now: Timestamp) -> Verdict {
-    if let Some(verdict) = attempt.newest_pod().and_then(|pod| beyond_hope(pod, now)) {
+/// Whether the worker in a Pod did all of what it was for.
+fn has_completed(pod: &ObservedPod) -> bool {
+    pod.ended.as_ref().is_some_and(|end| end.exit_code == 0)
+}
+
+fn report_of_success(attempt: &Attempt) -> Option<Report> {
+    attempt
+        .pods
+        .iter()
+        .filter_map(report_of)
+        .map(|(_, report)| report)
+        .find(|report| report.reason == Reason::Completed)
+}
+
+fn under_way(attempt: &Attempt, fallback: Reason, patience: Patience, now: Timestamp) -> Verdict {
+    if attempt.pods.iter().any(|pod| has_completed(pod) && pod.outlives_its_worker()) {
+        return Verdict::Completed(report_of_success(attempt));
+    }
+    let newest = attempt.newest_pod();
+    if let Some(verdict) = newest.and_then(|pod| beyond_hope(pod, now)) {
+        return verdict;
+    }
+    if let Some(verdict) = newest.and_then(|pod| kept_by_others(attempt, pod, fallback, now)) {
         return verdict;
     }
     let Some(since) = attempt.waits_since() else { return Verdict::Running };
-    let pod = attempt.newest_pod();
-    let why = match pod {
-        Some(pod) => why_not_started(pod, &attempt.events),
+    let late = after(since, LATE_SECONDS);
+    let found = match newest {
+        Some(pod) => obstacle(&attempt.job, pod, (now >= late).then_some(attempt.events.as_slice())),
         None => why_not_created(&attempt.events),
     };
-    // Before that nothing was looked up.
-    let is_late = now >= after(since, LATE_SECONDS);
-    let volume = pod.filter(|_| is_late).and_then(|pod| volume_on_its_way(pod, &attempt.events));
-    let limit = match (&volume, &why) {
-        (Some(_), _) => patience.for_a_volume,
-        (None, Some(_)) => patience.when_told,
-        (None, None) => patience.when_silent,
+    let deadline = after(since, attempt.job.start_deadline_seconds());
+    // A node that comes up late has its time to start the Pod all the same.
+    let found_a_node = newest.and_then(|pod| pod.scheduled).map_or(since, |scheduled| scheduled.max(since));
+    let limit = match &found {
+        Some(Obstacle::OnItsWay(_)) => deadline,
+        Some(Obstacle::Missing(_)) => deadline.min(after(found_a_node, patience.when_missing)),
+        None => deadline.min(after(found_a_node, patience.when_silent)),
     };
-    let why = volume.or(why).or_else(|| why_behind(&attempt.events));
-    if now < after(since, limit) {
-        let late = after(since, LATE_SECONDS);
-        let told = after(since, patience.when_told);
-        let check_at = [late, told, after(since, limit)].into_iter().find(|t| *t > now).unwrap_or(after(now, 1));
+    let in_vain = matches!(found, Some(Obstacle::OnItsWay(_)));
+    let why = found.map(Obstacle::failure);
+    if now < limit {
         // What the platform tells may change while nothing else does: look again now and then.
-        return Verdict::Waiting { why, check_at: check_at.min(after(now, LATE_SECONDS)).max(late) };
+        let next = if now < late { late } else { after(now, LATE_SECONDS) };
+        return Verdict::Waiting { why, check_at: limit.min(next) };
     }
+    Verdict::Failed(never_started(attempt, why, in_vain, now.duration_since(since).as_secs()), None)
+}
+
+/// What is said of a Pod that was given up before it started. `in_vain`: what it waited for was on its way.
+fn never_started(attempt: &Attempt, why: Option<Failure>, in_vain: bool, waited: i64) -> Failure {
+    let pod = attempt.newest_pod();
     let who =
         pod.map_or_else(|| format!("Job {} got no Pod", attempt.job.name), |p| format!("Pod {} did not start", p.name));
-    let waited = now.duration_since(since).as_secs();
     let why = why.unwrap_or_else(|| {
         let words = match pod.filter(|pod| !pod.node.is_empty()) {
             Some(pod) => {
@@ -121,7 +136,33 @@ fn under_way(attempt: &Attempt, patience: Patience, now: Timestamp) -> Verdict {
         };
         Failure::new(Reason::PodNotStarted, words)
     });
-    Verdict::Failed(Failure::new(why.reason, format!("{who} within {waited}s: {}", why.message)), None)
+    let longer = if in_vain { "; raise jobTemplate.startDeadlineSeconds where this takes longer" } else { "" };
+    Failure::new(why.reason, format!("{who} within {waited}s: {}{longer}", why.message))
+}
+
+/// A worker that failed in a Pod which another container keeps alive: the platform makes no other Pod, and the controller may not delete one.
+/// So it is as if it had been tried for the last time.
+fn kept_by_others(attempt: &Attempt, pod: &ObservedPod, fallback: Reason, now: Timestamp) -> Option<Verdict> {
+    let end = pod.ended.as_ref().filter(|_| pod.outlives_its_worker())?;
+    let job = &attempt.job;
+    let is_last = Reason::FINAL_EXIT_CODES.contains(&end.exit_code) || job.failed_pods >= job.retries;
+    let by_itself = after(end.at.unwrap_or(pod.created), OTHERS_SECONDS);
+    if !is_last && now < by_itself {
+        return Some(Verdict::Waiting { why: None, check_at: by_itself });
+    }
+    let verdict = of_its_last_pod(pod, fallback, "its Job did not end");
+    Some(match verdict {
+        Verdict::Failed(failure, report) if !is_last => {
+            let others = if pod.others.is_empty() { "another container".to_owned() } else { pod.others.join(", ") };
+            let message = format!(
+                "{}; it was not tried again, because {others} in its Pod goes on: keep what injects it away from these Pods (jobTemplate.labels and \
+                 .annotations), or let it inject a native sidecar",
+                failure.message
+            );
+            Verdict::Failed(Failure::new(failure.reason, message), report)
+        }
+        verdict => verdict,
+    })
 }
 
 /// A Job that the platform would go on with, and that has nothing to hope for: the next Pod would be killed for its memory as well, and none is
@@ -169,6 +210,10 @@ fn failed(attempt: &Attempt, fallback: Reason, job_says: &str) -> Verdict {
         );
         return Verdict::Failed(Failure::new(Reason::PodLost, message), None);
     };
+    of_its_last_pod(last, fallback, job_says)
+}
+
+fn of_its_last_pod(last: &ObservedPod, fallback: Reason, job_says: &str) -> Verdict {
     if let Some((failure, report)) = killed_for_memory(last) {
         return Verdict::Failed(failure, report);
     }
@@ -196,7 +241,12 @@ fn failed(attempt: &Attempt, fallback: Reason, job_says: &str) -> Verdict {
                 ),
             )
         }
-        None => Failure::new(Reason::PodLost, format!("Pod {} failed and left no result: {job_says}", last.name)),
+        None => match last.waiting.as_ref().filter(|words| words.reason == INIT_FAILED) {
+            Some(words) => {
+                Failure::new(Reason::PodNotStarted, format!("Pod {} did not start: {}", last.name, words.message))
+            }
+            None => Failure::new(Reason::PodLost, format!("Pod {} failed and left no result: {job_says}", last.name)),
+        },
     };
     Verdict::Failed(failure, None)
 }
@@ -217,223 +267,4 @@ fn reason_of_exit_code(code: i32, fallback: Reason) -> Reason {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::fixture::{at, attempt, ended_pod, job, pending_pod, running_pod};
-    use crate::plan::observed::{JobEnd, Words};
-
-    const FALLBACK: Reason = Reason::DumpFailed;
-
-    fn failed_job(reason: &str) -> crate::plan::observed::ObservedJob {
-        let end = JobEnd { completed: false, at: at(500), reason: reason.into(), message: "the Job's words".into() };
-        crate::plan::observed::ObservedJob { end: Some(end), ..job("j") }
-    }
-
-    fn reason(verdict: &Verdict) -> Option<Reason> {
-        match verdict {
-            Verdict::Failed(failure, _) => Some(failure.reason),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn a_job_that_ended_is_judged_by_its_last_pods_report() {
-        let report = r#"{"reason":"SourceRefused","message":"db: no such role"}"#;
-        let table = [
-            (vec![ended_pod("a", 12, report)], Some(Reason::SourceRefused)),
-            (
-                vec![ended_pod("a", 11, r#"{"reason":"SourceUnreachable"}"#), ended_pod("b", 12, report)],
-                Some(Reason::SourceRefused),
-            ),
-            (vec![ended_pod("a", 18, "garbage")], Some(Reason::NoSpace)),
-            (vec![ended_pod("a", 13, "")], Some(Reason::DumpFailed)),
-            (vec![ended_pod("a", 101, "thread main panicked")], Some(Reason::DumpFailed)),
-            (vec![], Some(Reason::PodLost)),
-        ];
-        for (pods, expected) in table {
-            let verdict = judge(&attempt(failed_job("BackoffLimitExceeded"), pods), FALLBACK, Patience::RUN, at(600));
-            assert_eq!(reason(&verdict), expected);
-        }
-        let late = judge(&attempt(failed_job("DeadlineExceeded"), vec![]), FALLBACK, Patience::RUN, at(600));
-        assert_eq!(reason(&late), Some(Reason::DeadlineExceeded));
-    }
-
-    #[test]
-    fn what_did_not_end_in_time_says_which_job_and_what_to_do() {
-        let told = |task: &str| {
-            let job = crate::plan::observed::ObservedJob { task: task.into(), ..failed_job("DeadlineExceeded") };
-            match judge(&attempt(job, vec![]), FALLBACK, Patience::RUN, at(600)) {
-                Verdict::Failed(failure, _) => failure.message,
-                other => panic!("{other:?}"),
-            }
-        };
-        for task in ["backup", "restore", "verify"] {
-            let message = told(task);
-            assert!(
-                message.starts_with("Job j did not end in time (the Job's words): raise spec.timeoutSeconds"),
-                "{message}"
-            );
-        }
-        assert!(!told("retain").contains("timeoutSeconds"), "no policy sets how long these may take");
-    }
-
-    #[test]
-    fn a_completed_job_whose_pod_is_gone_is_completed() {
-        let end = JobEnd { completed: true, at: at(9), reason: String::new(), message: String::new() };
-        let done = crate::plan::observed::ObservedJob { end: Some(end), ..job("j") };
-        assert_eq!(judge(&attempt(done.clone(), vec![]), FALLBACK, Patience::RUN, at(10)), Verdict::Completed(None));
-        let told = attempt(done, vec![ended_pod("a", 0, r#"{"reason":"Completed"}"#)]);
-        assert!(matches!(judge(&told, FALLBACK, Patience::RUN, at(10)), Verdict::Completed(Some(_))));
-    }
-
-    #[test]
-    fn a_pod_gets_its_time_to_start_and_no_more() {
-        let words = vec![Words { reason: "FailedMount".into(), message: "secret \"x\" not found".into() }];
-        let waiting = |now, patience, events: &[Words]| {
-            let mut attempt = attempt(job("j"), vec![pending_pod("a", 100)]);
-            attempt.events = events.to_vec();
-            judge(&attempt, FALLBACK, patience, at(now))
-        };
-        assert!(
-            matches!(waiting(101, Patience::RUN, &[]), Verdict::Waiting { why: None, check_at } if check_at == at(110))
-        );
-        assert!(
-            matches!(waiting(189, Patience::RUN, &words), Verdict::Waiting { why: Some(_), check_at } if check_at == at(190))
-        );
-        assert_eq!(reason(&waiting(190, Patience::RUN, &words)), Some(Reason::SecretNotFound));
-        assert_eq!(reason(&waiting(190, Patience::RUN, &[])), Some(Reason::PodNotStarted));
-        assert_eq!(reason(&waiting(112, Patience::PROBE, &words)), Some(Reason::SecretNotFound));
-        assert_eq!(reason(&waiting(112, Patience::PROBE, &[])), None);
-        let running = attempt(job("j"), vec![running_pod("a")]);
-        assert_eq!(judge(&running, FALLBACK, Patience::RUN, at(9999)), Verdict::Running);
-    }
-
-    #[test]
-    fn a_volume_that_is_on_its_way_gets_minutes_and_is_told_from_the_first_look_on() {
-        let judged = |now, claims: &[&str], word: &str, message: &str| {
-            let claims = claims.iter().map(|c| (*c).to_owned()).collect();
-            let creating = Some(Words { reason: "ContainerCreating".into(), message: String::new() });
-            let pod = ObservedPod { claims, waiting: creating, ..pending_pod("a", 100) };
-            let mut attempt = attempt(job("j"), vec![pod]);
-            attempt.events = vec![Words { reason: word.into(), message: message.into() }];
-            judge(&attempt, FALLBACK, Patience::RUN, at(now))
-        };
-        let busy = "Multi-Attach error for volume \"pvc-1\" Volume is already used by pod(s) api-0";
-        let waits = judged(110, &["uploads"], "FailedAttachVolume", busy);
-        assert!(
-            matches!(&waits, Verdict::Waiting { why: Some(why), .. } if why.message.contains("already used by pod(s) api-0")),
-            "{waits:?}"
-        );
-        assert!(matches!(judged(699, &["uploads"], "FailedAttachVolume", busy), Verdict::Waiting { .. }));
-        match judged(700, &["uploads"], "FailedAttachVolume", busy) {
-            Verdict::Failed(why, None) => {
-                assert!(why.message.contains("within 600s: FailedAttachVolume: Multi-Attach"));
-            }
-            other => panic!("{other:?}"),
-        }
-        assert_eq!(reason(&judged(190, &[], "FailedAttachVolume", busy)), Some(Reason::PodNotStarted));
-        let never = "MountVolume.SetUp failed for volume \"store-credentials\" : secret \"s3\" not found";
-        assert_eq!(reason(&judged(190, &["uploads"], "FailedMount", never)), Some(Reason::SecretNotFound));
-    }
-
-    #[test]
-    fn a_kubelet_that_is_behind_gets_its_time_and_is_quoted_when_that_is_over() {
-        let said = "MountVolume.SetUp failed for volume \"c\" : failed to sync secret cache: timed out waiting for the condition";
-        let events = vec![Words { reason: "FailedMount".into(), message: said.into() }];
-        let waits = Attempt { events, ..attempt(job("j"), vec![pending_pod("a", 100)]) };
-        match judge(&waits, FALLBACK, Patience::PROBE, at(189)) {
-            Verdict::Waiting { why: Some(why), .. } => assert!(why.message.contains(said), "{why}"),
-            other => panic!("{other:?}"),
-        }
-        match judge(&waits, FALLBACK, Patience::PROBE, at(190)) {
-            Verdict::Failed(why, None) => {
-                assert_eq!(why.reason, Reason::PodNotStarted);
-                assert!(why.message.contains(said), "{why}");
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_pod_that_was_bound_and_never_heard_of_names_its_node() {
-        let bound = attempt(job("j"), vec![ObservedPod { node: "node-1".into(), ..pending_pod("a", 100) }]);
-        match judge(&bound, FALLBACK, Patience::RUN, at(190)) {
-            Verdict::Failed(why, None) => {
-                assert_eq!(why.reason, Reason::PodNotStarted);
-                assert!(why.message.contains("within 90s: it is on node node-1"), "{why}");
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_worker_that_was_killed_for_its_memory_is_not_tried_again() {
-        let killed = |exit_code, message: &str| {
-            let mut pod = ended_pod("a", exit_code, message);
-            pod.ended.as_mut().unwrap().reason = "OOMKilled".into();
-            pod.ended.as_mut().unwrap().at = Some(at(200));
-            pod
-        };
-        let tool = r#"{"reason":"DumpFailed","message":"pg_dump was ended by SIGKILL"}"#;
-        for pod in [killed(137, ""), killed(13, tool)] {
-            let tried_again = crate::plan::observed::ObservedJob { failed_pods: 1, ..job("j") };
-            let under_way = attempt(tried_again, vec![pod.clone()]);
-            let soon = judge(&under_way, FALLBACK, Patience::RUN, at(202));
-            assert!(matches!(soon, Verdict::Waiting { why: None, check_at } if check_at == at(203)), "{soon:?}");
-            for verdict in [
-                judge(&under_way, FALLBACK, Patience::RUN, at(203)),
-                judge(&attempt(failed_job("BackoffLimitExceeded"), vec![pod]), FALLBACK, Patience::RUN, at(600)),
-            ] {
-                assert_eq!(reason(&verdict), Some(Reason::OOMKilled));
-            }
-        }
-        match judge(&attempt(job("j"), vec![killed(13, tool)]), FALLBACK, Patience::RUN, at(300)) {
-            Verdict::Failed(why, Some(_)) => {
-                assert!(why.message.ends_with("it reported: pg_dump was ended by SIGKILL"));
-            }
-            other => panic!("{other:?}"),
-        }
-        // What the worker says is nothing that a killed tool brings about; what a Pod after it does counts instead.
-        let refused = killed(12, r#"{"reason":"SourceRefused","message":"no such role"}"#);
-        assert_eq!(judge(&attempt(job("j"), vec![refused]), FALLBACK, Patience::RUN, at(300)), Verdict::Running);
-        let next = ObservedPod { created: at(400), ..running_pod("b") };
-        assert_eq!(
-            judge(&attempt(job("j"), vec![killed(137, ""), next]), FALLBACK, Patience::RUN, at(500)),
-            Verdict::Running
-        );
-    }
-
-    #[test]
-    fn a_pod_whose_node_does_not_confirm_its_end_is_lost_a_minute_after_its_time() {
-        let words = Words { reason: "DeletionByTaintManager".into(), message: "Taint manager: deleting".into() };
-        let judged = |pod: &ObservedPod, now| {
-            let pod = ObservedPod { node: "node-1".into(), ends_by: Some(at(230)), ..pod.clone() };
-            judge(&attempt(job("j"), vec![pod]), FALLBACK, Patience::RUN, at(now))
-        };
-        let tainted = ObservedPod { disrupted: Some(words), ..running_pod("a") };
-        let ending = judged(&tainted, 229);
-        assert!(matches!(ending, Verdict::Waiting { why: None, check_at } if check_at == at(230)), "{ending:?}");
-        let late = judged(&tainted, 230);
-        assert!(
-            matches!(&late, Verdict::Waiting { why: Some(why), check_at } if *check_at == at(290) && why.reason == Reason::PodLost),
-            "{late:?}"
-        );
-        match judged(&tainted, 290) {
-            Verdict::Failed(why, None) => {
-                let told = ["DeletionByTaintManager: Taint manager: deleting", "node node-1 does not confirm"];
-                assert!(why.reason == Reason::PodLost && told.iter().all(|words| why.message.contains(words)), "{why}");
-            }
-            other => panic!("{other:?}"),
-        }
-        assert_eq!(reason(&judged(&running_pod("a"), 290)), Some(Reason::PodLost), "deleted by hand on a dead node");
-        // One that has ended is only to be replaced, and one that never started has a limit of its own.
-        assert_eq!(judged(&ended_pod("a", 143, ""), 9999), Verdict::Running);
-        assert_eq!(reason(&judged(&pending_pod("a", 100), 190)), Some(Reason::PodNotStarted));
-    }
-
-    #[test]
-    fn a_job_that_waits_before_its_next_try_is_running() {
-        let again = crate::plan::observed::ObservedJob { failed_pods: 1, ..job("j") };
-        assert_eq!(judge(&attempt(again, vec![]), FALLBACK, Patience::RUN, at(9999)), Verdict::Running);
-    }
-}
+mod tests;

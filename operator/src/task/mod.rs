@@ -43,6 +43,9 @@ pub fn host_before_port(host: &str) -> String {
     if bare.contains(':') { format!("[{bare}]") } else { bare.to_owned() }
 }
 
+/// For how many seconds a probe may take: it is to tell soon.
+pub const PROBE_SECONDS: i64 = 150;
+
 /// What a worker is to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all_fields = "camelCase")]

@@ -7,9 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use crate::process::Progress;
-use crate::task::{Failure, Task};
+use crate::task::{Failure, PROBE_SECONDS, Task};
 
-/// How long a task without limits of its own (probe, retain, delete, catalogue) may take.
+/// How long a task without limits of its own (retain, delete, catalogue) may take.
 const HOUSEKEEPING_LIMIT: Duration = Duration::from_mins(15);
 
 /// What a task may take.
@@ -39,9 +39,8 @@ impl Limits {
                 deadline: seconds(task.timeout_seconds),
                 idle: Some(Idle { limit: seconds(task.idle_timeout_seconds), only_while_moving: true }),
             },
-            Task::Probe(_) | Task::Retain(_) | Task::Delete(_) | Task::Catalogue(_) => {
-                Self { deadline: HOUSEKEEPING_LIMIT, idle: None }
-            }
+            Task::Probe(_) => Self { deadline: seconds(PROBE_SECONDS), idle: None },
+            Task::Retain(_) | Task::Delete(_) | Task::Catalogue(_) => Self { deadline: HOUSEKEEPING_LIMIT, idle: None },
         }
     }
 }

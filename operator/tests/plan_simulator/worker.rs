@@ -65,6 +65,10 @@ pub fn finish_all(cluster: &mut Cluster) {
 fn move_on(cluster: &mut Cluster, name: &str) {
     let Some(mut work) = cluster.work.get(name).cloned() else { return };
     let running = work.pods.iter().position(|p| p.phase == "Running");
+    if running.is_some_and(|pod| work.pods[pod].ended.is_some()) {
+        // Its worker has ended, and a container that somebody has injected goes on for ever.
+        return;
+    }
     let Some(pod) = running else {
         if cluster.faulty && cluster.chance(15) {
             // No node yet.
@@ -111,17 +115,10 @@ fn a_pod(cluster: &mut Cluster, work: &Work, number: usize) -> ObservedPod {
         name: format!("{}-{number}", work.job.name),
         job_uid: work.job.uid.clone(),
         created: cluster.now,
-        ends_by: None,
-        node: String::new(),
+        others: if cluster.chance(20) { vec!["a-proxy".into()] } else { vec![] },
         phase: "Running".into(),
-        word: None,
-        unschedulable: None,
-        disrupted: None,
-        waiting: None,
         started: true,
-        ended: None,
-        claims: vec![],
-        memory_limit: None,
+        ..ObservedPod::default()
     }
 }
 
@@ -137,6 +134,19 @@ fn ended(cluster: &mut Cluster, mut work: Work, pod: usize, report: Option<&Repo
     let ended = &mut work.pods[pod];
     ended.phase = if exit_code == 0 { "Succeeded".into() } else { "Failed".into() };
     ended.ended = Some(ContainerEnd { exit_code, reason: String::new(), message, at: Some(cluster.now) });
+    if !ended.others.is_empty() {
+        // It goes on for ever, or fails by itself.
+        let fails = exit_code == 0 && cluster.chance(20);
+        ended.phase = if fails { "Failed".into() } else { "Running".into() };
+        if fails {
+            work.job.failed_pods += 1;
+        }
+        if fails && work.job.retries == 0 {
+            let reason = "BackoffLimitExceeded".into();
+            work.job.end = Some(JobEnd { completed: false, at: cluster.now, reason, message: String::new() });
+        }
+        return cluster.put_work(work);
+    }
     let once = matches!(work.task, Task::Restore(_) | Task::Probe(_));
     let finally = once || Reason::FINAL_EXIT_CODES.contains(&exit_code) || work.pods.len() >= ATTEMPTS;
     if exit_code == 0 || finally {

@@ -75,7 +75,7 @@ pub(super) fn delete(
         Verdict::Running => {}
         Verdict::Waiting { check_at, .. } => plan.check_at(check_at),
         Verdict::Failed(failure, _) => {
-            let again = after(attempt.job.end.as_ref().map_or(attempt.job.created, |e| e.at), AGAIN_SECONDS);
+            let again = after(attempt.ended_at().unwrap_or(attempt.job.created), AGAIN_SECONDS);
             if attempt.job.deleting {
                 return;
             }

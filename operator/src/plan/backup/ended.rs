@@ -3,7 +3,7 @@
 use holdfast_crds::{Backup, BackupPhase, BackupStatus};
 use jiff::Timestamp;
 
-use super::{ObservedBackup, slot_of, stop_given_up, told, usable, verification};
+use super::{ObservedBackup, slot_of, stop, stop_decided, told, usable, verification};
 use crate::plan::action::{Action, Plan, Target};
 use crate::plan::found::{is_foreign, is_found};
 use crate::plan::job::{self, Install};
@@ -29,7 +29,7 @@ pub(super) fn tidy(
     observed: &ObservedBackup,
     now: Timestamp,
 ) {
-    plan.actions.extend(stop_given_up(&plan.status, backup, observed));
+    stop_decided(plan, backup, observed, now);
     let Some(over) = plan.status.completion_time.as_ref().map(|t| t.0) else { return };
     let completed = plan.status.phase == BackupPhase::Completed;
     let expiry = after(over, if completed { COMPLETED_JOB_SECONDS } else { FAILED_JOB_SECONDS });
@@ -38,6 +38,9 @@ pub(super) fn tidy(
         retain(plan, install, backup, observed, now, expiry);
         verification::follow(plan, backup, observed, now);
     }
+    // What a retention did is read while its Job is there; a container that keeps that Job is not waited for.
+    let retains = observed.jobs.iter().filter(|a| a.job.name == job::retain_name(backup));
+    retains.filter(|a| a.ended_at().is_some()).for_each(|attempt| stop(plan, attempt, now));
     let stopped =
         |name: &str| plan.actions.iter().any(|a| matches!(a, Action::DeleteJob(target) if target.name == name));
     let ours = observed.jobs.iter().filter(|a| a.job.task != VERIFY);

@@ -217,7 +217,12 @@ fn what_is_missing_is_waited_for_and_then_it_fails() {
     let proving = ObservedBackup { store: Some(Arc::new(store())), ..observed() };
     let plan = plan_backup(&install(), &backup("b", 1000), &proving, at(1100));
     assert_eq!(plan.status.phase, BackupPhase::Pending, "a first proof may take longer");
-    assert_eq!(plan_backup(&install(), &backup("b", 1000), &proving, at(1110)).status.phase, BackupPhase::Failed);
+    let phase_at = |now| plan_backup(&install(), &backup("b", 1000), &proving, at(now)).status.phase;
+    assert_eq!(phase_at(1000 + 809), BackupPhase::Pending, "its probe may wait for a node for ten minutes");
+    assert_eq!(phase_at(1000 + 810), BackupPhase::Failed);
+    let wanting = ObservedBackup { store: refused(Reason::PodUnschedulable, "no node"), ..observed() };
+    let failed = plan_backup(&install(), &backup("b", 1000), &wanting, at(1110));
+    assert_eq!(failed.status.phase, BackupPhase::Failed, "one that was found wanting is no such");
 }
 
 #[test]
@@ -645,4 +650,63 @@ fn retention_is_told_which_runs_are_damaged() {
         let known = retain_task(&plan).unwrap().known;
         assert_eq!(known.iter().map(|k| k.damaged).collect::<Vec<_>>(), [expected]);
     }
+}
+
+/// A Pod whose worker has ended at 1600, and in which an injected container goes on.
+fn kept_pod(exit_code: i32, report: &str) -> ObservedPod {
+    let mut pod =
+        ObservedPod { phase: "Running".into(), others: vec!["a-proxy".into()], ..ended_pod("p", exit_code, report) };
+    pod.ended.as_mut().unwrap().at = Some(at(1600));
+    pod
+}
+
+#[test]
+fn a_run_ends_with_its_worker_and_its_pod_is_ended_once_that_is_written_down() {
+    let refused = r#"{"reason":"SourceRefused","message":"no such role"}"#;
+    for (pod, phase) in [
+        (kept_pod(0, STORED), BackupPhase::Completed),
+        (kept_pod(12, refused), BackupPhase::Failed),
+        (ObservedPod { phase: "Failed".into(), ..kept_pod(0, STORED) }, BackupPhase::Completed),
+    ] {
+        let mut backup = running(&observed());
+        let name = job::backup_name(&backup, "db");
+        let goes_on = pod.phase == "Running";
+        let jobs = vec![attempt(ObservedJob { name: name.clone(), ..a_job("x") }, vec![pod])];
+        let kept = ObservedBackup { jobs, ..observed() };
+        let plan = plan_backup(&install(), &backup, &kept, at(1601));
+        assert_eq!(plan.status.phase, phase, "{:?}", plan.status.conditions);
+        assert_eq!(plan.status.completion_time, Some(Time(at(1600))));
+        assert!(deleted_jobs(&plan).is_empty(), "its result is not written down yet");
+
+        backup.status = Some(plan.status);
+        let soon = plan_backup(&install(), &backup, &kept, at(1610));
+        if goes_on {
+            assert!(deleted_jobs(&soon).is_empty(), "a native sidecar ends by itself");
+            assert_eq!(soon.next_check, Some(at(1660)));
+        } else {
+            assert_eq!(deleted_jobs(&soon), [name.as_str()], "no other Pod is needed");
+        }
+        let later = plan_backup(&install(), &backup, &kept, at(1660));
+        assert_eq!(deleted_jobs(&later), [name.as_str()]);
+    }
+}
+
+#[test]
+fn a_retention_whose_pod_is_kept_counts_and_its_job_is_deleted() {
+    let mut policy = policy();
+    policy.spec.retention = Some(RetentionSpec { keep_last: Some(1), ..RetentionSpec::default() });
+    let kept = |jobs| ObservedBackup { policy: Some(Arc::new(policy.clone())), jobs, ..observed() };
+    let complete = BackupStatus {
+        phase: BackupPhase::Completed,
+        run_id: Some("r".into()),
+        completion_time: Some(Time(at(1590))),
+        ..BackupStatus::default()
+    };
+    let backup = backup_with("b", 100, complete);
+    let name = job::retain_name(&backup);
+    let job = ObservedJob { name: name.clone(), task: "retain".into(), ..a_job("x") };
+    let retained = r#"{"reason":"Completed","outcome":{"retain":{"deleted":[],"kept":1}}}"#;
+    let jobs = vec![attempt(job, vec![kept_pod(0, retained)])];
+    assert!(deleted_jobs(&plan_backup(&install(), &backup, &kept(jobs.clone()), at(1610))).is_empty());
+    assert_eq!(deleted_jobs(&plan_backup(&install(), &backup, &kept(jobs), at(1660))), [name.as_str()]);
 }

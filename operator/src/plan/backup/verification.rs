@@ -7,7 +7,7 @@ use holdfast_crds::{Backup, BackupStatus, ConditionType, Reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{COMPLETED_JOB_SECONDS, FAILED_JOB_SECONDS, ObservedBackup};
+use super::{COMPLETED_JOB_SECONDS, FAILED_JOB_SECONDS, ObservedBackup, stop};
 use crate::plan::action::{Action, Event, Plan};
 use crate::plan::job;
 use crate::plan::observed::Attempt;
@@ -26,7 +26,7 @@ pub(super) fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &
             tidy(plan, attempt, now);
             continue;
         }
-        if attempt.job.deleting && attempt.job.end.is_none() {
+        if attempt.job.deleting && attempt.ended_at().is_none() {
             continue;
         }
         match judge(attempt, Reason::StoreUnreachable, Patience::RUN, now) {
@@ -53,8 +53,9 @@ fn tidy(plan: &mut Plan<BackupStatus>, attempt: &Attempt, now: Timestamp) {
         .map(|end| after(end.at, if end.completed { COMPLETED_JOB_SECONDS } else { FAILED_JOB_SECONDS }));
     match kept {
         Some(until) if now < until => plan.check_at(until),
+        Some(_) => plan.actions.push(Action::delete_job(&attempt.job)),
         // One that was given up must not start later.
-        _ => plan.actions.push(Action::delete_job(&attempt.job)),
+        None => stop(plan, attempt, now),
     }
 }
 
@@ -65,7 +66,7 @@ fn record(
     result: Result<String, Failure>,
     now: Timestamp,
 ) {
-    let ended = attempt.job.end.as_ref().map_or(now, |end| end.at);
+    let ended = attempt.ended_at().unwrap_or(now);
     let at = plan.status.verification.get_or_insert_default();
     at.last_attempt_time = Some(Time(ended));
     at.job = Some(attempt.job.name.clone());

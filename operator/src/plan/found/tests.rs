@@ -305,7 +305,8 @@ fn a_restore_from_a_policy_waits_until_the_bucket_has_been_read() {
     };
     let mut policy = policy();
     assert_eq!(ask(&policy, vec![], 501).phase, BackupPhase::Pending, "the bucket has not been read");
-    assert_eq!(ask(&policy, vec![], 700).phase, BackupPhase::Failed, "and is not going to be");
+    assert_eq!(ask(&policy, vec![], 1309).phase, BackupPhase::Pending, "what reads it may wait for a node");
+    assert_eq!(ask(&policy, vec![], 1310).phase, BackupPhase::Failed, "and is not going to be");
     let run = FoundRun { sources: vec!["db".into()], ..found_run(21, OTHER) };
     let plan = look(&policy, &observed(vec![], vec![told(vec![run])]), 502);
     let found = stored(created(&plan).remove(0));

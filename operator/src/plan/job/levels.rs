@@ -26,6 +26,7 @@ fn over(below: JobTemplate, above: &JobTemplate) -> JobTemplate {
         dns_config,
         labels,
         annotations,
+        start_deadline_seconds,
     } = above.clone();
     let mut variables = below.env;
     variables.retain(|variable| env.iter().all(|other| other.name != variable.name));
@@ -46,6 +47,7 @@ fn over(below: JobTemplate, above: &JobTemplate) -> JobTemplate {
         dns_config: dns_config.or(below.dns_config),
         labels: keys_over(below.labels, labels),
         annotations: keys_over(below.annotations, annotations),
+        start_deadline_seconds: start_deadline_seconds.or(below.start_deadline_seconds),
     }
 }
 

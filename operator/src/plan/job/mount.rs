@@ -166,6 +166,11 @@ impl SourceMount {
     }
 }
 
+/// The source that a folder of a worker's Pod is for.
+pub fn source_of(path: &str) -> Option<&str> {
+    path.strip_prefix(FOLDER)?.strip_prefix('/')?.split('/').next()
+}
+
 /// Some keys of a Secret, as files.
 pub(super) fn keys_of_secret(secret: &str, keys: &[(&str, &str)], optional: bool) -> VolumeProjection {
     let items =

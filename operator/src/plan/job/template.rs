@@ -16,13 +16,19 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::levels::{merged, united};
+use super::metadata;
 use super::mount::{SourceMount, ca_volume, keys_of_secret, secret_volume};
 use super::seat::{Seat, USER};
-use super::{IDENTITY_FILE, Install, STORE_CA, STORE_CREDENTIALS, STORE_IDENTITY, identity_secret, nodes};
-use crate::plan::names::{APP_LABEL, MANAGED_BY, MANAGED_BY_LABEL, TASK_LABEL, WORKER_APP, job_name, label_value};
-use crate::task::{POD_NAME_ENV, Task};
+use super::{
+    DEADLINE_MARGIN_SECONDS, IDENTITY_FILE, Install, STORE_CA, STORE_CREDENTIALS, STORE_IDENTITY, identity_secret,
+    nodes,
+};
+use crate::plan::names::{
+    APP_LABEL, MANAGED_BY, MANAGED_BY_LABEL, SOURCES_ANNOTATION, START_DEADLINE_ANNOTATION, TASK_LABEL, WORKER_APP,
+    WORKER_CONTAINER, job_name, label_value,
+};
+use crate::task::{POD_NAME_ENV, Target, Task};
 
-const CONTAINER: &str = "worker";
 const SCRATCH: &str = "/tmp";
 
 /// What a Job is for.
@@ -39,7 +45,8 @@ pub(super) struct Purpose<'a> {
     /// Over what the chart and the store say.
     pub(super) templates: [Option<&'a JobTemplate>; 2],
     pub(super) retries: i32,
-    pub(super) deadline: i64,
+    /// For how many seconds it may work, once it has started.
+    pub(super) timeout: i64,
 }
 
 /// The Job for a purpose.
@@ -51,26 +58,32 @@ pub(super) fn build(install: &Install, purpose: &Purpose<'_>) -> Job {
     labels.insert(TASK_LABEL.to_owned(), purpose.task.subcommand().to_owned());
     let [policy, request] = purpose.templates;
     let template = merged([Some(&install.template), purpose.store.spec.job_template.as_ref(), policy, request]);
+    let start_deadline = template.start_deadline_seconds();
+    let pod_labels: BTreeMap<String, String> = metadata::labels(&template).into_iter().chain(labels.clone()).collect();
     let labels: BTreeMap<String, String> = template.labels.clone().into_iter().chain(labels).collect();
 
     Job {
         metadata: ObjectMeta {
             name: Some(job_name(&purpose.owner.name, &purpose.owner.uid, purpose.what)),
             namespace: Some(purpose.namespace.clone()),
-            labels: Some(labels.clone()),
+            labels: Some(labels),
+            annotations: Some(annotations(&purpose.task, start_deadline)),
             owner_references: Some(vec![purpose.owner.clone()]),
             ..ObjectMeta::default()
         },
         spec: Some(JobSpec {
-            active_deadline_seconds: Some(purpose.deadline),
+            // It counts from the Job's beginning: what a Pod takes to start is not taken from the time that it has to work.
+            active_deadline_seconds: Some(
+                purpose.timeout.saturating_add(start_deadline).saturating_add(DEADLINE_MARGIN_SECONDS),
+            ),
             backoff_limit: Some(purpose.retries),
             // A Job that is tried once must not go on after a disruption either: that would be a second try.
             pod_failure_policy: (purpose.retries > 0).then(pod_failure_policy),
             pod_replacement_policy: Some("Failed".to_owned()),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(labels),
-                    annotations: (!template.annotations.is_empty()).then(|| template.annotations.clone()),
+                    labels: Some(pod_labels),
+                    annotations: Some(metadata::annotations(&template)),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod(install, purpose, template)),
@@ -79,6 +92,30 @@ pub(super) fn build(install: &Install, purpose: &Purpose<'_>) -> Job {
         }),
         status: None,
     }
+}
+
+/// What whoever judges the Job has to know of it, whatever becomes of the objects that it was made from.
+fn annotations(task: &Task, start_deadline: i64) -> BTreeMap<String, String> {
+    let engine = |target: &Target| match target {
+        Target::Postgres(_) => "postgres",
+        Target::Mongodb(_) => "mongodb",
+        Target::Redis(_) => "redis",
+        Target::Volume(_) => "volume",
+        Target::Config(_) => "config",
+    };
+    let sources: Vec<String> = match task {
+        Task::Backup(task) => {
+            task.source.engine().map(|e| format!("{}={}", task.source.name, e.kind())).into_iter().collect()
+        }
+        Task::Restore(task) => {
+            let wanted = task.targets.iter().filter(|t| task.sources.as_ref().is_none_or(|s| s.contains(&t.source)));
+            wanted.map(|t| format!("{}={}", t.source, engine(&t.server))).collect()
+        }
+        _ => Vec::new(),
+    };
+    let start_deadline = [(START_DEADLINE_ANNOTATION.to_owned(), start_deadline.to_string())];
+    let sources = (!sources.is_empty()).then(|| (SOURCES_ANNOTATION.to_owned(), sources.join(",")));
+    start_deadline.into_iter().chain(sources).collect()
 }
 
 fn pod(install: &Install, purpose: &Purpose<'_>, template: JobTemplate) -> PodSpec {
@@ -111,7 +148,7 @@ fn pod(install: &Install, purpose: &Purpose<'_>, template: JobTemplate) -> PodSp
         },
         automount_service_account_token: Some(false),
         containers: vec![Container {
-            name: CONTAINER.to_owned(),
+            name: WORKER_CONTAINER.to_owned(),
             image: Some(install.image.clone()),
             image_pull_policy: Some(install.image_pull_policy.clone()),
             args: Some(vec!["worker".to_owned(), purpose.task.subcommand().to_owned()]),
@@ -216,7 +253,7 @@ fn pod_failure_policy() -> PodFailurePolicy {
             PodFailurePolicyRule {
                 action: "FailJob".to_owned(),
                 on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
-                    container_name: Some(CONTAINER.to_owned()),
+                    container_name: Some(WORKER_CONTAINER.to_owned()),
                     operator: "In".to_owned(),
                     values: Reason::FINAL_EXIT_CODES.to_vec(),
                 }),
@@ -247,7 +284,8 @@ fn default_resources() -> ResourceRequirements {
 
 /// A Job that the API server is asked about but never makes: it tells whether anything can be created in a namespace.
 pub fn never_run(namespace: &str) -> Job {
-    let container = Container { name: CONTAINER.to_owned(), image: Some("none".to_owned()), ..Container::default() };
+    let container =
+        Container { name: WORKER_CONTAINER.to_owned(), image: Some("none".to_owned()), ..Container::default() };
     Job {
         metadata: ObjectMeta {
             generate_name: Some("holdfast-never-run-".to_owned()),

@@ -6,6 +6,7 @@ use super::*;
 use crate::plan::fixture::{
     at, attempt, backup, backup_with, completed, ended_pod, failed, job as a_job, policy, ready_store, unready_store,
 };
+use crate::plan::names::CATCH_UP_ANNOTATION;
 
 /// 1970-01-02 02:00 UTC: the slot of the fixture's policy.
 const SLOT: i64 = 86_400 + 7200;
@@ -322,6 +323,59 @@ fn a_run_that_failed_for_its_store_is_made_up_for_once_when_the_store_is_back() 
     assert_eq!(decide(vec![made_up], SLOT + 90, SLOT + 100), Vec::<String>::new(), "once");
     let running = backup("shop-19700102-020100", SLOT + 60);
     assert_eq!(decide(vec![down(), running], SLOT + 90, SLOT + 100), Vec::<String>::new(), "it is there already");
+}
+
+/// A run of these sources that failed, each for its reason; none: complete.
+fn failed_sources(reasons: &[Option<Reason>]) -> Backup {
+    let first = reasons.iter().flatten().next().copied().unwrap();
+    let mut backup = failed_run(first);
+    let artifact = |reason: &Option<Reason>| holdfast_crds::ArtifactStatus {
+        phase: if reason.is_some() { BackupPhase::Failed } else { BackupPhase::Completed },
+        reason: *reason,
+        ..holdfast_crds::ArtifactStatus::default()
+    };
+    backup.status.as_mut().unwrap().artifacts = reasons.iter().map(artifact).collect();
+    backup
+}
+
+#[test]
+fn a_run_whose_pods_never_started_is_made_up_for_once() {
+    let plan = |backups: Vec<Backup>, now: i64| {
+        let mut policy = settled();
+        policy.status.as_mut().unwrap().last_scheduled_time = Some(Time(at(SLOT)));
+        plan_policy(&policy, &observed(backups), at(now))
+    };
+    let decide = |backups: Vec<Backup>, now: i64| {
+        created_backups(&plan(backups, now)).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let none = Vec::<String>::new();
+    let again = ["shop-19700102-020100".to_owned()];
+    // It ended a minute after its slot.
+    let when = SLOT + 60 + catch_up::AGAIN_SECONDS;
+    for reason in [
+        Reason::PodUnschedulable,
+        Reason::PodNotStarted,
+        Reason::ImagePullFailed,
+        Reason::SecretNotFound,
+        Reason::ConfigMapNotFound,
+        Reason::ClaimNotFound,
+    ] {
+        let never = || failed_sources(&[Some(reason)]);
+        let soon = plan(vec![never()], when - 1);
+        assert_eq!((created_backups(&soon).len(), soon.next_check), (0, Some(at(when))), "{reason}");
+        assert_eq!(decide(vec![never()], when), again, "{reason}");
+        assert_eq!(decide(vec![never()], SLOT + 3600), none, "the slot is too late");
+        let mut made_up = never();
+        made_up.metadata.annotations.as_mut().unwrap().insert(CATCH_UP_ANNOTATION.to_owned(), "earlier".to_owned());
+        assert_eq!(decide(vec![made_up], when), none, "once");
+        let mut by_hand = never();
+        by_hand.metadata.labels = None;
+        assert_eq!(decide(vec![by_hand], when), none, "whoever asked for it was told");
+    }
+    let unschedulable = Some(Reason::PodUnschedulable);
+    assert_eq!(decide(vec![failed_sources(&[unschedulable, None])], when), again, "the other source is complete");
+    let tried = failed_sources(&[unschedulable, Some(Reason::DumpFailed)]);
+    assert_eq!(decide(vec![tried], when), none, "a Pod of it started, and failed by itself");
 }
 
 #[test]

@@ -668,3 +668,41 @@ fn a_safety_backup_saves_all_that_is_replaced_and_deletes_nothing() {
     assert!(volume.exclude.is_empty() && volume.allow_empty && volume.claim_name == "uploads");
     assert_eq!(saved.metadata, policy.metadata);
 }
+
+#[test]
+fn a_restore_ends_with_its_worker_and_its_pod_is_ended_once_that_is_written_down() {
+    let report = r#"{"reason":"Completed","message":"3 items","outcome":{"restore":{"sources":[]}}}"#;
+    for (exit_code, report, phase) in [
+        (0, report, BackupPhase::Completed),
+        (11, r#"{"reason":"SourceUnreachable","message":"no route"}"#, BackupPhase::Failed),
+    ] {
+        let mut request = running(from_backup("one"));
+        request.status.as_mut().unwrap().job_uid = Some("job-uid".into());
+        let mut pod = ended_pod("p", exit_code, report);
+        pod.phase = "Running".into();
+        pod.ended.as_mut().unwrap().at = Some(at(6000));
+        let once = ObservedJob { retries: 0, ..a_job("j") };
+        let kept = ObservedRestore { job: Some(its(&request, once, vec![pod])), ..observed() };
+        let plan = plan_restore(&install(), &request, &kept, at(6001));
+        assert_eq!((plan.status.phase, plan.status.completion_time.clone()), (phase, Some(Time(at(6000)))));
+        assert!(plan.actions.is_empty(), "its result is not written down yet");
+        request.status = Some(plan.status);
+        let soon = plan_restore(&install(), &request, &kept, at(6010));
+        assert!(soon.actions.is_empty() && soon.next_check == Some(at(6060)), "a native sidecar ends by itself");
+        let later = plan_restore(&install(), &request, &kept, at(6060));
+        assert!(matches!(&later.actions[..], [Action::DeleteJob(target)] if target.uid == "job-uid"));
+    }
+}
+
+#[test]
+fn a_restore_that_was_cut_off_says_so_of_its_target_by_engine() {
+    let mut request = running(from_backup("one"));
+    request.status.as_mut().unwrap().job_uid = Some("job-uid".into());
+    let job = ObservedJob { sources: vec![("db".into(), "postgres".into())], ..failed(a_job("j")) };
+    let word = Some(Words { reason: "Evicted".into(), message: "the node was low on memory".into() });
+    let pod = crate::plan::observed::ObservedPod { word, ..ended_pod("p", 137, "") };
+    let cut = ObservedRestore { job: Some(its(&request, job, vec![pod])), ..observed() };
+    let (reason, message) = complete_of(&plan_restore(&install(), &request, &cut, at(6001)));
+    assert_eq!(reason, "PodLost");
+    assert!(message.contains("low on memory") && message.contains("…_holdfast_…"), "{message}");
+}
