@@ -108,6 +108,14 @@ pub struct BackupStatus {
     /// The BackupStore that the run writes to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+    /// The place that its data is in, such as `s3://backups/prod at https://s3.example.com`: what the BackupStore said when the run
+    /// started, or where it was seen last. Where the BackupStore says another one now, nothing is read or deleted there for this Backup.
+    /// Absent: an older version made it; it is taken to be where the BackupStore says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// UID of the cluster that made the run, where that is another one: the data belongs to that cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     /// Its place among the runs that wait for their turn, 1 for the next one; beyond 10 rounded up. Absent: it does not wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<i32>,
@@ -136,7 +144,8 @@ pub struct BackupStatus {
     /// When it was last verified: read to its end, to prove that it can be restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<VerificationStatus>,
-    /// `Complete`: the backup can be restored. While it is False its reason says why. `Consistent`: each source is as it was at one
+    /// `Complete`: the backup can be restored. While it is False its reason says why; of a Completed one that its data is gone
+    /// (DataMissing) or in another place than the BackupStore says (DataElsewhere), until it is seen there again. `Consistent`: each source is as it was at one
     /// instant; while it is False its message names those that are not. `Plausible`: it is as large as the
     /// backups before it let expect; while it is False (Suspicious) its message says what is too small. `Verified`: it was read to its
     /// end and is as it was stored; False: it is damaged; Unknown: that could not be found out.

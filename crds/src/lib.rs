@@ -24,7 +24,7 @@ pub use job_template::{EnvironmentVariable, JobSecurityContext, JobTemplate, pro
 pub use max_age::MaxAge;
 pub use policy::{
     BackupCounts, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, CatalogueStatus, CompressionSpec, LastBackup,
-    PlausibilitySpec, RecoveryWindow,
+    PlausibilitySpec, RecoveryWindow, WriterStatus,
 };
 pub use reason::{Reason, Retry};
 pub use restore::{
@@ -37,7 +37,9 @@ pub use source::{
     OnUnreadable, PasswordSecret, PostgresDatabases, PostgresFormat, PostgresInto, PostgresSource, RedisInto,
     RedisSecret, RedisSource, RunAs, Source, TlsMode, TlsSpec, VolumeInto, VolumeSource,
 };
-pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus, EmptyStatus, EncryptionSpec, S3Spec, SecretKey};
+pub use store::{
+    BackupStore, BackupStoreSpec, BackupStoreStatus, EmptyStatus, EncryptionSpec, MissingStatus, S3Spec, SecretKey,
+};
 pub use verify::{PolicyVerification, VerificationStatus, VerificationWait, VerifySpec};
 
 use kube::KubeSchema;

@@ -212,14 +212,42 @@ pub struct BackupPolicyStatus {
     /// What was in the bucket when the policy came to its store: complete runs without a Backup became Backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalogue: Option<CatalogueStatus>,
+    /// The controllers of this cluster that began runs of the policy, the last sixteen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writers: Vec<WriterStatus>,
+    /// Controllers that began runs under the identity of this cluster and are none of it: another cluster was made from a snapshot of the same etcd.
+    /// While runs of theirs are in the bucket retention deletes nothing. The annotation `holdfast.dev/accept-writers`, with their IDs, says that they are
+    /// gone for good and that their runs are this policy's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_writers: Vec<WriterStatus>,
+}
+
+/// A controller that began runs of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WriterStatus {
+    /// Its ID: random, taken when it began to lead, and written into the manifests of its runs.
+    pub id: String,
+    /// When it began to lead; of another one when it began the run that it was found by.
+    pub since: Time,
 }
 
 /// What was found in a place of the bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CatalogueStatus {
-    /// The place: bucket, prefix and service. It is read once; another store or another place is read anew.
+    /// The place: bucket, prefix and service. Another store or another place is read anew.
     pub place: String,
+    /// When it was read last. It is read again when a restore is about to choose from it, when something in it is missing, and when Backups
+    /// come back without their status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+    /// When it was last read for runs of this very policy, too, that have no Backup any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_time: Option<Time>,
+    /// The newest run that a Backup was made of then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<String>,
     /// How many Backups were made of what was found.
     pub found: i32,
     /// How many older complete runs are there beside them.
@@ -251,10 +279,21 @@ pub struct LastBackup {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupCounts {
-    /// Backups in phase Completed.
+    /// Backups in phase Completed whose data is where it should be, as far as is known.
     pub complete: i32,
     /// Backups in phase Failed.
     pub failed: i32,
+    /// Backups in phase Completed whose data is gone from the bucket (DataMissing).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing: i32,
+    /// Backups in phase Completed whose data is in another place than their BackupStore says now (DataElsewhere).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub elsewhere: i32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 fn default_time_zone() -> String {

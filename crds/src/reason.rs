@@ -120,6 +120,14 @@ pub enum Reason {
     Queued,
     /// A listing of the bucket contradicts what is known: nothing was deleted.
     ListIncomplete,
+    /// The data of a backup that was complete is not in the bucket any more.
+    DataMissing,
+    /// The data of a backup is in another place than its store says now.
+    DataElsewhere,
+    /// The slot of a Backup has passed: it came back without its status, and the bucket has no run of it.
+    SlotPassed,
+    /// Another cluster of the same identity writes to the same place: nothing was deleted.
+    AnotherWriter,
 }
 
 /// Whether a failed attempt is worth another one.
@@ -133,7 +141,7 @@ pub enum Retry {
 
 impl Reason {
     /// All reasons that a worker can end with.
-    pub const OF_WORKERS: [Self; 24] = [
+    pub const OF_WORKERS: [Self; 26] = [
         Self::Completed,
         Self::InvalidConfiguration,
         Self::SourceUnreachable,
@@ -158,6 +166,8 @@ impl Reason {
         Self::Unreachable,
         Self::StoreReadOnly,
         Self::PodLost,
+        Self::SlotPassed,
+        Self::AnotherWriter,
     ];
 
     /// The exit code of a worker that ends with this reason, which no other one has; none for reasons seen from outside only.
@@ -186,6 +196,8 @@ impl Reason {
             Self::CredentialsRejected => 29,
             Self::BucketNotFound => 30,
             Self::Unreachable => 31,
+            Self::SlotPassed => 32,
+            Self::AnotherWriter => 33,
             // What a shell says of a process that SIGTERM ended: the Pod was told to go.
             Self::PodLost => 143,
             _ => return None,
@@ -193,11 +205,11 @@ impl Reason {
     }
 
     /// The exit codes that end a Job at once, because the same would happen again, or there is no time left for it.
-    pub const FINAL_EXIT_CODES: [i32; 15] = [10, 12, 16, 18, 19, 20, 21, 23, 24, 25, 26, 27, 28, 29, 30];
+    pub const FINAL_EXIT_CODES: [i32; 17] = [10, 12, 16, 18, 19, 20, 21, 23, 24, 25, 26, 27, 28, 29, 30, 32, 33];
 
     /// Whether what is stored is damaged, where a verification ended with this reason; else it could not be found out.
     pub fn is_damage(self) -> bool {
-        matches!(self, Self::ChecksumMismatch | Self::SourceIncomplete | Self::NoMatchingBackup)
+        matches!(self, Self::ChecksumMismatch | Self::SourceIncomplete)
     }
 
     /// Whether it says that a Pod never started: nothing was read, and nothing touched.

@@ -111,6 +111,13 @@ impl S3Spec {
         self.path_style.unwrap_or(self.endpoint.is_some())
     }
 
+    /// Where it keeps things, whatever its credentials are: `s3://bucket/prefix at endpoint`.
+    pub fn place(&self) -> String {
+        let at = self.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
+        let prefix = if self.prefix().is_empty() { String::new() } else { format!("/{}", self.prefix()) };
+        format!("s3://{}{prefix}{at}", self.bucket)
+    }
+
     /// The prefix without slashes at its ends; empty when there is none.
     pub fn prefix(&self) -> &str {
         self.prefix.as_deref().unwrap_or_default().trim_matches('/')
@@ -173,6 +180,21 @@ pub struct BackupStoreStatus {
     /// to look for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty: Option<EmptyStatus>,
+    /// The newest runs of policies that the last probe did not find in the bucket. Absent: it found all that it looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<MissingStatus>,
+}
+
+/// Runs that should be in the bucket and are not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingStatus {
+    /// The place: bucket, prefix and service.
+    pub place: String,
+    /// When the probe that looked for them was started.
+    pub time: Time,
+    /// The runs: policy and folder, such as `shop/20261121T020000Z-3f9a1c`, the first thirty of them.
+    pub runs: Vec<String>,
 }
 
 /// Where and when nothing of a namespace was in the bucket.

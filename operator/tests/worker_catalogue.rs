@@ -6,6 +6,8 @@
 mod job;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/runs.rs"]
 mod runs;
 #[path = "support/s3.rs"]
@@ -17,11 +19,12 @@ use holdfast::task::{
 use holdfast_crds::{OnExisting, Reason};
 use job::{backup, folder, run, run_id, scope};
 use postgres::{Cluster, Secret};
+use proxy::{Fate, Proxy};
 use runs::put_run;
 use s3::Server;
 
 fn catalogue(store: StoreTask) -> CatalogueTask {
-    CatalogueTask { store, scope: scope(), known: Vec::new(), limit: 50 }
+    CatalogueTask { store, scope: scope(), known: Vec::new(), expected: Vec::new(), own: false, limit: 50 }
 }
 
 fn told(report: &Report) -> &CatalogueReport {
@@ -69,7 +72,66 @@ async fn complete_runs_without_a_backup_are_told_and_nothing_is_written() {
     task.limit = 1;
     let report = run(&Task::Catalogue(task)).await;
     assert_eq!((told(&report).runs.len(), told(&report).more), (1, 2));
+    // What the policy itself made is told to whoever asks for the newest.
+    let task = CatalogueTask { own: true, ..catalogue(test.store()) };
+    let report = run(&Task::Catalogue(task)).await;
+    assert_eq!(told(&report).runs[0].run_id, run_id(10));
     assert_eq!(test.keys().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_is_told_and_what_the_listing_merely_lacks_is_not() {
+    let test = Server::shared().await.bucket().await;
+    for day in [1, 2, 3, 5] {
+        put_run(&test, &scope(), &run_id(day), "db", &["db"]).await;
+    }
+    put_run(&test, &scope(), &run_id(6), "db", &["db", "files"]).await;
+    // Of one its object is gone, of one a manifest, one is in doubt, of one there is nothing at all.
+    let bucket = test.open().await;
+    let of = |day| folder(&test.store()).run(&run_id(day)).source("db");
+    bucket.delete(&of(3).artifact("shop.pgdump", "abc123", 3, false)).await.unwrap();
+    test.put(&of(5).manifest(), "{\"formatVersion\": 1").await;
+    let expected: Vec<String> = [8, 6, 5, 3, 2, 1].map(|day| format!("{}/db", run_id(day))).into();
+    let task = CatalogueTask { expected: expected.clone(), ..catalogue(StoreTask { read_only: true, ..test.store() }) };
+    let judged = |report: &Report| {
+        let days = |spans: &[holdfast::task::Span]| -> Vec<u32> {
+            (1..10).filter(|day| spans.iter().any(|span| span.has(&run_id(*day)))).collect()
+        };
+        (days(&told(report).there), days(&told(report).gone))
+    };
+    let report = run(&Task::Catalogue(task.clone())).await;
+    assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+    let (there, gone) = judged(&report);
+    assert_eq!(there, [1, 2]);
+    assert!([3, 6, 8].iter().all(|day| gone.contains(day)) && !gone.contains(&5), "{gone:?}");
+    assert!(
+        report.message.starts_with(&format!(
+            "3 runs that have a Backup are not there any more, the newest of them {}",
+            run_id(8)
+        )),
+        "{}",
+        report.message
+    );
+
+    // Whatever stands before the store and says 404 by itself says nothing about the object.
+    let page = Proxy::start(test.server.port(), move |request, _| {
+        if request.contains("manifest.json") && !request.contains("list-type") && request.contains(&run_id(8)) {
+            return Fate::Answer("404 Not Found", "<html>no such page</html>".into());
+        }
+        Fate::Pass
+    });
+    let behind = |proxy: &Proxy| CatalogueTask { store: test.store_at(proxy.endpoint()), ..task.clone() };
+    let (_, gone) = judged(&run(&Task::Catalogue(behind(&page))).await);
+    assert!(gone.contains(&3) && !gone.contains(&8), "{gone:?}");
+
+    // A listing that is empty by mistake makes nothing be gone.
+    let empty = "<?xml version=\"1.0\"?><ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>";
+    let short = Proxy::start(test.server.port(), move |request, _| {
+        if request.contains("list-type=2") { Fate::Answer("200 OK", empty.into()) } else { Fate::Pass }
+    });
+    let task = CatalogueTask { expected: vec![format!("{}/db", run_id(1))], ..behind(&short) };
+    let report = run(&Task::Catalogue(task)).await;
+    assert_eq!(report.reason, Reason::ListIncomplete, "{}", report.message);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,7 @@ fn retain(store: StoreTask, grace_seconds: i64) -> RetainTask {
         time_zone: "UTC".into(),
         known: Vec::new(),
         protected: vec![run_id(3)],
+        writers: None,
         limit: 100,
         grace_seconds,
     }

@@ -188,7 +188,7 @@ async fn a_recipient_that_is_none_is_told_by_the_probe() {
     let test = Server::shared().await.bucket().await;
     let typing_error = Key::new().public.replace("age1", "age1q");
     let store = StoreTask { recipients: vec![typing_error], ..test.store() };
-    let report = run(&Task::Probe(ProbeTask { store, namespace: "shop".into() })).await;
+    let report = run(&Task::Probe(ProbeTask { store, namespace: "shop".into(), newest: vec![] })).await;
     assert_eq!(report.reason, Reason::InvalidConfiguration);
     assert!(report.message.contains("recipients[0]"), "{}", report.message);
 }

@@ -28,7 +28,7 @@ use s3::Server;
 const ELSEWHERE: &str = "s3.elsewhere.invalid";
 
 fn probe(store: StoreTask) -> Task {
-    Task::Probe(ProbeTask { store, namespace: "shop".into() })
+    Task::Probe(ProbeTask { store, namespace: "shop".into(), newest: vec![] })
 }
 
 async fn run_with(task: &Task, variables: &[(&str, &str)]) -> Report {

@@ -98,6 +98,7 @@ async fn a_request_that_the_cluster_has_forgotten_does_not_run_again() {
         time_zone: "UTC".into(),
         known: vec![],
         protected: vec![],
+        writers: None,
         limit: 100,
         grace_seconds: 0,
     };

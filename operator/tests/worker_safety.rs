@@ -71,6 +71,7 @@ async fn it_is_restored_by_its_name_and_takes_no_other_runs_place() {
         time_zone: "UTC".into(),
         known: vec![],
         protected: vec![],
+        writers: None,
         limit: 100,
         grace_seconds: 0,
     };

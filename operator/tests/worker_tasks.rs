@@ -23,6 +23,7 @@ use holdfast::task::{
     BackupTask, DeleteTask, KnownRun, Outcome, ProbeTask, Report, RetainReport, RetainTask, Scope, Select, StoreTask,
     Task,
 };
+use holdfast::task::{Writer, Writers};
 use holdfast_crds::{OnExisting, Reason, RetentionSpec};
 use job::{Job, backup, folder, run, run_id, scope};
 use postgres::{Cluster, Secret};
@@ -33,7 +34,7 @@ use s3::Server;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_tells_why_a_store_is_not_fit() {
     let test = Server::shared().await.bucket().await;
-    let probe = |store| Task::Probe(ProbeTask { store, namespace: "shop".into() });
+    let probe = |store| Task::Probe(ProbeTask { store, namespace: "shop".into(), newest: vec![] });
     assert_eq!(run(&probe(test.store())).await.reason, Reason::Completed);
     assert_eq!(test.keys().await, Vec::<String>::new(), "the canary is gone");
 
@@ -56,7 +57,9 @@ async fn a_probe_tells_why_a_store_is_not_fit() {
     assert!(!is_empty(run(&probe(test.store_at(hidden.endpoint()))).await));
     put_run(&test, &scope(), &run_id(1), "db", &["db"]).await;
     assert!(!is_empty(run(&probe(test.store())).await));
-    assert!(is_empty(run(&Task::Probe(ProbeTask { store: test.store(), namespace: "sho".into() })).await));
+    assert!(is_empty(
+        run(&Task::Probe(ProbeTask { store: test.store(), namespace: "sho".into(), newest: vec![] })).await
+    ));
 
     let mut missing = test.store();
     missing.s3.bucket = "there-is-none".into();
@@ -71,6 +74,80 @@ async fn a_probe_tells_why_a_store_is_not_fit() {
     let report = run(&probe(test.store_at(silent.endpoint()))).await;
     assert_eq!(report.reason, Reason::Unreachable);
     assert!(report.message.contains("503"), "{}", report.message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_is_stored_once_whatever_uid_its_backup_has_now() {
+    let (cluster, secret) = (Cluster::shared(), Secret::superuser());
+    let test = Server::shared().await.bucket().await;
+    cluster.create_database("slot_once");
+    cluster.sql("slot_once", "create table t as select 1 as day");
+    let first = BackupTask { once: true, ..backup(test.store(), &cluster, &secret, "slot_once") };
+    let of =
+        |run_id: &str, task: &BackupTask| Task::Backup(Box::new(BackupTask { run_id: run_id.into(), ..task.clone() }));
+    let stored = |report: &Report| {
+        assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+        let Some(Outcome::Backup(stored)) = report.outcome.clone() else { panic!("{report:?}") };
+        stored
+    };
+    let saved = stored(&run(&of(&first.run_id, &first)).await);
+    assert_eq!(saved.run_id, None);
+    let keys = test.keys().await;
+    cluster.sql("slot_once", "update t set day = 2");
+
+    // It came back without its status, with another UID, and so with another folder.
+    let slot = first.run_id.split('-').next().unwrap();
+    let second_life = format!("{slot}-bbbbbb");
+    let again = stored(&run(&of(&second_life, &first)).await);
+    assert_eq!((again.run_id.as_deref(), &again.key), (Some(first.run_id.as_str()), &saved.key));
+    assert_eq!(test.keys().await, keys, "nothing was stored");
+
+    // Where only a part of it is there, nothing is added to it.
+    let both = BackupTask { run_sources: vec!["db".into(), "files".into()], ..first.clone() };
+    let other = BackupTask { slot: "2026-11-23T02:00:00Z".parse().unwrap(), ..both };
+    let partial = "20261123T020000Z-aaaaaa";
+    stored(&run(&of(partial, &other)).await);
+    let keys = test.keys().await;
+    let report = run(&of("20261123T020000Z-bbbbbb", &other)).await;
+    assert_eq!(report.reason, Reason::SlotPassed, "{}", report.message);
+    assert!(report.message.contains(partial), "{}", report.message);
+    assert_eq!(test.keys().await, keys);
+
+    // Another Backup of the same second, one that was made by hand, and another cluster's run are none of its business.
+    for (n, task) in [
+        BackupTask { backup: "another".into(), ..first.clone() },
+        BackupTask { once: false, ..first.clone() },
+        BackupTask { scope: Scope { cluster_uid: "other".into(), ..scope() }, ..first.clone() },
+    ]
+    .iter()
+    .enumerate()
+    {
+        assert_eq!(stored(&run(&of(&format!("{slot}-cccc0{n}"), task)).await).run_id, None, "{n}");
+    }
+    cluster.sql("postgres", "drop database slot_once with (force)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_tells_which_of_the_newest_runs_are_gone() {
+    let test = Server::shared().await.bucket().await;
+    put_run(&test, &scope(), &run_id(1), "db", &["db"]).await;
+    let newest: Vec<String> = ["nightly", "hourly"].map(|policy| format!("{policy}/{}/db", run_id(1))).into();
+    let probe = |store| Task::Probe(ProbeTask { store, namespace: "shop".into(), newest: newest.clone() });
+    let missing = |report: Report| {
+        assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+        let Some(Outcome::Probe(told)) = report.outcome else { panic!("{report:?}") };
+        told.missing
+    };
+    assert_eq!(missing(run(&probe(test.store())).await), [format!("hourly/{}", run_id(1))]);
+    // A store that answers with errors, or something before it that says 404, makes nothing be missing.
+    for answer in
+        [("404 Not Found", "<html>no such page</html>"), ("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>")]
+    {
+        let proxy = Proxy::start(test.server.port(), move |request, _| {
+            if request.contains("manifest.json") { Fate::Answer(answer.0, answer.1.into()) } else { Fate::Pass }
+        });
+        assert_eq!(missing(run(&probe(test.store_at(proxy.endpoint()))).await), [""; 0], "{}", answer.0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,6 +302,7 @@ fn retain(store: StoreTask) -> RetainTask {
         time_zone: "UTC".into(),
         known: Vec::new(),
         protected: Vec::new(),
+        writers: None,
         limit: 100,
         grace_seconds: 3600,
     }
@@ -235,6 +313,40 @@ fn retained(report: &Report) -> &RetainReport {
         Some(Outcome::Retain(retained)) => retained,
         _ => panic!("{report:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_deletes_nothing_where_two_living_clusters_have_one_identity() {
+    let test = Server::shared().await.bucket().await;
+    let writer = |id: &str, since: &str| Writer { id: id.into(), since: since.parse().unwrap() };
+    for day in 1..=4 {
+        put_run(&test, &scope(), &run_id(day), "db", &["db"]).await;
+    }
+    let written_by = async |day: u32, by: &Writer| {
+        let key = folder(&test.store()).run(&run_id(day)).source("db").manifest();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&test.get(&key).await).unwrap();
+        manifest["writer"] = serde_json::to_value(by).unwrap();
+        test.put(&key, serde_json::to_vec(&manifest).unwrap()).await;
+    };
+    // The original leads since the first; a copy of its etcd, beside it, since the third, and both remember the original.
+    let (original, copy) = (writer("a1", "2026-11-01T00:00:00Z"), writer("b1", "2026-11-03T00:00:00Z"));
+    written_by(2, &Writer { since: "2026-11-02T02:00:01Z".parse().unwrap(), ..original.clone() }).await;
+    written_by(3, &Writer { since: "2026-11-03T02:00:01Z".parse().unwrap(), ..original.clone() }).await;
+    written_by(4, &Writer { since: "2026-11-04T02:00:01Z".parse().unwrap(), ..copy.clone() }).await;
+    let of = |leader: &Writer, accepted: Vec<String>| {
+        let writers = Writers { leader: leader.clone(), before: vec![original.clone()], others: vec![], accepted };
+        Task::Retain(RetainTask { writers: Some(writers), ..retain(test.store()) })
+    };
+    let before = test.keys().await;
+    for (leader, other) in [(&original, &copy), (&copy, &original)] {
+        let report = run(&of(leader, vec![])).await;
+        assert_eq!(report.reason, Reason::AnotherWriter, "{}", report.message);
+        assert!(report.message.contains("accept-writers") && report.message.contains(&other.id), "{}", report.message);
+        assert_eq!(retained(&report).other_writers.iter().map(|w| &w.id).collect::<Vec<_>>(), [&other.id]);
+        assert_eq!(test.keys().await, before);
+    }
+    let report = run(&of(&copy, vec!["a1".into()])).await;
+    assert_eq!((report.reason, retained(&report).deleted.len()), (Reason::Completed, 2), "{}", report.message);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -338,7 +450,13 @@ async fn a_run_that_other_hands_deleted_pushes_out_none_that_is_there() {
     let mut task = retain(test.store());
     task.retention.keep_last = Some(1);
     task.known = (1..=3)
-        .map(|day| KnownRun { run_id: run_id(day), sources: vec!["db".into()], suspicious: false, damaged: false })
+        .map(|day| KnownRun {
+            run_id: run_id(day),
+            sources: vec!["db".into()],
+            suspicious: false,
+            imported: false,
+            damaged: false,
+        })
         .collect();
     let report = run(&Task::Retain(task)).await;
     assert_eq!((&retained(&report).deleted, retained(&report).kept), (&vec![run_id(1)], 1), "{}", report.message);
@@ -354,8 +472,13 @@ async fn what_is_known_to_be_damaged_holds_up_nothing_and_pushes_out_nothing() {
     // The newest one's object is cut, as a verification found.
     let cut = folder(&test.store()).run(&run_id(4)).source("db").artifact("shop.pgdump", "abc123", 3, false);
     test.put(&cut, "cut").await;
-    let known =
-        |day: u32, damaged| KnownRun { run_id: run_id(day), sources: vec!["db".into()], suspicious: false, damaged };
+    let known = |day: u32, damaged| KnownRun {
+        run_id: run_id(day),
+        sources: vec!["db".into()],
+        suspicious: false,
+        imported: false,
+        damaged,
+    };
     let mut task = retain(test.store());
     task.retention.keep_last = Some(2);
     task.known = (1..=4).map(|day| known(day, day == 4)).collect();
@@ -410,7 +533,13 @@ async fn in_doubt_nothing_is_deleted() {
         false => Fate::Pass,
     });
     let mut task = retain(test.store_at(proxy.endpoint()));
-    task.known = vec![KnownRun { run_id: run_id(5), sources: vec!["db".into()], suspicious: false, damaged: false }];
+    task.known = vec![KnownRun {
+        run_id: run_id(5),
+        sources: vec!["db".into()],
+        suspicious: false,
+        imported: false,
+        damaged: false,
+    }];
     cases.push(("a listing without a run that is known", task, test, Some(proxy)));
 
     let test = filled().await;

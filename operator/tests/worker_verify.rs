@@ -117,6 +117,8 @@ impl Sources {
                 run_id,
                 run_sources: self.names(),
                 source: source.clone(),
+                once: false,
+                writer: None,
                 safety_for: None,
                 mounts: mounts.clone(),
                 level: 3,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod admission;
+mod bucket_trouble;
 mod cluster_trouble;
 mod conditions;
 mod controllers;

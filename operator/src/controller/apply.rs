@@ -93,6 +93,7 @@ impl Writer {
         for action in actions {
             match action {
                 Action::CreateBackup(backup) => self.create_backup(backup).await?,
+                Action::ReportBackup(backup) => self.report(&**backup, &backup.status).await?,
                 Action::CreateJob(job) => self.create_job(job).await?,
                 Action::CreateClaim(claim) => self.create_claim(claim).await?,
                 Action::DeleteJob(target) => self.delete::<Job>(target, "Job").await?,

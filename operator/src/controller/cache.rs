@@ -249,7 +249,7 @@ impl Cached for ObservedJob {
         let owner = self.owner.iter().map(|o| of_owner(&o.uid));
         let itself = std::iter::once(with_uid(&self.uid));
         // The label may be a shortened name: whoever looks by it compares owners too.
-        let of_policies = self.task == "retain" || self.task == VERIFY;
+        let of_policies = matches!(self.task.as_str(), "retain" | "delete" | VERIFY);
         let policy = of_policies.then(|| of_policy(&self.namespace, &self.policy));
         let under_way = self.end.is_none();
         let reading = (self.task == "catalogue" && under_way).then(|| READING.to_owned());

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 use super::cache::{Cached, Key, NOT_OVER, READING, RESTORING, VERIFYING, World, of_owner, of_store, read_at};
 use super::queue::{Request, Subject};
-use crate::plan::backup::{slot_of, usable};
+use crate::plan::backup::{is_put_back, slot_of, usable};
 use crate::plan::found::{is_found, is_unread, place_of};
 use crate::plan::observed::{ObservedJob, created};
 use crate::plan::turn::{Place, Wait, Work, room_to_read, room_to_verify, turns};
@@ -134,7 +134,10 @@ fn place(world: &World, backup: &Backup) -> Option<Place> {
         None => world.policies.get(&namespace, &backup.spec.policy_ref.name)?.spec.store_ref.name.clone(),
     };
     let object = world.stores.get(&namespace, &store);
-    let never_runs = is_found(backup) || backup.metadata.deletion_timestamp.is_some();
+    let policy = world.policies.get(&namespace, &backup.spec.policy_ref.name);
+    let never_runs = is_found(backup)
+        || backup.metadata.deletion_timestamp.is_some()
+        || (!running && is_put_back(backup, policy.as_deref()));
     if !running && (never_runs || usable(&store, object.as_deref()).is_err()) {
         return None;
     }

@@ -207,6 +207,7 @@ async fn lead(
         architectures: named(&args.image_architectures),
         template,
         leave_ids_out: args.openshift,
+        writer: Some(crate::task::Writer { id: format!("{:016x}", fastrand::u64(..)), since: jiff::Timestamp::now() }),
     };
     let reporter = Reporter { controller: "holdfast".to_owned(), instance: Some(identity.to_owned()) };
     let recorder = Recorder::new(client.clone(), reporter);

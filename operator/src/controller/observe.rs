@@ -14,14 +14,14 @@ use super::apply::Error;
 use super::cache::{World, of_owner, of_policy, of_store};
 use super::line;
 use crate::plan::backup::ObservedBackup;
-use crate::plan::found::{is_found, is_unread};
+use crate::plan::found::{is_found, is_unread, wants_room};
 use crate::plan::job::{self, Ground, Install};
 use crate::plan::names::{FINALIZER, SCALE_FINALIZER, SCHEDULED_LABEL};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod};
 use crate::plan::policy::ObservedPolicy;
-use crate::plan::restore::{ObservedRestore, as_saved, choose, is_safety};
+use crate::plan::restore::{ObservedRestore, as_saved, choose, is_safety, wants_a_look};
 use crate::plan::status::after;
-use crate::plan::store::ObservedStore;
+use crate::plan::store::{ObservedStore, newest_run};
 use crate::plan::trial::{self, Answer, Question};
 use crate::plan::verdict::LATE_SECONDS;
 use crate::plan::verify;
@@ -64,7 +64,11 @@ impl Observer {
                 .any(|a| matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused | Reason::ClockSkew)));
             status.completion_time.as_ref().map(|t| t.0).filter(|t| blamed && since.is_some_and(|s| *t > s))
         });
-        Ok(ObservedStore { probes, suspected: suspected.max() })
+        let newest = policies.iter().filter_map(|policy| {
+            let name = policy.name_any();
+            newest_run(&name, &self.world.backups.of(&of_policy(&namespace, &name)), store)
+        });
+        Ok(ObservedStore { suspected: suspected.max(), newest: newest.collect(), probes })
     }
 
     /// What is known around a Backup.
@@ -105,6 +109,7 @@ impl Observer {
         let deleting = backup.metadata.deletion_timestamp.is_some();
         if deleting && backup.finalizers().iter().any(|f| f == FINALIZER) {
             observed.namespace_terminating = self.server.is_terminating(&namespace).await?;
+            observed.holds = known::holds(&self.world, &namespace, &backup.spec.policy_ref.name);
         }
         let retention = observed.policy.as_ref().is_some_and(|p| p.spec.retention.is_some());
         let retained = observed.jobs.iter().any(|a| a.job.name == job::retain_name(backup));
@@ -173,12 +178,29 @@ impl Observer {
             (_, Some(policy)) => self.world.backups.of(&of_policy(&namespace, &policy.name)),
             _ => Vec::new(),
         };
-        if let Some(policy) = &from.policy {
-            observed.policy = self.world.policies.get(&namespace, &policy.name);
+        let named = observed.backups.first().filter(|b| from.backup.is_some() && wants_a_look(b)).cloned();
+        if named.is_some()
+            && let Some(name) = &from.backup
+        {
+            // What the last look found may be written on it already: the watch of Backups may lag behind that of policies.
+            observed.backups = self.server.backup(&namespace, name).await?.into_iter().collect();
+        }
+        let policy = from.policy.as_ref().map(|p| &p.name).or(named.as_ref().map(|b| &b.spec.policy_ref.name));
+        if let Some(policy) = policy.cloned() {
+            observed.policy = self.world.policies.get(&namespace, &policy);
+            let store = observed.policy.as_ref().map(|p| p.spec.store_ref.name.clone());
+            observed.policy_store = store.and_then(|name| self.world.stores.get(&namespace, &name));
         }
         if let Ok(choice) = choose(request, &observed.backups) {
             observed.policy = self.world.policies.get(&namespace, &choice.policy);
             observed.store = self.world.stores.get(&namespace, &choice.store);
+            // It has begun: the watch of Jobs may lag behind that of requests.
+            let asked = if status.phase == BackupPhase::Running {
+                self.server.clearing(&namespace, &choice.policy).await?
+            } else {
+                Vec::new()
+            };
+            observed.clearing = known::clearing(&self.world, &namespace, &choice.policy, asked);
         }
         let safety = status.safety_backup.as_ref();
         observed.safety = safety.and_then(|name| self.world.backups.get(&namespace, name));
@@ -207,6 +229,7 @@ impl Observer {
             && (line::catalogue_waits(&self.world, policy, self.limit)
                 || !self.is_unread_now(policy, store.as_deref()).await?);
         let mut observed = ObservedPolicy {
+            asking: known::asking(&self.world, &namespace, &policy.name_any()),
             catalogue_waits,
             backups,
             retains: self.retains(policy, now).await?,
@@ -217,6 +240,9 @@ impl Observer {
             stores,
             crowded: None,
         };
+        if wants_room(policy, &observed, now) {
+            observed.catalogue_waits = line::catalogue_waits(&self.world, policy, self.limit);
+        }
         observed.crowded =
             verify::wants_room(policy, &observed, now).and_then(|store| line::crowded(&self.world, store, self.limit));
         Ok(observed)

@@ -26,6 +26,7 @@ use crate::plan::policy::plan_policy;
 use crate::plan::restore::plan_restore;
 use crate::plan::store::plan_store;
 use crate::plan::verify::plan_verify;
+use crate::plan::writer::remember;
 
 /// An attempt that takes longer is given up and made again.
 const ATTEMPT: Duration = Duration::from_mins(1);
@@ -121,6 +122,7 @@ async fn reconcile(context: &Context, request: &Request) -> Result<Option<Instan
             let Some(policy) = context.world.policies.get(namespace, name) else { return Ok(None) };
             let observed = context.observer.policy(&policy, now).await?;
             let mut plan = plan_policy(&policy, &observed, now);
+            remember(&mut plan.status, context.install.writer.as_ref(), &policy, &observed);
             let mut verify = Plan::keep(plan.status.clone());
             plan_verify(&mut verify, &context.install, &policy, &observed, now);
             // What stands in the way of its Job, such as a quota, keeps no policy from its slots and its status either.
@@ -211,6 +213,9 @@ async fn act(context: &Context, object: &impl ResourceExt, actions: &[Action]) -
 fn told(action: &Action) -> (&'static str, &str) {
     match action {
         Action::CreateBackup(backup) => ("create Backup", backup.metadata.name.as_deref().unwrap_or_default()),
+        Action::ReportBackup(backup) => {
+            ("write the status of Backup", backup.metadata.name.as_deref().unwrap_or_default())
+        }
         Action::CreateClaim(claim) => {
             ("create PersistentVolumeClaim", claim.metadata.name.as_deref().unwrap_or_default())
         }

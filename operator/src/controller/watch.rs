@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::cache::{Cached, Key, Kind, World, in_namespace, is_under_way, of_policy, of_store, with_uid};
 use super::line;
 use super::queue::{Queue, Request, Subject};
+use crate::plan::location::is_due;
 use crate::plan::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::observed::{ObservedJob, ObservedPod};
 use crate::plan::verify::VERIFY;
@@ -245,6 +246,10 @@ fn store_changed(Sinks { world, .. }: &Sinks, store: &BackupStore) -> Vec<Reques
     let key = store.key();
     let policies = world.policies.of(&of_store(&key.namespace, &key.name));
     let mut requests: Vec<Request> = policies.iter().flat_map(|policy| around_policy(world, policy)).collect();
+    let backups = policies.iter().flat_map(|p| world.backups.of(&of_policy(&key.namespace, &p.name_any())));
+    let moved =
+        backups.filter(|b| b.status.as_ref().is_some_and(|s| s.store.as_ref() == Some(&key.name)) && is_due(b, store));
+    requests.extend(moved.map(|b| request(Subject::Backup, b.key())));
     requests.extend(waiting_restores(world, &key.namespace));
     requests.push(request(Subject::Store, key));
     requests
@@ -280,12 +285,24 @@ fn backup_changed(Sinks { world, .. }: &Sinks, backup: &Backup) -> Vec<Request> 
     requests
 }
 
-fn restore_changed(_: &Sinks, restore: &RestoreRequest) -> Vec<Request> {
-    vec![request(Subject::Restore, restore.key())]
+fn restore_changed(Sinks { world, .. }: &Sinks, restore: &RestoreRequest) -> Vec<Request> {
+    let key = restore.key();
+    let from = &restore.spec.from;
+    // Before it chooses its policy's bucket is read.
+    let waits = restore.status.as_ref().is_none_or(|s| s.phase == BackupPhase::Pending);
+    let backup = from.backup.as_ref().and_then(|name| world.backups.get(&key.namespace, name));
+    let policy = from.policy.as_ref().map(|p| p.name.clone()).or(backup.map(|b| b.spec.policy_ref.name.clone()));
+    let policy = policy.filter(|_| waits).map(|name| request(Subject::Policy, Key::new(&key.namespace, name)));
+    policy.into_iter().chain([request(Subject::Restore, key)]).collect()
 }
 
-fn job_changed(_: &Sinks, job: &ObservedJob) -> Vec<Request> {
-    owner_of(job)
+fn job_changed(Sinks { world, .. }: &Sinks, job: &ObservedJob) -> Vec<Request> {
+    let mut requests = owner_of(job);
+    // What deletes runs is waited for.
+    if matches!(job.task.as_str(), "retain" | "delete") && job.end.is_some() {
+        requests.extend(waiting_restores(world, &job.namespace));
+    }
+    requests
 }
 
 fn owner_of(job: &ObservedJob) -> Vec<Request> {

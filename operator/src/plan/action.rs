@@ -38,6 +38,8 @@ impl<S> Plan<S> {
 pub enum Action {
     /// Create this Backup. One of the same name that saves the same policy is as good.
     CreateBackup(Box<Backup>),
+    /// Let this be the status of this very version of a Backup.
+    ReportBackup(Box<Backup>),
     /// Create this Job. One of the same name with the same owner is as good.
     CreateJob(Box<Job>),
     /// Create this claim. One of the same name is left as it is.

@@ -2,6 +2,7 @@
 
 mod deletion;
 mod ended;
+mod put_back;
 mod told;
 mod verification;
 
@@ -18,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::action::{Action, Event, Plan, Target};
 use super::found;
 use super::job::{self, Ground, Install, Run};
+use super::location;
 use super::names::{FINALIZER, SCHEDULED_LABEL, SLOT_ANNOTATION, run_id};
 use super::observed::{Attempt, created};
 use super::status::{after, duration_text, find, with_condition};
@@ -26,6 +28,7 @@ use super::verdict::{Patience, Verdict, judge};
 use crate::task::{Failure, Globs, Outcome, PROBE_SECONDS, Report};
 
 pub use ended::{COMPLETED_JOB_SECONDS, FAILED_JOB_SECONDS};
+pub use put_back::is_put_back;
 
 /// What a run needs may be this many seconds late: it waits as Pending, then it fails.
 pub const GRACE_SECONDS: i64 = 60;
@@ -85,6 +88,7 @@ pub fn plan_backup(
         found::record(&mut plan, backup, found, now);
         if plan.status.phase == BackupPhase::Completed {
             verification::follow(&mut plan, backup, observed, now);
+            location::follow(&mut plan, backup, observed.store.as_deref(), now);
         }
         return plan;
     }
@@ -95,9 +99,15 @@ pub fn plan_backup(
         return plan;
     }
     match plan.status.phase {
+        BackupPhase::Pending if put_back::is_put_back(backup, observed.policy.as_deref()) => {
+            put_back::look(&mut plan, backup, observed, now);
+        }
         BackupPhase::Pending => start(&mut plan, install, backup, observed, now),
         BackupPhase::Running => follow(&mut plan, backup, observed, now),
-        BackupPhase::Completed | BackupPhase::Failed => ended::tidy(&mut plan, install, backup, observed, now),
+        BackupPhase::Completed | BackupPhase::Failed => {
+            location::follow(&mut plan, backup, observed.store.as_deref(), now);
+            ended::tidy(&mut plan, install, backup, observed, now);
+        }
     }
     plan
 }
@@ -181,13 +191,14 @@ fn start(plan: &mut Plan<BackupStatus>, install: &Install, backup: &Backup, obse
     let slot = slot_of(backup);
     let run_id = run_id(slot, uid);
     let names: Vec<String> = sources.iter().map(|s| s.name.clone()).collect();
-    let run = Run { backup, policy, store, run_id: &run_id, slot, sources: &names };
+    let run = Run { backup, policy, store, run_id: &run_id, slot, begun: now, sources: &names };
     let jobs = sources.iter().map(|source| job::backup(install, run, source, &observed.ground));
     plan.actions.extend(jobs.map(|job| Action::CreateJob(Box::new(job))));
     plan.events.push(Event::normal("Started", "Backup", format!("run {run_id} of {} started", names.join(", "))));
     plan.status.phase = BackupPhase::Running;
     plan.status.queue_position = None;
     plan.status.store.clone_from(&store.metadata.name);
+    plan.status.location = Some(store.spec.s3.place());
     plan.status.start_time = Some(Time(now));
     plan.status.run_id = Some(run_id);
     plan.status.artifacts = names
@@ -303,6 +314,7 @@ fn parked_until(backup: &Backup, observed: &ObservedBackup, failure: &Failure) -
 
 fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBackup, now: Timestamp) {
     let mut waits: Option<Failure> = None;
+    let mut before = None;
     let mut artifacts = std::mem::take(&mut plan.status.artifacts);
     for artifact in artifacts.iter_mut().filter(|a| !a.phase.is_terminal()) {
         let name = job::backup_name(backup, &artifact.source);
@@ -319,11 +331,14 @@ fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBac
                 let source = &artifact.source;
                 waits = waits.or(why.map(|w| Failure::new(w.reason, format!("source {source} waits: {}", w.message))));
             }
-            Verdict::Completed(report) => complete(artifact, report),
+            Verdict::Completed(report) => before = complete(artifact, report).or(before),
             Verdict::Failed(failure, _) => fail(artifact, &failure),
         }
     }
     plan.status.artifacts = artifacts;
+    if before.is_some() {
+        plan.status.run_id = before;
+    }
     stop_decided(plan, backup, observed, now);
     if plan.status.artifacts.iter().all(|a| a.phase.is_terminal()) {
         let ended = observed.jobs.iter().filter_map(Attempt::ended_at).max();
@@ -373,9 +388,12 @@ fn stop(plan: &mut Plan<BackupStatus>, attempt: &Attempt, now: Timestamp) {
     }
 }
 
-fn complete(artifact: &mut ArtifactStatus, report: Option<Report>) {
+/// Returns the run that the source was stored in before, where that is another one.
+fn complete(artifact: &mut ArtifactStatus, report: Option<Report>) -> Option<String> {
     artifact.phase = BackupPhase::Completed;
+    let mut before = None;
     if let Some(Outcome::Backup(stored)) = report.and_then(|r| r.outcome) {
+        before = stored.run_id;
         let text = |text: String| (!text.is_empty()).then_some(text);
         artifact.key = text(stored.key);
         artifact.stored_bytes = Some(stored.stored_bytes);
@@ -387,6 +405,7 @@ fn complete(artifact: &mut ArtifactStatus, report: Option<Report>) {
         artifact.encrypted = Some(stored.encrypted);
         artifact.consistency = text(stored.consistency);
     }
+    before
 }
 
 fn fail(artifact: &mut ArtifactStatus, failure: &Failure) {

@@ -3,6 +3,10 @@
 //! A Backup cannot be created with its status, so what the status will say travels in an annotation: whoever looks at the Backup next
 //! writes it down. Such a Backup never starts a run, and never deletes what it stands for.
 
+mod adopted;
+mod asked;
+mod judged;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -27,9 +31,12 @@ use super::status::{after, duration_text, find, with_condition};
 use super::verdict::{Patience, Verdict, judge};
 use crate::store::keys::slot_of_run;
 use crate::task::{CatalogueReport, Failure, FoundRun, Outcome, Report};
+use asked::{Asked, asked};
 
 /// At most this many Backups are made of what is found, the newest.
 pub const FOUND_LIMIT: usize = 50;
+/// The Backup of a run that was found is waited for this many seconds.
+const TOLD_SECONDS: i64 = 600;
 /// A bucket that could not be read is read again after this many seconds.
 pub const AGAIN_SECONDS: i64 = 300;
 
@@ -39,6 +46,8 @@ pub const AGAIN_SECONDS: i64 = 300;
 pub struct Found {
     run_id: String,
     store: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
     cluster: String,
     sources: Vec<String>,
     start_time: Timestamp,
@@ -56,6 +65,7 @@ pub fn is_found(backup: &Backup) -> bool {
 /// Whether a Backup was found in the bucket and made by another cluster, to which its data belongs.
 pub fn is_foreign(backup: &Backup) -> bool {
     backup.metadata.labels.as_ref().is_some_and(|l| l.contains_key(CLUSTER_LABEL))
+        || backup.status.as_ref().is_some_and(|s| s.cluster.is_some())
 }
 
 /// What a Backup's annotation says, where it was found in the bucket.
@@ -113,6 +123,7 @@ fn fill(status: &mut BackupStatus, found: Found) {
     status.phase = BackupPhase::Completed;
     status.run_id = Some(found.run_id);
     status.store = Some(found.store);
+    status.location = found.location;
     status.start_time = Some(Time(found.start_time));
     status.completion_time = Some(Time(found.completion_time));
     status.duration = Some(duration_text(found.start_time, found.completion_time));
@@ -139,6 +150,41 @@ pub fn unless_awaited(policy: &BackupPolicy, backups: &[Arc<Backup>], failure: F
     Failure::new(Reason::StoreNotReady, message)
 }
 
+/// Whether the bucket was read to its end for runs of a policy after this instant; none where it is not read at all for now.
+pub fn is_read_since(policy: &BackupPolicy, store: Option<&BackupStore>, since: Timestamp) -> Option<bool> {
+    let none = BackupPolicyStatus::default();
+    let status = policy.status.as_ref().unwrap_or(&none);
+    let place = place_of(readable(policy, status, store)?);
+    let read = status.catalogue.as_ref().filter(|c| c.place == place);
+    Some(read.is_some_and(|c| c.own_time.as_ref().is_some_and(|t| t.0 > since) && !goes_on(c)))
+}
+
+/// Whether a reading left runs out, and the next one will tell them: what it told is known by then.
+fn goes_on(read: &CatalogueStatus) -> bool {
+    read.more > 0 && read.found > 0
+}
+
+/// Whether the bucket was read for a policy after this instant, and all that was found has its Backup; none where it is not read at all for
+/// now, because the store cannot be.
+pub fn is_fresh(
+    policy: &BackupPolicy,
+    store: Option<&BackupStore>,
+    backups: &[Arc<Backup>],
+    since: Timestamp,
+    now: Timestamp,
+) -> Option<bool> {
+    let none = BackupPolicyStatus::default();
+    let status = policy.status.as_ref().unwrap_or(&none);
+    let place = place_of(readable(policy, status, store)?);
+    let Some(read) = status.catalogue.as_ref().filter(|c| c.place == place) else { return Some(false) };
+    let Some(time) = read.own_time.as_ref().map(|t| t.0).filter(|time| *time > since) else { return Some(false) };
+    let is_over = |b: &Backup| b.status.as_ref().is_some_and(|s| s.phase.is_terminal());
+    let is_told = |run: &String| backups.iter().any(|b| b.status.as_ref().and_then(|s| s.run_id.as_ref()) == Some(run));
+    // Somebody may have deleted it again.
+    let newest = read.newest.as_ref().filter(|_| now < after(time, TOLD_SECONDS));
+    Some(newest.is_none_or(is_told) && backups.iter().filter(|b| is_found(b)).all(|b| is_over(b)))
+}
+
 /// Has the bucket read when a policy comes to a place, and makes Backups of what is found there. A read-only store is read, too.
 pub fn plan_found(
     plan: &mut Plan<BackupPolicyStatus>,
@@ -149,8 +195,12 @@ pub fn plan_found(
 ) {
     let Some(store) = readable(policy, &plan.status, observed.store.as_deref()) else { return };
     let place = place_of(store);
-    let name = job::catalogue_name(policy, &place);
-    let is_read = is_read(&plan.status, &place);
+    let asked = asked(policy, &plan.status, observed, store, now);
+    let (is_read, what) = reading(&plan.status, &place, &asked);
+    let name = job::catalogue_name(policy, &what);
+    if let Some(next) = asked.next {
+        plan.check_at(next);
+    }
     let stale = observed.catalogues.iter().filter(|a| (is_read || a.job.name != name) && !a.job.deleting);
     plan.actions.extend(stale.map(|a| Action::delete_job(&a.job)));
     if is_read {
@@ -158,25 +208,67 @@ pub fn plan_found(
     }
     let Some(attempt) = observed.catalogues.iter().find(|a| a.job.name == name) else {
         if was_empty(policy, &plan.status, store, &place) {
-            plan.status.catalogue = Some(CatalogueStatus { place, found: 0, more: 0 });
+            let time = store.status.as_ref().and_then(|s| s.empty.as_ref()).map(|empty| empty.time.clone());
+            plan.status.catalogue =
+                Some(CatalogueStatus { place, time: time.clone(), own_time: time, ..CatalogueStatus::default() });
             return;
         }
-        if observed.catalogue_waits {
+        // What retention deletes meanwhile would be told as if it were there, or missed.
+        if observed.catalogue_waits || observed.retains.iter().any(|a| a.job.end.is_none()) {
             return plan.check_at(after(now, TURN_SECONDS));
         }
+        if let Some(since) = asked.at().filter(|since| now < after(*since, 2)) {
+            // The API server tells whole seconds: one that is made now could not be told from one that was made before.
+            return plan.check_at(after(since, 2));
+        }
         let known = runs_with_a_backup(observed).into_iter().collect();
-        let job = job::catalogue(install, policy, store, &place, known, FOUND_LIMIT);
+        let own = asked.own_since.is_some();
+        let reading = job::Reading { what, known, expected: judged::expected(observed, store), own };
+        let job = job::catalogue(install, policy, store, reading, FOUND_LIMIT);
         return plan.actions.push(Action::CreateJob(Box::new(job)));
     };
     match judge(attempt, Reason::StoreUnreachable, Patience::RUN, now) {
         Verdict::Running => {}
         Verdict::Waiting { check_at, .. } => plan.check_at(check_at),
         Verdict::Completed(Some(Report { message, outcome: Some(Outcome::Catalogue(report)), .. })) => {
-            take_in(plan, install, policy, observed, (place, report), &message);
+            let began = attempt.job.created;
+            if observed.retains.iter().any(|a| a.job.end.as_ref().is_none_or(|end| end.at >= began)) {
+                let again = (!attempt.job.deleting).then(|| Action::delete_job(&attempt.job));
+                return plan.actions.extend(again);
+            }
+            judged::judge(plan, observed, store, &report, (began, now));
+            take_in(plan, install, policy, observed, (place, report, began, asked.own_since.is_some()), &message);
         }
         Verdict::Completed(_) => again(plan, attempt, "its result is lost", now),
         Verdict::Failed(failure, _) => again(plan, attempt, &failure.to_string(), now),
     }
+}
+
+/// Whether the last reading of a place will do, and what tells the next one from those before it. What the next one tells, and after which
+/// it comes, is in its name: one that was begun with another question is not taken for it.
+fn reading(status: &BackupPolicyStatus, place: &str, asked: &Asked) -> (bool, String) {
+    let own = if asked.own_since.is_some() { " own" } else { "" };
+    match status.catalogue.as_ref().filter(|c| c.place == place) {
+        None => (false, format!("{place}{own}")),
+        Some(read) => {
+            let last = read.time.as_ref().map_or(0, |t| t.0.as_second());
+            (asked.is_done(read), format!("{place}{own} after {last}"))
+        }
+    }
+}
+
+/// Whether a policy's bucket is to be read once more, and nobody waits for that: only then it is worth finding out whether there is room.
+pub fn wants_room(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timestamp) -> bool {
+    let none = BackupPolicyStatus::default();
+    let status = policy.status.as_ref().unwrap_or(&none);
+    readable(policy, status, observed.store.as_deref()).is_some_and(|store| {
+        let place = place_of(store);
+        let asked = asked(policy, status, observed, store, now);
+        let (is_done, what) = reading(status, &place, &asked);
+        let name = job::catalogue_name(policy, &what);
+        let is_under_way = observed.catalogues.iter().any(|a| a.job.name == name);
+        is_read(status, &place) && !is_done && !asked.urgent && !is_under_way
+    })
 }
 
 /// Whether a policy's bucket is still to be read, or is being read.
@@ -225,22 +317,31 @@ fn take_in(
     install: &Install,
     policy: &BackupPolicy,
     observed: &ObservedPolicy,
-    (place, report): (String, CatalogueReport),
+    (place, report, began, own): (String, CatalogueReport, Timestamp, bool),
     message: &str,
 ) {
     // What began after the Job did may be in the bucket by now, and has its Backup.
     let known = runs_with_a_backup(observed);
-    let backups: Vec<Backup> = report
-        .runs
-        .iter()
-        .filter(|run| !known.contains(&run.run_id))
-        .filter_map(|run| backup_of(install, policy, run))
+    let unknown: Vec<&FoundRun> = report.runs.iter().filter(|run| !known.contains(&run.run_id)).collect();
+    let adopted = adopted::adopt(plan, install, policy, observed, &unknown, &place);
+    let backups: Vec<Backup> = unknown
+        .into_iter()
+        .filter(|run| !adopted.contains(&run.run_id))
+        .filter_map(|run| backup_of(install, policy, run, &place))
         .collect();
     if !report.runs.is_empty() {
         plan.events.push(Event::normal("BackupsFound", "Catalogue", message));
     }
     let number = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-    plan.status.catalogue = Some(CatalogueStatus { place, found: number(backups.len()), more: number(report.more) });
+    let before = plan.status.catalogue.take().filter(|c| c.place == place);
+    plan.status.catalogue = Some(CatalogueStatus {
+        place,
+        time: Some(Time(began)),
+        own_time: if own { Some(Time(began)) } else { before.and_then(|c| c.own_time) },
+        newest: report.runs.first().filter(|_| !backups.is_empty()).map(|run| run.run_id.clone()),
+        found: number(backups.len() + adopted.len()),
+        more: number(report.more),
+    });
     plan.actions.extend(backups.into_iter().map(|backup| Action::CreateBackup(Box::new(backup))));
 }
 
@@ -269,14 +370,13 @@ fn runs_with_a_backup(observed: &ObservedPolicy) -> BTreeSet<String> {
     observed.backups.iter().map(|backup| of(backup)).collect()
 }
 
-/// The Backup of a run that was found; none where it is no run.
-fn backup_of(install: &Install, policy: &BackupPolicy, run: &FoundRun) -> Option<Backup> {
-    let slot = slot_of_run(&run.run_id)?;
-    let policy_name = policy.metadata.name.clone().unwrap_or_default();
+/// What a status says of a run that was found in a place.
+fn found_in(policy: &BackupPolicy, run: &FoundRun, place: &str) -> Found {
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let found = Found {
+    Found {
         run_id: run.run_id.clone(),
         store: policy.spec.store_ref.name.clone(),
+        location: Some(place.to_owned()),
         cluster: run.cluster.clone(),
         sources: run.sources.clone(),
         start_time: run.start,
@@ -284,7 +384,14 @@ fn backup_of(install: &Install, policy: &BackupPolicy, run: &FoundRun) -> Option
         stored_bytes: number(run.stored_bytes),
         source_bytes: number(run.source_bytes),
         items: number(run.items),
-    };
+    }
+}
+
+/// The Backup of a run that was found; none where it is no run.
+fn backup_of(install: &Install, policy: &BackupPolicy, run: &FoundRun, place: &str) -> Option<Backup> {
+    let slot = slot_of_run(&run.run_id)?;
+    let policy_name = policy.metadata.name.clone().unwrap_or_default();
+    let found = found_in(policy, run, place);
     let mut labels = BTreeMap::from([
         (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
         (POLICY_LABEL.to_owned(), label_value(&policy_name)),
@@ -316,10 +423,7 @@ fn backup_of(install: &Install, policy: &BackupPolicy, run: &FoundRun) -> Option
 
 /// Where a store keeps things, whatever its credentials are.
 pub fn place_of(store: &BackupStore) -> String {
-    let s3 = &store.spec.s3;
-    let at = s3.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
-    let prefix = if s3.prefix().is_empty() { String::new() } else { format!("/{}", s3.prefix()) };
-    format!("s3://{}{prefix}{at}", s3.bucket)
+    store.spec.s3.place()
 }
 
 #[cfg(test)]

@@ -21,11 +21,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::Resource;
 
 use super::names::{
-    BACKUP_LABEL, POLICY_LABEL, RESTORE_LABEL, SAFETY_LABEL, SOURCE_LABEL, STORE_LABEL, job_name, what_to,
+    BACKUP_LABEL, POLICY_LABEL, RESTORE_LABEL, SAFETY_LABEL, SLOT_ANNOTATION, SOURCE_LABEL, STORE_LABEL, job_name,
+    what_to,
 };
+use super::writer::writers;
 use crate::task::{
     BackupTask, CatalogueTask, DeleteTask, KnownRun, PROBE_SECONDS, ProbeTask, RestoreTask, RetainTask, Scope,
-    StorePatience, StoreTask, Task, VerifyTask,
+    StorePatience, StoreTask, Task, VerifyTask, Writer,
 };
 pub use mount::{Credentials, Data, SourceMount, source_of};
 pub use seat::{ENFORCE_LABEL, Enforced, Ground, Holder, ObservedClaim, Seat, Use, seat};
@@ -65,10 +67,12 @@ pub struct Install {
     pub template: JobTemplate,
     /// Whether the platform chooses user and group of every Pod where nobody says them, as OpenShift does.
     pub leave_ids_out: bool,
+    /// The controller that leads, as it is told from others of the same cluster.
+    pub writer: Option<Writer>,
 }
 
-/// The Job that proves a store. `what` tells one probe from the next.
-pub fn probe(install: &Install, store: &BackupStore, what: &str) -> Job {
+/// The Job that proves a store. `what` tells one probe from the next; `newest` are the runs that should be there.
+pub fn probe(install: &Install, store: &BackupStore, what: &str, newest: &[String]) -> Job {
     build(
         install,
         &Purpose {
@@ -79,6 +83,7 @@ pub fn probe(install: &Install, store: &BackupStore, what: &str) -> Job {
             task: Task::Probe(ProbeTask {
                 store: StoreTask { patience: StorePatience::of_probe(), ..store_task(store) },
                 namespace: namespace(&store.metadata),
+                newest: newest.to_vec(),
             }),
             store,
             mounts: vec![],
@@ -103,6 +108,8 @@ pub struct Run<'a> {
     pub run_id: &'a str,
     /// The instant it stands for.
     pub slot: Timestamp,
+    /// When it is begun.
+    pub begun: Timestamp,
     /// Names of all its sources.
     pub sources: &'a [String],
 }
@@ -125,6 +132,8 @@ pub fn backup(install: &Install, run: Run<'_>, source: &Source, ground: &Ground)
         backup: name(&run.backup.metadata),
         run_id: run.run_id.to_owned(),
         slot: run.slot,
+        once: run.backup.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(SLOT_ANNOTATION)),
+        writer: install.writer.as_ref().map(|writer| Writer { id: writer.id.clone(), since: run.begun }),
         run_sources: run.sources.to_vec(),
         source: source.clone(),
         safety_for: run.backup.metadata.labels.as_ref().and_then(|labels| labels.get(SAFETY_LABEL).cloned()),
@@ -184,6 +193,7 @@ pub fn retain(
         known,
         protected,
         limit: RETAIN_LIMIT,
+        writers: writers(install.writer.as_ref(), policy),
         grace_seconds: policy.spec.timeout_seconds.saturating_add(86_400),
     };
     build(
@@ -280,33 +290,42 @@ pub fn verify(install: &Install, backup: &Backup, policy: &BackupPolicy, store: 
     )
 }
 
-/// The name of the Job that reads what a policy has in a place.
-pub fn catalogue_name(policy: &BackupPolicy, place: &str) -> String {
-    job_name(&name(&policy.metadata), &uid(&policy.metadata), &what_to("catalogue", place))
+/// The name of a Job that reads what a policy has in a place, by what tells it from others.
+pub fn catalogue_name(policy: &BackupPolicy, what: &str) -> String {
+    job_name(&name(&policy.metadata), &uid(&policy.metadata), &what_to("catalogue", what))
 }
 
-/// The Job that reads what a policy has in a place of a store. `known` are runs that need not be told.
-pub fn catalogue(
-    install: &Install,
-    policy: &BackupPolicy,
-    store: &BackupStore,
-    place: &str,
-    mut known: Vec<String>,
-    limit: usize,
-) -> Job {
-    known.sort_unstable_by(|a, b| b.cmp(a));
-    let mut bytes = 0;
-    known.retain(|run_id| {
-        bytes += run_id.len() + 3;
-        bytes <= MAX_KNOWN_BYTES
-    });
-    let task = CatalogueTask { store: store_task(store), scope: scope(install, policy), known, limit };
+/// What a Job that reads a bucket for a policy is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// What tells it from other readings of the policy: its place, and which of several.
+    pub what: String,
+    /// Runs that need not be told.
+    pub known: Vec<String>,
+    /// Runs of which it is told whether they are there, `<runId>/<source>`.
+    pub expected: Vec<String>,
+    /// Whether runs that the policy itself made are told.
+    pub own: bool,
+}
+
+/// The Job that reads what a policy has in a place of a store.
+pub fn catalogue(install: &Install, policy: &BackupPolicy, store: &BackupStore, reading: Reading, limit: usize) -> Job {
+    let Reading { what, mut known, mut expected, own } = reading;
+    for list in [&mut known, &mut expected] {
+        list.sort_unstable_by(|a, b| b.cmp(a));
+        let mut bytes = 0;
+        list.retain(|run| {
+            bytes += run.len() + 3;
+            bytes <= MAX_KNOWN_BYTES / 2
+        });
+    }
+    let task = CatalogueTask { store: store_task(store), scope: scope(install, policy), known, expected, own, limit };
     build(
         install,
         &Purpose {
             owner: owner(policy),
             namespace: namespace(&policy.metadata),
-            what: &what_to("catalogue", place),
+            what: &what_to("catalogue", &what),
             labels: vec![(POLICY_LABEL, name(&policy.metadata))],
             task: Task::Catalogue(task),
             store,

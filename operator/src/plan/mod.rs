@@ -5,6 +5,7 @@ pub mod backup;
 pub mod debris;
 pub mod found;
 pub mod job;
+pub mod location;
 pub mod lost;
 pub mod names;
 pub mod observed;
@@ -20,6 +21,7 @@ pub mod trial;
 pub mod turn;
 pub mod verdict;
 pub mod verify;
+pub mod writer;
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -50,6 +50,8 @@ pub const SOURCES_ANNOTATION: &str = "holdfast.dev/sources";
 pub const WORKER_CONTAINER: &str = "worker";
 /// Annotation of a Backup that makes up for one that failed because its store was down, or that never started: the name of that one.
 pub const CATCH_UP_ANNOTATION: &str = "holdfast.dev/catch-up-of";
+/// Annotation of a policy: IDs of writers, separated by commas, that are gone for good and whose runs are the policy's.
+pub const ACCEPT_WRITERS_ANNOTATION: &str = "holdfast.dev/accept-writers";
 /// Finalizer that keeps a Backup until its data is deleted.
 pub const FINALIZER: &str = "holdfast.dev/delete-data";
 

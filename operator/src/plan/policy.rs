@@ -15,8 +15,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 
 use super::action::{Action, Event, Plan, Target};
-use super::backup::{kept_secret, readable, slot_of, usable};
+use super::backup::{is_put_back, kept_secret, readable, slot_of, usable};
 use super::found::{is_foreign, is_found};
+use super::location::{is_elsewhere, is_missing, is_there};
 use super::names::{
     MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value, scheduled_backup_name,
 };
@@ -47,6 +48,8 @@ pub struct ObservedPolicy {
     /// Whether it is not its turn yet to have the bucket read, or that was done and the cache has not heard of it. Only needed where the
     /// cache has it that it is still to be done.
     pub catalogue_waits: bool,
+    /// When those began to ask that choose among its Backups, and want to know first whether the bucket holds others.
+    pub asking: Vec<Timestamp>,
     /// The Jobs that verify its Backups.
     pub verifications: Vec<ObservedJob>,
     /// The stores that its Backups went to, by name.
@@ -68,7 +71,7 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
     let schedule =
         Schedule::of(&policy.spec, &seed(policy)).map_err(|error| Failure::new(error.reason(), error.to_string()));
     let store = usable(&policy.spec.store_ref.name, observed.store.as_deref());
-    let backups = Backups::of(observed);
+    let backups = Backups::of(observed, policy);
 
     match &schedule {
         Ok(schedule) => {
@@ -185,9 +188,17 @@ fn scheduled(policy: &BackupPolicy, name: String, slot: Timestamp) -> Backup {
 
 fn summary(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, backups: &Backups<'_>, now: Timestamp) {
     let count = |phase| i32::try_from(backups.all.iter().filter(|b| b.phase == phase).count()).unwrap_or(i32::MAX);
-    let completed = || backups.all.iter().filter(|b| b.phase == BackupPhase::Completed);
+    let completed = || backups.all.iter().filter(|b| is_there(&b.status));
+    let lacking = |is: fn(&BackupStatus) -> bool| {
+        i32::try_from(backups.all.iter().filter(|b| is(&b.status)).count()).unwrap_or(i32::MAX)
+    };
     let status = &mut plan.status;
-    status.backups = Some(BackupCounts { complete: count(BackupPhase::Completed), failed: count(BackupPhase::Failed) });
+    status.backups = Some(BackupCounts {
+        complete: i32::try_from(completed().count()).unwrap_or(i32::MAX),
+        failed: count(BackupPhase::Failed),
+        missing: lacking(is_missing),
+        elsewhere: lacking(is_elsewhere),
+    });
     status.stored_bytes = Some(completed().filter_map(|b| b.status.stored_bytes).fold(0i64, i64::saturating_add));
     status.last_backup = backups
         .all
@@ -209,6 +220,7 @@ fn summary(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, backups: 
     plausible(&mut status.conditions, &ended, policy, now);
 
     let (value, reason, message) = match ended.first() {
+        Some(last) if is_missing(&last.status) => (Some(false), Reason::DataMissing, last.failure().message),
         Some(last) if last.phase == BackupPhase::Completed => {
             (Some(true), Reason::Completed, format!("{} is complete", last.name))
         }
@@ -232,7 +244,7 @@ fn summary(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, backups: 
 
 /// What the newest complete backup says of its own size.
 fn plausible(conditions: &mut Vec<Condition>, ended: &[&Entry<'_>], policy: &BackupPolicy, now: Timestamp) {
-    let newest = ended.iter().find(|b| b.phase == BackupPhase::Completed);
+    let newest = ended.iter().find(|b| is_there(&b.status));
     let told = newest.and_then(|b| Some((b.name, find(&b.status.conditions, ConditionType::Plausible)?)));
     let Some((name, said)) = told else {
         return conditions.retain(|c| c.type_ != ConditionType::Plausible.as_str());
@@ -297,6 +309,7 @@ fn ready(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, obstacle: O
 
 /// The Backups of a policy, newest slot first.
 struct Backups<'a> {
+    policy: Option<&'a BackupPolicy>,
     all: Vec<Entry<'a>>,
 }
 
@@ -309,7 +322,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Backups<'a> {
-    fn of(observed: &'a ObservedPolicy) -> Self {
+    fn of(observed: &'a ObservedPolicy, policy: &'a BackupPolicy) -> Self {
         // What another cluster stored protects nobody here: it may be of another database, and that cluster may delete it at any time.
         let own = observed.backups.iter().filter(|backup| !is_foreign(backup));
         let mut all: Vec<Entry<'a>> = own
@@ -320,7 +333,7 @@ impl<'a> Backups<'a> {
             })
             .collect();
         all.sort_by_key(|b| Reverse((b.slot, b.name)));
-        Self { all }
+        Self { policy: Some(policy), all }
     }
 
     fn has(&self, name: &str) -> bool {
@@ -329,12 +342,17 @@ impl<'a> Backups<'a> {
 
     fn running(&self) -> Option<&'a str> {
         // One that was found in the bucket is over before its status says so.
-        self.all.iter().find(|b| !b.phase.is_terminal() && !is_found(b.backup)).map(|b| b.name)
+        let never_runs = |b: &Entry<'_>| is_found(b.backup) || is_put_back(b.backup, self.policy);
+        self.all.iter().find(|b| !b.phase.is_terminal() && !never_runs(b)).map(|b| b.name)
     }
 
     /// The policy's own runs that are over, the last to end first. What a restore saved before it replaced it says nothing of them.
     fn ended(&self) -> Vec<&Entry<'a>> {
-        let mut ended: Vec<_> = self.all.iter().filter(|b| b.phase.is_terminal() && !is_safety(b.backup)).collect();
+        // What came back without its status and was not to be found never ran.
+        let is_run = |b: &&Entry<'_>| {
+            !is_safety(b.backup) && !(b.phase == BackupPhase::Failed && b.failure().reason == Reason::SlotPassed)
+        };
+        let mut ended: Vec<_> = self.all.iter().filter(|b| b.phase.is_terminal()).filter(is_run).collect();
         ended.sort_by_key(|b| Reverse((b.status.completion_time.as_ref().map(|t| t.0), b.slot)));
         ended
     }

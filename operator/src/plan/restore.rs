@@ -6,6 +6,7 @@
 mod aftermath;
 mod choice;
 mod claims;
+mod look;
 mod safety;
 mod scale;
 mod target;
@@ -24,6 +25,7 @@ use super::action::{Action, Event, Plan};
 use super::backup::{reachable, store_grace};
 use super::found::unless_awaited;
 use super::job::{self, Ground, Install};
+use super::location;
 use super::observed::{Attempt, created};
 use super::status::{after, duration_text, with_condition};
 use super::verdict::{Patience, Verdict, judge};
@@ -31,6 +33,7 @@ use crate::task::{Failure, Outcome, Report, RestoreTask, Scope, Select};
 
 pub use choice::{Choice, choose};
 pub use claims::claims;
+pub use look::wants_a_look;
 pub use safety::{as_saved, is_safety};
 pub use scale::ObservedWorkload;
 use target::targets;
@@ -48,6 +51,9 @@ const DRY_RUN: &str = "dry run";
 
 const IDLE_TIMEOUT_SECONDS: i64 = 300;
 
+/// Whoever makes a Job that deletes runs may have heard so many seconds late that a restore has begun.
+const HEARD_SECONDS: i64 = 10;
+
 /// What is known around a RestoreRequest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObservedRestore {
@@ -57,6 +63,8 @@ pub struct ObservedRestore {
     pub policy: Option<Arc<BackupPolicy>>,
     /// The store that the restore point is in.
     pub store: Option<Arc<BackupStore>>,
+    /// The store that the policy writes to. Only needed while nothing is chosen.
+    pub policy_store: Option<Arc<BackupStore>>,
     /// What is known around the claims that it writes into. Only needed while it has no Job.
     pub ground: Ground,
     /// The safety backup that the status names, if it is there.
@@ -69,8 +77,19 @@ pub struct ObservedRestore {
     pub pods_left: bool,
     /// Whether the namespace is going away: nothing in it needs to be brought back.
     pub namespace_terminating: bool,
+    /// What deletes runs of the policy at this moment. Only needed while nothing was touched.
+    pub clearing: Option<Clearing>,
     /// Its Job, as the API server has it where it is missing from the cache.
     pub job: Option<Attempt>,
+}
+
+/// A Job that deletes runs of a policy, or has deleted some whose Backups are still there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clearing {
+    /// When it was made. One that is made after a restore has begun spares what that reads.
+    pub since: Timestamp,
+    /// What it is, in one line.
+    pub words: String,
 }
 
 /// Decides about a RestoreRequest.
@@ -113,6 +132,9 @@ fn start(
 ) {
     let dry_run = if request.spec.dry_run { " (dry run)" } else { "" };
     plan.status.from = Some(format!("{}{dry_run}", choice::in_one_line(&request.spec.from)));
+    if let Some(failure) = look::awaited(request, observed, now) {
+        return wait(plan, request, failure, now);
+    }
     let choice = match choose(request, &observed.backups) {
         Ok(choice) => choice,
         Err(failure) => {
@@ -125,6 +147,9 @@ fn start(
         Ok(prepared) => prepared,
         Err(failure) => return wait(plan, request, observed, failure, now),
     };
+    if let Some(clearing) = &observed.clearing {
+        return wait(plan, request, Failure::new(Reason::InProgress, clearing.words.clone()), now);
+    }
     let scaled_down = match scale::record(request, observed) {
         Ok(recorded) => recorded,
         Err(failure) => return wait(plan, request, observed, failure, now),
@@ -164,6 +189,11 @@ fn create(
     if let Some(attempt) = &observed.job {
         plan.status.job_uid = Some(attempt.job.uid.clone());
         return;
+    }
+    let begun = plan.status.start_time.as_ref().map_or(now, |t| t.0);
+    if let Some(clearing) = observed.clearing.as_ref().filter(|c| c.since <= after(begun, HEARD_SECONDS)) {
+        plan.check_at(after(now, scale::LOOK_SECONDS));
+        return complete_is(plan, request, None, Reason::InProgress, &clearing.words, now);
     }
     let prepared = choose(request, &observed.backups).and_then(|choice| prepare(install, request, observed, &choice));
     match (prepared, observed.store.as_deref()) {
@@ -265,6 +295,10 @@ fn prepare(
         let message = format!("BackupStore {} is not there: create it in this namespace", choice.store);
         return Err(Failure::new(Reason::StoreNotFound, message));
     };
+    if let Some(backup) = &choice.backup {
+        location::confirm(&format!("the data of Backup {backup}"), choice.location.as_deref(), store)
+            .map_err(location::with_advice)?;
+    }
     reachable(&choice.store, store)?;
     let mut make = claims::to_make(request, &targets, &observed.ground);
     let mut claims_to_make = Vec::new();
@@ -325,7 +359,11 @@ fn wait(
             plan.check_at(after(now, scale::LOOK_SECONDS));
             None
         }
-        Reason::NoMatchingBackup | Reason::InvalidConfiguration | Reason::StoreReadOnly => Some(now),
+        Reason::NoMatchingBackup
+        | Reason::InvalidConfiguration
+        | Reason::StoreReadOnly
+        | Reason::DataMissing
+        | Reason::DataElsewhere => Some(now),
         Reason::BackupNotFound => Some(after(created(&request.metadata), BACKUP_GRACE_SECONDS)),
         Reason::StoreNotReady => Some(after(created(&request.metadata), store_grace(observed.store.as_deref()))),
         _ => Some(after(created(&request.metadata), GRACE_SECONDS)),

@@ -1,14 +1,21 @@
 //! What to do about a BackupStore: prove it with a short Job, say what came of it, and prove it again in time. Pure.
 
-use holdfast_crds::{BackupStore, BackupStoreStatus, ConditionType, EmptyStatus, Reason};
+use std::sync::Arc;
+
+use holdfast_crds::{
+    Backup, BackupPhase, BackupStore, BackupStoreStatus, ConditionType, EmptyStatus, MissingStatus, Reason,
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::{Action, Event, Plan};
-use super::found::place_of;
+use super::backup::slot_of;
+use super::found::{is_foreign, place_of};
 use super::job::{self, Install};
+use super::location::is_at;
 use super::names::job_name;
 use super::observed::Attempt;
+use super::restore::is_safety;
 use super::status::{after, find, with_condition};
 use super::verdict::{Patience, Verdict, judge};
 use crate::task::{Failure, Outcome, ProbeReport};
@@ -33,7 +40,14 @@ pub struct ObservedStore {
     pub probes: Vec<Attempt>,
     /// When a run last failed because of the store.
     pub suspected: Option<Timestamp>,
+    /// The runs that should be in it, the newest of each policy: `<policy>/<runId>/<source>`. Only needed where a probe is due.
+    pub newest: Vec<String>,
 }
+
+/// At most this many runs are looked for by a probe …
+const NEWEST_LIMIT: usize = 1000;
+/// … and no more than fit into this many bytes of its task.
+const NEWEST_BYTES: usize = 64 * 1024;
 
 /// Decides about a store.
 pub fn plan_store(
@@ -67,7 +81,8 @@ pub fn plan_store(
     } else if due > now {
         plan.check_at(due);
     } else {
-        plan.actions.push(Action::CreateJob(Box::new(job::probe(install, store, &what))));
+        let newest = within_bounds(&observed.newest);
+        plan.actions.push(Action::CreateJob(Box::new(job::probe(install, store, &what, newest))));
         if before.observed_generation != store.metadata.generation {
             probing(&mut plan.status, store, now, "a probe has been started".to_owned());
         }
@@ -83,6 +98,32 @@ pub fn plan_store(
         now,
     );
     plan
+}
+
+fn within_bounds(newest: &[String]) -> &[String] {
+    let mut bytes = 0;
+    let fits = newest.iter().take(NEWEST_LIMIT).take_while(|run| {
+        bytes += run.len() + 3;
+        bytes <= NEWEST_BYTES
+    });
+    &newest[..fits.count()]
+}
+
+/// The run of a policy that a probe of its store looks for: its newest complete one in the store's place, with one of its sources. One that
+/// is known to be gone is looked for, too.
+pub fn newest_run(policy: &str, backups: &[Arc<Backup>], store: &BackupStore) -> Option<String> {
+    let place = store.spec.s3.place();
+    let is_here = |backup: &&Arc<Backup>| {
+        backup.metadata.deletion_timestamp.is_none()
+            && !is_safety(backup)
+            && !is_foreign(backup)
+            && backup.status.as_ref().is_some_and(|s| {
+                s.phase == BackupPhase::Completed && s.store == store.metadata.name && is_at(s, &place)
+            })
+    };
+    let newest = backups.iter().filter(is_here).max_by_key(|b| (slot_of(b), b.metadata.name.clone()))?;
+    let status = newest.status.as_ref()?;
+    Some(format!("{policy}/{}/{}", status.run_id.as_ref()?, status.artifacts.first()?.source))
 }
 
 fn encryption(store: &BackupStore) -> (bool, Reason, String) {
@@ -146,8 +187,15 @@ fn record(plan: &mut Plan<BackupStoreStatus>, store: &BackupStore, probe: &Attem
         }
         Verdict::Completed(report) => {
             let (message, outcome) = report.map(|r| (r.message, r.outcome)).unwrap_or_default();
+            plan.status.missing = match &outcome {
+                Some(Outcome::Probe(ProbeReport { missing, .. })) if !missing.is_empty() => {
+                    let (place, time) = (store.spec.s3.place(), Time(probe.job.created));
+                    Some(MissingStatus { place, time, runs: missing.clone() })
+                }
+                _ => None,
+            };
             plan.status.empty = match outcome {
-                Some(Outcome::Probe(ProbeReport { empty_at: Some(at) })) => {
+                Some(Outcome::Probe(ProbeReport { empty_at: Some(at), .. })) => {
                     // A node's clock may be ahead of the API server's, which policies have their age from.
                     let time = probe.ended_at().map_or(at, |ended| at.min(ended));
                     Some(EmptyStatus { place: place_of(store), time: Time(time) })
@@ -322,6 +370,52 @@ mod tests {
             assert_eq!(plan.status.last_probe_time, Some(Time(at(1000))));
             assert_eq!(plan.events.len(), 1);
         }
+    }
+
+    #[test]
+    fn a_probe_looks_for_the_newest_run_of_each_policy_and_says_which_is_gone() {
+        use holdfast_crds::{ArtifactStatus, BackupStatus};
+
+        use crate::plan::fixture::backup_with;
+        let of = |name: &str, created, location: &str, phase| {
+            let status = BackupStatus {
+                phase,
+                run_id: Some(format!("run-of-{name}")),
+                store: Some("main".into()),
+                location: Some(location.into()),
+                artifacts: vec![ArtifactStatus { source: "db".into(), ..ArtifactStatus::default() }],
+                ..BackupStatus::default()
+            };
+            Arc::new(backup_with(name, created, status))
+        };
+        let place = store().spec.s3.place();
+        let mut gone = (*of("gone", 300, &place, BackupPhase::Completed)).clone();
+        gone.status = crate::plan::location::gone(&gone, &place, "it is not there", at(400));
+        let mut backups = vec![
+            of("old", 100, &place, BackupPhase::Completed),
+            Arc::new(gone),
+            of("elsewhere", 500, "s3://old", BackupPhase::Completed),
+            of("failed", 600, &place, BackupPhase::Failed),
+        ];
+        let newest = |backups: &[Arc<Backup>]| newest_run("shop", backups, &store());
+        assert_eq!(newest(&backups).as_deref(), Some("shop/run-of-gone/db"), "it may be back");
+        backups.remove(1);
+        assert_eq!(newest(&backups).as_deref(), Some("shop/run-of-old/db"));
+        assert_eq!(newest(&backups[1..]), None);
+
+        let observed = ObservedStore { newest: vec!["shop/r1/db".into(); 2000], ..ObservedStore::default() };
+        let plan = plan_store(&install(), &store(), &observed, at(0));
+        let [Action::CreateJob(job)] = &plan.actions[..] else { panic!("{plan:?}") };
+        let env = job.spec.clone().unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
+        assert_eq!(env[0].value.as_ref().unwrap().matches("shop/r1/db").count(), NEWEST_LIMIT, "bounded");
+
+        let told = |report: &str| {
+            let pods = vec![ended_pod("p", 0, report)];
+            plan_store(&install(), &store(), &probe(&store(), completed(a_job("x")), pods), at(5000)).status
+        };
+        let missing = told(r#"{"reason":"Completed","outcome":{"probe":{"missing":["shop/r1"]}}}"#).missing.unwrap();
+        assert_eq!((missing.place, missing.time.0, missing.runs), (place, at(100), vec!["shop/r1".to_owned()]));
+        assert_eq!(told(r#"{"reason":"Completed","outcome":{"probe":{}}}"#).missing, None);
     }
 
     #[test]

@@ -70,6 +70,7 @@ pub fn jobs(install: &Install, policy: &BackupPolicy, store: &BackupStore) -> Ve
         store,
         run_id: "19700101T000000Z-000000",
         slot: Timestamp::UNIX_EPOCH,
+        begun: Timestamp::UNIX_EPOCH,
         sources: &names,
     };
     let sources = policy.spec.sources.iter();

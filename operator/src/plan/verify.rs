@@ -7,8 +7,8 @@
 mod next;
 
 use holdfast_crds::{
-    Backup, BackupPhase, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, BackupStatus, BackupStore, ConditionType,
-    Reason, VerificationWait,
+    Backup, BackupPolicy, BackupPolicySpec, BackupPolicyStatus, BackupStatus, BackupStore, ConditionType, Reason,
+    VerificationWait,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -17,6 +17,7 @@ use super::action::{Action, Event, Plan};
 use super::backup::slot_of;
 use super::found::is_foreign;
 use super::job::{self, Install};
+use super::location::is_there;
 use super::names::VERIFY_ANNOTATION;
 use super::observed::{ObservedJob, created};
 use super::policy::{ObservedPolicy, seed};
@@ -170,10 +171,9 @@ fn own(observed: &ObservedPolicy) -> impl Iterator<Item = &Backup> {
     all.filter(|b| is_complete(b) && !is_foreign(b))
 }
 
+/// One whose data is gone or in another place is not read: what is not there is not damaged.
 fn is_complete(backup: &Backup) -> bool {
-    backup.metadata.deletion_timestamp.is_none()
-        && !is_safety(backup)
-        && backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Completed)
+    backup.metadata.deletion_timestamp.is_none() && !is_safety(backup) && backup.status.as_ref().is_some_and(is_there)
 }
 
 fn run_of(backup: &Backup) -> Option<&String> {

@@ -62,7 +62,19 @@ impl CatalogueRun {
 /// # Errors
 /// Where the listing or a manifest cannot be had. A manifest that can be had and not be trusted is no error: it is `in_doubt`.
 pub async fn read(bucket: &Bucket, folder: &PolicyFolder) -> Result<Catalogue, Failure> {
-    let listed = bucket.list(folder.prefix()).await?;
+    read_below(bucket, folder, folder.prefix()).await
+}
+
+/// Reads the runs of a policy that stand for one instant.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_slot(bucket: &Bucket, folder: &PolicyFolder, slot: Timestamp) -> Result<Catalogue, Failure> {
+    read_below(bucket, folder, &folder.slot_prefix(slot)).await
+}
+
+async fn read_below(bucket: &Bucket, folder: &PolicyFolder, prefix: &str) -> Result<Catalogue, Failure> {
+    let listed = bucket.list(prefix).await?;
     let (manifests, objects): (Vec<_>, Vec<_>) =
         listed.into_iter().partition(|object| folder.manifest_of(&object.key).is_some());
     let read = futures::stream::iter(manifests)

@@ -36,6 +36,11 @@ impl PolicyFolder {
         &self.0
     }
 
+    /// What the folders of all runs of an instant begin with.
+    pub fn slot_prefix(&self, slot: Timestamp) -> String {
+        format!("{}{}-", self.0, slot.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ"))
+    }
+
     /// The folder of one of its runs.
     pub fn run(&self, run_id: &str) -> RunFolder {
         RunFolder(format!("{}{run_id}/", self.0))

@@ -7,7 +7,7 @@ use holdfast_crds::Reason;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::task::Failure;
+use crate::task::{Failure, Writer};
 
 /// The `formatVersion` this version writes. A manifest with a greater one is refused, never guessed at.
 pub const FORMAT_VERSION: u32 = 1;
@@ -58,6 +58,12 @@ pub struct Manifest {
     pub tool_version: String,
     /// Version of Holdfast that wrote it.
     pub holdfast_version: String,
+    /// The controller that began the run, and when. Older versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<Writer>,
+    /// Name of the Backup that the run was made for. Older versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
     /// The RestoreRequest that replaced what is in here. Such a run is a restore point only for who names it, and no rule of retention sees
     /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

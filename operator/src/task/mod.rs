@@ -9,6 +9,7 @@ mod failure;
 mod globs;
 mod patience;
 mod report;
+mod writer;
 
 use std::path::PathBuf;
 
@@ -22,8 +23,9 @@ pub use globs::Globs;
 pub use patience::StorePatience;
 pub use report::{
     BackupReport, CatalogueReport, FoundRun, Outcome, ProbeReport, Report, RestoreReport, RestoredSource, RetainReport,
-    TERMINATION_MESSAGE_LIMIT, VerifyReport,
+    Span, TERMINATION_MESSAGE_LIMIT, VerifyReport,
 };
+pub use writer::{Writer, Writers};
 
 /// Environment variable that carries the task, as JSON, or the first part of it.
 pub const TASK_ENV: &str = "HOLDFAST_TASK";
@@ -151,6 +153,9 @@ pub struct ProbeTask {
     pub store: StoreTask,
     /// The store's namespace: it is told whether anything of it is in the bucket.
     pub namespace: String,
+    /// Runs that should be there, the newest of each policy: `<policy>/<runId>/<source>`. It is told which of them are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub newest: Vec<String>,
 }
 
 /// Save one source of a run.
@@ -167,6 +172,12 @@ pub struct BackupTask {
     pub run_id: String,
     /// The instant the run stands for.
     pub slot: Timestamp,
+    /// Whether the schedule gave it this instant: then no second run of the same Backup is stored for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
+    /// The controller that began the run, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<Writer>,
     /// Names of all sources of the run, so that a listing alone tells a complete run from a partial one.
     pub run_sources: Vec<String>,
     /// What to save.
@@ -202,6 +213,9 @@ pub struct RetainTask {
     pub protected: Vec<String>,
     /// How many runs to delete at the most, oldest first; the rest is for the next time.
     pub limit: usize,
+    /// Who may have begun the policy's runs. Where anybody else has, nothing is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writers: Option<Writers>,
     /// A partial run goes only when it is older than the newest complete one by more than this many seconds: the policy's
     /// `timeoutSeconds` and a day.
     #[serde(default = "default_grace_seconds")]
@@ -219,6 +233,9 @@ pub struct KnownRun {
     /// Whether it is too small to be believed: retention keeps the newest one that is not beside it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspicious: bool,
+    /// Whether its Backup was made of what was found in the bucket: this cluster need not have made it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
     /// Whether a verification found it damaged: it takes no whole run's place.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub damaged: bool,
@@ -251,6 +268,13 @@ pub struct CatalogueTask {
     pub scope: Scope,
     /// Runs that need not be told.
     pub known: Vec<String>,
+    /// Of the known runs those that should be there, `<runId>/<source>` with one of their sources, the newest first: it is told of each
+    /// whether it is there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expected: Vec<String>,
+    /// Whether runs that this very policy made are told, too. Else each of them has its Backup, or had one that somebody deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
     /// How many to tell at the most, newest first. Fewer are told where they do not fit into a termination message.
     pub limit: usize,
 }

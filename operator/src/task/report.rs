@@ -6,8 +6,8 @@ use holdfast_crds::Reason;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
-pub use found::{CatalogueReport, FoundRun};
+use super::{Failure, Writer};
+pub use found::{CatalogueReport, FoundRun, Span};
 
 /// The kubelet cuts termination messages at this many bytes.
 pub const TERMINATION_MESSAGE_LIMIT: usize = 4096;
@@ -51,6 +51,9 @@ pub struct ProbeReport {
     /// When a listing showed that nothing of the store's namespace is in the bucket; none where something is, or where it was not to be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_at: Option<Timestamp>,
+    /// Of the runs that were asked for those that the store says it does not have: `<policy>/<runId>`, the first thirty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// What was read of a run.
@@ -67,6 +70,9 @@ pub struct VerifyReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupReport {
+    /// The run that it was stored in before, where that is another one: the Backup has been through already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
     /// The object; of several artifacts, their manifest.
     pub key: String,
     /// Bytes in the bucket.
@@ -135,6 +141,17 @@ pub struct RetainReport {
     /// How many objects went that no manifest named.
     #[serde(default)]
     pub debris: usize,
+    /// How many runs that were known to be complete, and that no rule lets go, are not in the bucket.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing: usize,
+    /// Controllers of another cluster with the same identity, each with when it began a run: nothing was deleted. At most eight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_writers: Vec<Writer>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl Report {

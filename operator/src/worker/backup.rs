@@ -12,6 +12,7 @@ use super::pipeline::Uploads;
 use super::{Attempt, writable};
 use crate::engine;
 use crate::hex::hex;
+use crate::store::catalogue::{self, CatalogueRun};
 use crate::store::client::Bucket;
 use crate::store::encryption::Recipients;
 use crate::store::keys::{PolicyFolder, SourceFolder};
@@ -31,6 +32,11 @@ pub(super) async fn run(task: &BackupTask, attempt: &Attempt) -> Result<Report, 
         let manifest = Manifest::parse(&bytes)?;
         info!("an attempt before this one stored the source: {}", folder.manifest());
         return Ok(report(&folder, &manifest, &bytes));
+    }
+    if task.once
+        && let Some(report) = made_before(&bucket, task).await?
+    {
+        return Ok(report);
     }
     let recipients = Recipients::parse(&task.store.recipients)?;
     let start_time = Timestamp::now();
@@ -71,6 +77,8 @@ pub(super) async fn run(task: &BackupTask, attempt: &Attempt) -> Result<Report, 
         server_version: dumped.server_version,
         tool_version: dumped.tool_version,
         holdfast_version: env!("CARGO_PKG_VERSION").to_owned(),
+        writer: task.writer.clone(),
+        backup: Some(task.backup.clone()),
         safety_for: task.safety_for.clone(),
         seal: None,
         unknown: BTreeMap::new(),
@@ -79,6 +87,40 @@ pub(super) async fn run(task: &BackupTask, attempt: &Attempt) -> Result<Report, 
     let bytes = manifest.to_bytes()?;
     commit(&bucket, &folder, &bytes, attempt).await?;
     Ok(report(&folder, &manifest, &bytes))
+}
+
+/// What was stored of the source by another run for the same slot of the same Backup: an object that came back without its status has another
+/// UID, and so another folder. Nothing is stored for a slot twice.
+///
+/// # Errors
+/// [`Reason::SlotPassed`] where there is such a run and it is not whole.
+async fn made_before(bucket: &Bucket, task: &BackupTask) -> Result<Option<Report>, Failure> {
+    let folder = PolicyFolder::new(&task.store.s3, &task.scope);
+    let catalogue = catalogue::read_slot(bucket, &folder, task.slot).await?;
+    let is_it = |run: &&CatalogueRun| {
+        run.run_id != task.run_id
+            && run.cluster() == task.scope.cluster_uid
+            && !run.is_safety()
+            && run.manifests.values().all(|m| m.backup.as_ref().is_none_or(|name| *name == task.backup))
+    };
+    let Some(run) = catalogue.runs.iter().find(is_it) else { return Ok(None) };
+    let source = folder.run(&run.run_id).source(&task.source.name);
+    if let Some(manifest) = run.manifests.get(&task.source.name).filter(|_| run.is_complete())
+        && let Some(bytes) = bucket.get(&source.manifest(), MAX_MANIFEST_BYTES).await?
+    {
+        info!("this slot was saved before: {}", source.manifest());
+        let mut report = report(&source, manifest, &bytes);
+        if let Some(Outcome::Backup(stored)) = &mut report.outcome {
+            stored.run_id = Some(run.run_id.clone());
+        }
+        return Ok(Some(report));
+    }
+    let message = format!(
+        "the bucket holds a part of this slot already, as run {}, and nothing is stored for a slot twice: to save what is there now create a \
+         Backup without the annotation holdfast.dev/slot",
+        run.run_id
+    );
+    Err(Failure::new(Reason::SlotPassed, message))
 }
 
 /// Writes the manifest and reads it back. From the moment it may be there, the artifacts it names are no longer this attempt's to undo.
@@ -122,6 +164,7 @@ fn report(folder: &SourceFolder, manifest: &Manifest, bytes: &[u8]) -> Report {
         i64::try_from(manifest.artifacts.iter().map(of).sum::<u64>()).unwrap_or(i64::MAX)
     };
     let backup = BackupReport {
+        run_id: None,
         key,
         stored_bytes: sum(|a| a.stored_bytes),
         source_bytes: sum(|a| a.source_bytes),

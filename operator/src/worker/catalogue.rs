@@ -3,18 +3,29 @@
 use std::collections::BTreeSet;
 
 use holdfast_crds::Reason;
+use tracing::warn;
 
 use crate::store::catalogue::{self, Catalogue, CatalogueRun};
 use crate::store::client::Bucket;
 use crate::store::keys::PolicyFolder;
 use crate::store::manifest::Manifest;
-use crate::task::{CatalogueReport, CatalogueTask, Failure, FoundRun, Outcome, Report};
+use crate::task::{CatalogueReport, CatalogueTask, Failure, FoundRun, Outcome, Report, Span};
 
 pub(super) async fn run(task: &CatalogueTask) -> Result<Report, Failure> {
     let bucket = Bucket::open(&task.store).await?;
     let folder = PolicyFolder::new(&task.store.s3, &task.scope);
     let catalogue = catalogue::read(&bucket, &folder).await?;
-    let (report, mut message) = tell(task, &catalogue);
+    let (mut report, mut message) = tell(task, &catalogue);
+    let judged = judge(task, &bucket, &folder, &catalogue).await?;
+    let spans = |wanted: bool| Span::of(judged.iter().map(|(run_id, is_there)| (*run_id, *is_there == Some(wanted))));
+    (report.there, report.gone) = (spans(true), spans(false));
+    let gone: Vec<&str> = judged.iter().filter(|(_, is_there)| *is_there == Some(false)).map(|(id, _)| *id).collect();
+    if let Some(first) = gone.first() {
+        message = format!(
+            "{} runs that have a Backup are not there any more, the newest of them {first}; {message}",
+            gone.len()
+        );
+    }
     if let Some(first) = catalogue.in_doubt.first() {
         let more = catalogue.in_doubt.len() - 1;
         message = format!("{message}; in doubt: {first}, and {more} more like it");
@@ -22,10 +33,67 @@ pub(super) async fn run(task: &CatalogueTask) -> Result<Report, Failure> {
     Ok(Report { reason: Reason::Completed, message, outcome: Some(Outcome::Catalogue(report)) })
 }
 
+/// Of each run that is expected whether it is there; none where that cannot be told. What is not in the listing is looked for by its key: one
+/// that is there all the same proves that the listing is not whole.
+async fn judge<'a>(
+    task: &'a CatalogueTask,
+    bucket: &Bucket,
+    folder: &PolicyFolder,
+    catalogue: &Catalogue,
+) -> Result<Vec<(&'a str, Option<bool>)>, Failure> {
+    let mut judged = Vec::new();
+    for text in &task.expected {
+        let Some((run_id, source)) = text.split_once('/') else { continue };
+        let prefix = folder.run(run_id);
+        let run = catalogue.runs.iter().find(|run| run.run_id == run_id);
+        let is_there = match run {
+            _ if catalogue.in_doubt.iter().any(|why| why.starts_with(prefix.prefix())) => None,
+            Some(run) if run.is_complete() && is_whole(run, catalogue) => Some(true),
+            Some(run) => lacks(bucket, folder, run, catalogue).await?.then_some(false),
+            None => absent(bucket, &prefix.source(source).manifest()).await?.then_some(false),
+        };
+        judged.push((run_id, is_there));
+    }
+    Ok(judged)
+}
+
+/// Whether a manifest or an object of a run is gone. One of another size is damage, for a verification to find.
+async fn lacks(
+    bucket: &Bucket,
+    folder: &PolicyFolder,
+    run: &CatalogueRun,
+    catalogue: &Catalogue,
+) -> Result<bool, Failure> {
+    let manifests = run.run_sources.iter().filter(|source| !run.manifests.contains_key(*source));
+    let mut unlisted: Vec<String> = manifests.map(|s| folder.run(&run.run_id).source(s).manifest()).collect();
+    let artifacts = run.manifests.values().flat_map(|m| &m.artifacts);
+    unlisted.extend(artifacts.map(|a| &a.key).filter(|key| !catalogue.objects.contains_key(*key)).cloned());
+    match unlisted.first() {
+        Some(key) => absent(bucket, key).await,
+        None => Ok(false),
+    }
+}
+
+/// Whether what the listing lacks is gone; false where that cannot be found out.
+async fn absent(bucket: &Bucket, key: &str) -> Result<bool, Failure> {
+    match bucket.is_gone(key).await {
+        Ok(true) => Ok(true),
+        Ok(false) => {
+            let message = format!("{key} is in the bucket and not in its listing: nothing is taken for gone");
+            Err(Failure::new(Reason::ListIncomplete, message))
+        }
+        Err(failure) => {
+            warn!("it is not known whether {key} is there: {failure}");
+            Ok(false)
+        }
+    }
+}
+
 /// The runs that are complete, whole and not known, with a line about them. Pure.
 fn tell(task: &CatalogueTask, catalogue: &Catalogue) -> (CatalogueReport, String) {
     // What this very policy made has its Backup, or had one that somebody deleted.
-    let is_its_own = |run: &CatalogueRun| run.manifests.values().any(|m| m.policy_uid == task.scope.policy_uid);
+    let is_its_own =
+        |run: &CatalogueRun| !task.own && run.manifests.values().any(|m| m.policy_uid == task.scope.policy_uid);
     let is_unknown = |run: &CatalogueRun| !task.known.contains(&run.run_id) && !is_its_own(run);
     let mut unknown: Vec<&CatalogueRun> =
         catalogue.runs.iter().filter(|run| run.is_complete() && !run.is_safety() && is_unknown(run)).collect();
@@ -42,7 +110,7 @@ fn tell(task: &CatalogueTask, catalogue: &Catalogue) -> (CatalogueReport, String
     }
     let runs: Vec<FoundRun> = whole.iter().take(task.limit).map(|run| found(run)).collect();
     let more = whole.len() - runs.len();
-    (CatalogueReport { runs, more }, message)
+    (CatalogueReport { runs, more, ..CatalogueReport::default() }, message)
 }
 
 /// Whether every object that its manifests name is in the listing, in its full size.

@@ -1,15 +1,22 @@
 //! Proves a store: writes, reads, lists and deletes a canary object; of a read-only store it lists. Says whether anything of the namespace is
-//! there. Talks to the bucket.
+//! there, and whether the newest run of each policy still is. Talks to the bucket.
 
 use bytes::Bytes;
+use futures::StreamExt;
 use holdfast_crds::Reason;
 use jiff::Timestamp;
+use tracing::warn;
 
 use super::Attempt;
 use crate::store::client::Bucket;
 use crate::store::encryption::Recipients;
-use crate::store::keys;
-use crate::task::{Failure, Outcome, ProbeReport, ProbeTask, Report};
+use crate::store::keys::{self, PolicyFolder};
+use crate::task::{Failure, Outcome, ProbeReport, ProbeTask, Report, Scope};
+
+/// Runs that are looked for side by side.
+const LOOKERS: usize = 16;
+/// At most this many runs are told to be missing: they fit into a termination message.
+const MISSING_LIMIT: usize = 30;
 
 pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, Failure> {
     Recipients::parse(&task.store.recipients)?;
@@ -37,7 +44,46 @@ pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, F
 async fn look_around(bucket: &Bucket, task: &ProbeTask) -> Outcome {
     let begun = Timestamp::now();
     let empty = bucket.is_empty(&keys::namespace_folder(&task.store.s3, &task.namespace)).await;
-    Outcome::Probe(ProbeReport { empty_at: matches!(empty, Ok(true)).then_some(begun) })
+    Outcome::Probe(ProbeReport {
+        empty_at: matches!(empty, Ok(true)).then_some(begun),
+        missing: missing(bucket, task).await,
+    })
+}
+
+/// Of the runs that should be there those that the store says it does not have. One that cannot be looked at is not missed.
+async fn missing(bucket: &Bucket, task: &ProbeTask) -> Vec<String> {
+    let look = |text: &'_ String| {
+        let text = text.clone();
+        async move {
+            let (policy, run_id, source) = {
+                let mut parts = text.splitn(3, '/');
+                (parts.next()?.to_owned(), parts.next()?.to_owned(), parts.next()?.to_owned())
+            };
+            let scope = Scope {
+                cluster_uid: String::new(),
+                namespace: task.namespace.clone(),
+                policy: policy.clone(),
+                policy_uid: String::new(),
+            };
+            let key = PolicyFolder::new(&task.store.s3, &scope).run(&run_id).source(&source).manifest();
+            match bucket.is_gone(&key).await {
+                Ok(gone) => gone.then(|| format!("{policy}/{run_id}")),
+                Err(failure) => {
+                    warn!("it is not known whether {key} is there: {failure}");
+                    None
+                }
+            }
+        }
+    };
+    let mut missing: Vec<String> = futures::stream::iter(&task.newest)
+        .map(look)
+        .buffer_unordered(LOOKERS)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    missing.sort();
+    missing.truncate(MISSING_LIMIT);
+    missing
 }
 
 async fn read_and_list(bucket: &Bucket, task: &ProbeTask, key: &str, content: &Bytes) -> Result<(), Failure> {

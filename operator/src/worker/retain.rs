@@ -9,15 +9,18 @@ use tracing::info;
 use super::delete::{delete_run, is_foreign};
 use super::writable;
 use crate::plan::debris::{self, Stray};
+use crate::plan::names::ACCEPT_WRITERS_ANNOTATION;
 use crate::plan::retention::{self, Run};
 use crate::plan::schedule;
 use crate::store::catalogue::{self, Catalogue, CatalogueRun};
 use crate::store::client::{Bucket, ObjectInfo};
 use crate::store::keys::{self, PolicyFolder};
-use crate::task::{Failure, Outcome, Report, RetainReport, RetainTask};
+use crate::task::{Failure, Outcome, Report, RetainReport, RetainTask, Writer};
 
 /// Clocks that are further apart than this leave it open how old anything is.
 const MAX_APART: SignedDuration = SignedDuration::from_mins(5);
+/// At most this many other writers are told.
+const OTHERS_LIMIT: usize = 8;
 /// At most this many objects that no manifest names go at a time; the rest goes the next time.
 const DEBRIS_LIMIT: usize = 1000;
 
@@ -31,6 +34,9 @@ pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
     confirm_clocks(&bucket)?;
     if let Some(unread) = catalogue.in_doubt.first() {
         return Err(doubt(&format!("{unread}; and {} more like it", catalogue.in_doubt.len() - 1)));
+    }
+    if let Some(report) = another_writer(task, &catalogue) {
+        return Ok(report);
     }
     let gone = known_and_gone(task, &bucket, &folder, &catalogue).await?;
 
@@ -55,6 +61,8 @@ pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
         kept: ours.iter().filter(|r| r.is_complete() && kept.contains(r.run_id.as_str())).count(),
         more: going.len() > task.limit,
         debris: 0,
+        other_writers: Vec::new(),
+        missing: gone.iter().filter(|r| !was_due(&r.run_id)).count(),
     };
     going.truncate(task.limit);
     let debris = confirmed_debris(&bucket, &folder, task, &catalogue, &all).await?;
@@ -79,11 +87,45 @@ pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
         info!(key, "deleted: no manifest names it");
         report.debris += 1;
     }
-    let mut message = format!("{} runs deleted, {} complete ones stay", report.deleted.len(), report.kept);
+    let place = task.store.s3.place();
+    let mut message = format!("{} runs deleted, {} complete ones stay in {place}", report.deleted.len(), report.kept);
+    if report.missing > 0 {
+        message = format!("{message}; {} that have a Backup are not there any more", report.missing);
+    }
     if report.debris > 0 {
         message = format!("{message}; {} objects that no manifest names deleted", report.debris);
     }
     Ok(Report::completed(message, Some(Outcome::Retain(report))))
+}
+
+/// The report where somebody else begins runs under this cluster's identity: each would delete what the other one needs.
+fn another_writer(task: &RetainTask, catalogue: &Catalogue) -> Option<Report> {
+    let writers = task.writers.as_ref()?;
+    // What a Backup of this cluster was made for was begun here, whoever led then.
+    let is_known = |run: &CatalogueRun| {
+        task.protected.contains(&run.run_id) || task.known.iter().any(|k| k.run_id == run.run_id && !k.imported)
+    };
+    let own = catalogue.runs.iter().filter(|run| run.is_complete() && !is_foreign(run, &task.scope) && !is_known(run));
+    let own = own.flat_map(|run| run.manifests.values().map(move |m| (run, m)));
+    let own = own.filter(|(_, m)| m.policy_uid == task.scope.policy_uid);
+    let others: Vec<(&CatalogueRun, &Writer)> =
+        own.filter_map(|(run, m)| Some((run, m.writer.as_ref().filter(|w| writers.is_another(w))?))).collect();
+    let (run, newest) = others.iter().max_by_key(|(_, writer)| writer.since)?;
+    let mut other_writers: Vec<Writer> = Vec::new();
+    for (_, writer) in &others {
+        if !other_writers.iter().any(|known| known.id == writer.id) && other_writers.len() < OTHERS_LIMIT {
+            other_writers.push((*writer).clone());
+        }
+    }
+    let ids = other_writers.iter().map(|w| w.id.as_str()).collect::<Vec<_>>().join(",");
+    let message = format!(
+        "nothing was deleted: another controller ({}) began run {} at {} under the identity of this cluster, so a second cluster made from the same \
+         etcd writes here too. Give one of the two another prefix. If the other one is gone for good, and its runs are this policy's: kubectl -n {} \
+         annotate bpol {} {ACCEPT_WRITERS_ANNOTATION}={ids}",
+        newest.id, run.run_id, newest.since, task.scope.namespace, task.scope.policy
+    );
+    let outcome = Some(Outcome::Retain(RetainReport { other_writers, ..RetainReport::default() }));
+    Some(Report { reason: Reason::AnotherWriter, message, outcome })
 }
 
 /// Slots are of the cluster's clock, and what is in the bucket has the store's time.

@@ -85,8 +85,11 @@ fn look_at_store(cluster: &mut Cluster, name: &str) {
         let blames = status.artifacts.iter().any(|a| a.reason == Some(Reason::StoreUnreachable));
         status.completion_time.as_ref().map(|t| t.0).filter(|t| blames && since.is_some_and(|s| *t > s))
     });
-    let observed =
-        ObservedStore { suspected: blamed.max(), probes: attempts(cluster, store.metadata.uid.as_deref(), &[]) };
+    let observed = ObservedStore {
+        suspected: blamed.max(),
+        probes: attempts(cluster, store.metadata.uid.as_deref(), &[]),
+        ..ObservedStore::default()
+    };
     let plan = plan_store(&install(), &store, &observed, cluster.now);
     let _ = carry_out(cluster, plan, |cluster, status| {
         let live =

@@ -86,7 +86,7 @@ fn move_on(cluster: &mut Cluster, name: &str) {
     let report = match work.task.clone() {
         Task::Probe(_) if cluster.store_is_up => {
             let empty_at = cluster.bucket.runs.is_empty().then_some(cluster.now);
-            Report::completed("", Some(Outcome::Probe(ProbeReport { empty_at })))
+            Report::completed("", Some(Outcome::Probe(ProbeReport { empty_at, ..ProbeReport::default() })))
         }
         Task::Backup(task) if cluster.store_is_up => back_up(cluster, &task),
         Task::Retain(task) if cluster.store_is_up => retain(cluster, &task, die),
@@ -96,7 +96,7 @@ fn move_on(cluster: &mut Cluster, name: &str) {
         }
         // What is there was made by this very policy: its Backup is there, or was deleted on purpose.
         Task::Catalogue(_) if cluster.store_is_up => {
-            Report::completed("", Some(Outcome::Catalogue(CatalogueReport { runs: vec![], more: 0 })))
+            Report::completed("", Some(Outcome::Catalogue(CatalogueReport::default())))
         }
         Task::Restore(task) => restore(cluster, &task, &work.job.uid),
         Task::Verify(task) if cluster.store_is_up => verify(cluster, &task),

@@ -135,6 +135,8 @@ pub fn backup_on(day: u32, store: StoreTask, source: Source, mounts: Mounts) -> 
         backup: format!("nightly-202611{day:02}-020000"),
         run_id: run_id(day),
         slot: format!("2026-11-{day:02}T02:00:00Z").parse().unwrap(),
+        once: false,
+        writer: None,
         run_sources: vec!["db".into()],
         source,
         safety_for: None,

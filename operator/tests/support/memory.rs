@@ -125,6 +125,8 @@ impl MemorySink {
             server_version: server_version.into(),
             tool_version: tool_version.into(),
             holdfast_version: "test".into(),
+            writer: None,
+            backup: None,
             safety_for: None,
             seal: None,
             unknown: BTreeMap::new(),

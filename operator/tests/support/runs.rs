@@ -40,6 +40,8 @@ pub async fn put_run(test: &TestBucket, scope: &Scope, run_id: &str, source: &st
         server_version: "15".into(),
         tool_version: "pg_dump 15".into(),
         holdfast_version: "0".into(),
+        writer: None,
+        backup: None,
         safety_for: None,
         seal: None,
         unknown: std::collections::BTreeMap::new(),

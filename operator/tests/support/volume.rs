@@ -133,6 +133,8 @@ impl Memory {
             server_version: String::new(),
             tool_version: "holdfast test".into(),
             holdfast_version: "test".into(),
+            writer: None,
+            backup: None,
             safety_for: None,
             seal: None,
             unknown: BTreeMap::new(),

@@ -112,6 +112,14 @@ fn figures() -> Vec<Figure> {
             value: |f| Some(f.status.growth_bytes_per_day? as f64 / 86_400.0),
         },
         plain("backup_complete", "Complete backups of a policy", |f| Some(f64::from(f.status.backups?.complete))),
+        plain("backup_data_missing", "Backups of a policy whose data is gone from the bucket", |f| {
+            Some(f64::from(f.status.backups?.missing))
+        }),
+        plain(
+            "backup_data_elsewhere",
+            "Backups of a policy whose data is in another place than their store says",
+            |f| Some(f64::from(f.status.backups?.elsewhere)),
+        ),
         plain("backup_consecutive_failures", "Backups that failed since the last complete one", |f| {
             f.status.consecutive_failures.map(f64::from)
         }),

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use holdfast_crds::{Backup, RestoreRequest};
+use holdfast_crds::{Backup, BackupPhase, RestoreRequest};
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::controller::cache::{World, in_namespace, of_owner, of_policy};
 use crate::plan::backup::Holds;
 use crate::plan::names::label_value;
-use crate::plan::observed::{ObservedJob, ObservedPod};
-use crate::plan::restore::is_safety;
+use crate::plan::observed::{ObservedJob, ObservedPod, created};
+use crate::plan::restore::{Clearing, is_safety, wants_a_look};
 use crate::plan::verify;
 use crate::task::{Outcome, Report};
 
@@ -88,6 +89,48 @@ fn run_of(world: &World, namespace: &str, policy: &str, restore: &RestoreRequest
     written.or(named).or(saved).map_or(Held::Unknown, Held::Run)
 }
 
+/// When those restores were made that are about to choose a Backup of a policy, or name one whose data was not found.
+pub(super) fn asking(world: &World, namespace: &str, policy: &str) -> Vec<Timestamp> {
+    let restores = world.restores.of(&in_namespace(namespace));
+    let asks = |restore: &&Arc<RestoreRequest>| match (&restore.spec.from.backup, &restore.spec.from.policy) {
+        (Some(name), _) => {
+            world.backups.get(namespace, name).is_some_and(|b| b.spec.policy_ref.name == policy && wants_a_look(&b))
+        }
+        (_, Some(from)) => from.name == policy,
+        _ => false,
+    };
+    let waits = |restore: &&Arc<RestoreRequest>| {
+        restore.metadata.deletion_timestamp.is_none()
+            && restore.status.as_ref().is_none_or(|s| s.phase == BackupPhase::Pending)
+    };
+    restores.iter().filter(waits).filter(asks).map(|r| created(&r.metadata)).collect()
+}
+
+/// What deletes runs of a policy at this moment, or has deleted some whose Backups are still there: nothing is read meanwhile. `asked` are
+/// Jobs that the cache may not have yet.
+pub(super) fn clearing(world: &World, namespace: &str, policy: &str, asked: Vec<ObservedJob>) -> Option<Clearing> {
+    let cached = world.jobs.of(&of_policy(namespace, &label_value(policy)));
+    let cached = cached.iter().map(|job| (**job).clone());
+    let jobs = cached.chain(asked).filter(|job| matches!(job.task.as_str(), "retain" | "delete"));
+    let backups = world.backups.of(&of_policy(namespace, policy));
+    let is_unrecorded = |job: &ObservedJob| {
+        if !job.end.as_ref().is_some_and(|end| end.completed) {
+            return false;
+        }
+        let deleted: Vec<String> = world.pods.of(&of_owner(&job.uid)).iter().flat_map(|p| deleted_by(p)).collect();
+        backups.iter().any(|b| run_id_of(b).is_some_and(|run_id| deleted.contains(run_id)))
+    };
+    let first = jobs.filter(|job| job.end.is_none() || is_unrecorded(job)).min_by_key(|job| job.created)?;
+    let what = if first.task == "retain" { "the retention of" } else { "the deletion of a backup of" };
+    let words =
+        format!("it waits for {what} BackupPolicy {policy} (Job {}): nothing is read while it deletes", first.name);
+    Some(Clearing { since: first.created, words })
+}
+
+fn run_id_of(backup: &Backup) -> Option<&String> {
+    backup.status.as_ref()?.run_id.as_ref()
+}
+
 /// Whether another retain Job of the policy is under way, or what it deleted is not recorded yet.
 pub(super) fn is_retaining(world: &World, namespace: &str, backup: &Backup, siblings: &[Arc<Backup>]) -> bool {
     let policy = label_value(&backup.spec.policy_ref.name);
@@ -117,5 +160,74 @@ fn deleted_by(pod: &ObservedPod) -> Vec<String> {
     match report.and_then(|r| r.outcome) {
         Some(Outcome::Retain(retained)) => retained.deleted,
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_crds::{BackupStatus, RestoreRequestStatus};
+
+    use super::*;
+    use crate::plan::fixture::{at, backup_with, completed, ended_pod, job, meta};
+    use crate::plan::observed::Owner;
+    use crate::task::RetainReport;
+
+    fn of_task(name: &str, task: &str) -> ObservedJob {
+        let owner = Some(Owner { kind: "Backup".into(), name: "one".into(), uid: "uid-of-one".into() });
+        ObservedJob { task: task.into(), owner, ..job(name) }
+    }
+
+    #[test]
+    fn what_deletes_is_told_from_its_first_moment_until_it_is_written_down() {
+        let world = World::default();
+        let status =
+            BackupStatus { phase: BackupPhase::Completed, run_id: Some("r1".into()), ..BackupStatus::default() };
+        world.backups.put(backup_with("one", 1, status));
+        let look = |asked| clearing(&world, "shop", "shop", asked).map(|c| c.since);
+        assert_eq!(look(vec![]), None);
+        for task in ["backup", "catalogue", verify::VERIFY] {
+            world.jobs.put(of_task("other", task));
+        }
+        assert_eq!(look(vec![]), None);
+        assert_eq!(look(vec![of_task("new", "retain")]), Some(at(100)), "the cache has not heard of it");
+        for task in ["retain", "delete"] {
+            world.jobs.put(of_task("it", task));
+            assert_eq!(look(vec![]), Some(at(100)), "{task}");
+            world.jobs.put(completed(of_task("it", task)));
+            assert_eq!(look(vec![]), None, "{task}");
+        }
+        // What it deleted has its Backup still: whoever chose that would find nothing.
+        world.jobs.put(completed(of_task("it", "retain")));
+        let report = RetainReport { deleted: vec!["r1".into()], ..RetainReport::default() };
+        let mut pod = ended_pod("p", 0, &Report::completed("", Some(Outcome::Retain(report))).to_termination_message());
+        pod.job_uid = "uid-of-it".into();
+        world.pods.put(pod);
+        assert_eq!(look(vec![]), Some(at(100)));
+        world.backups.remove(&crate::controller::cache::Key::new("shop", "one"));
+        assert_eq!(look(vec![]), None);
+    }
+
+    #[test]
+    fn restores_that_choose_ask_and_those_that_have_chosen_do_not() {
+        let world = World::default();
+        let mut status = BackupStatus { phase: BackupPhase::Completed, ..BackupStatus::default() };
+        world.backups.put(backup_with("whole", 1, status.clone()));
+        status.run_id = Some("r1".into());
+        let gone = backup_with("gone", 1, status);
+        let status = crate::plan::location::gone(&gone, "s3://b", "it is not there", at(5));
+        world.backups.put(Backup { status, ..gone });
+        let ask = |from: serde_json::Value, phase| {
+            let spec = serde_json::from_value(serde_json::json!({ "from": from })).unwrap();
+            let status = Some(RestoreRequestStatus { phase, ..RestoreRequestStatus::default() });
+            world.restores.put(RestoreRequest { metadata: meta("r", "uid-of-r", 7), spec, status });
+            asking(&world, "shop", "shop")
+        };
+        let policy = |name: &str| serde_json::json!({"policy": {"name": name}});
+        assert_eq!(ask(policy("shop"), BackupPhase::Pending), [at(7)]);
+        assert_eq!(ask(policy("other"), BackupPhase::Pending), []);
+        assert_eq!(ask(policy("shop"), BackupPhase::Running), []);
+        assert_eq!(ask(serde_json::json!({"backup": "whole"}), BackupPhase::Pending), []);
+        assert_eq!(ask(serde_json::json!({"backup": "gone"}), BackupPhase::Pending), [at(7)]);
+        assert_eq!(ask(serde_json::json!({"store": {"name": "main", "policy": "shop"}}), BackupPhase::Pending), []);
     }
 }

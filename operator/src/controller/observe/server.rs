@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use holdfast_crds::{BackupPolicy, ScaleTarget, WorkloadKind};
+use holdfast_crds::{Backup, BackupPolicy, ScaleTarget, WorkloadKind};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
@@ -13,6 +13,7 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::controller::apply::{Error, is_not_found, within};
 use crate::plan::job::{self, ENFORCE_LABEL, Ground};
+use crate::plan::names::{POLICY_LABEL, TASK_LABEL, label_value};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod, Words};
 use crate::plan::restore::ObservedWorkload;
 use crate::plan::trial;
@@ -100,6 +101,13 @@ impl Server {
         Ok(found.map(Arc::new))
     }
 
+    /// A Backup, as the API server has it at this moment.
+    pub(super) async fn backup(&self, namespace: &str, name: &str) -> Result<Option<Arc<Backup>>, Error> {
+        let api: Api<Backup> = Api::namespaced(self.client.clone(), namespace);
+        let found = within(&format!("look up Backup {namespace}/{name}"), api.get_opt(name)).await?;
+        Ok(found.map(Arc::new))
+    }
+
     /// A Job by name, as the API server has it at this moment, if it belongs to the owner.
     ///
     /// # Errors
@@ -109,6 +117,15 @@ impl Server {
         let found = within(&format!("look up Job {namespace}/{name}"), api.get_opt(name)).await?;
         let job = found.as_ref().map(ObservedJob::from);
         Ok(job.filter(|j| j.owner.as_ref().is_some_and(|o| o.uid == owner_uid)))
+    }
+
+    /// The Jobs that delete runs of a policy, as the API server has them at this moment.
+    pub(super) async fn clearing(&self, namespace: &str, policy: &str) -> Result<Vec<ObservedJob>, Error> {
+        let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
+        let labels = format!("{TASK_LABEL} in (retain, delete),{POLICY_LABEL}={}", label_value(policy));
+        let step = format!("list the Jobs of namespace {namespace} that delete runs of BackupPolicy {policy}");
+        let found = within(&step, api.list(&ListParams::default().labels(&labels))).await?;
+        Ok(found.items.iter().map(ObservedJob::from).collect())
     }
 
     /// What kubelet, scheduler or Job controller tell, and then what those tell that make volumes, each newest first.

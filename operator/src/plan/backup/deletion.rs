@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::{ObservedBackup, reachable};
 use crate::plan::action::{Action, Event, Plan, Target};
 use crate::plan::job::{self, Install};
+use crate::plan::location;
 use crate::plan::names::FINALIZER;
 use crate::plan::status::after;
 use crate::plan::verdict::{Patience, Verdict, judge};
@@ -51,6 +52,12 @@ pub(super) fn delete(
         return plan.actions.push(release());
     };
     let Some(attempt) = observed.jobs.iter().find(|a| a.job.name == name) else {
+        if observed.holds.unknown || observed.holds.run_ids.contains(&run_id) {
+            let note =
+                format!("the data of run {run_id} is not deleted yet: a restore or a verification may be reading it");
+            plan.events.push(Event::normal("DataInUse", "Delete", note));
+            return plan.check_at(after(now, BLOCKED_SECONDS));
+        }
         match store(backup, observed) {
             Ok(store) => {
                 let policy = observed.policy.as_deref();
@@ -97,6 +104,15 @@ fn store<'a>(backup: &Backup, observed: &'a ObservedBackup) -> Result<&'a holdfa
         );
         return Err(Failure::new(Reason::StoreNotFound, message));
     };
+    let status = backup.status.as_ref();
+    let what = "its data";
+    location::confirm(what, status.and_then(|s| s.location.as_deref()), store).map_err(|failure| {
+        let message = format!(
+            "{}; nothing was deleted: let BackupStore {name} point there for the deletion, or remove the finalizer {FINALIZER} to keep the data",
+            failure.message
+        );
+        Failure::new(failure.reason, message)
+    })?;
     if store.spec.read_only {
         let message = format!("BackupStore {name} is read-only; remove the finalizer {FINALIZER} to keep the data");
         return Err(Failure::new(Reason::StoreReadOnly, message));

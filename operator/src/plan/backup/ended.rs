@@ -7,6 +7,7 @@ use super::{ObservedBackup, slot_of, stop, stop_decided, told, usable, verificat
 use crate::plan::action::{Action, Plan, Target};
 use crate::plan::found::{is_foreign, is_found};
 use crate::plan::job::{self, Install};
+use crate::plan::location;
 use crate::plan::names::run_id;
 use crate::plan::plausibility;
 use crate::plan::status::after;
@@ -79,6 +80,10 @@ fn retain(
         // The rules are the policy's: applied after the newest run they are applied to all.
         return;
     }
+    if location::confirm("it", plan.status.location.as_deref(), store).is_err() {
+        // What is there now is another place, with other runs.
+        return;
+    }
     if usable(&policy.spec.store_ref.name, Some(store)).is_err() || observed.retaining || observed.holds.unknown {
         return plan.check_at(after(now, RETAIN_AGAIN_SECONDS));
     }
@@ -100,7 +105,10 @@ fn is_newer(other: &Backup, than: &Backup) -> bool {
 
 /// The runs that the bucket must hold, and those that must not be touched.
 fn runs(backup: &Backup, observed: &ObservedBackup) -> (Vec<KnownRun>, Vec<String>) {
-    let store = backup.status.as_ref().and_then(|s| s.store.clone());
+    let (store, place) = backup.status.as_ref().map(|s| (s.store.clone(), s.location.clone())).unwrap_or_default();
+    let is_here = |status: &BackupStatus| {
+        status.store == store && place.as_deref().is_none_or(|place| location::is_at(status, place))
+    };
     let mut known = Vec::new();
     let mut protected = observed.holds.run_ids.clone();
     for sibling in &observed.siblings {
@@ -109,10 +117,11 @@ fn runs(backup: &Backup, observed: &ObservedBackup) -> (Vec<KnownRun>, Vec<Strin
         match status.phase {
             // What another cluster stored, that one may delete.
             BackupPhase::Completed if is_foreign(sibling) => {}
-            BackupPhase::Completed if sibling.metadata.deletion_timestamp.is_none() && status.store == store => {
+            BackupPhase::Completed if sibling.metadata.deletion_timestamp.is_none() && is_here(&status) => {
                 let sources = status.artifacts.iter().map(|a| a.source.clone()).collect();
                 let suspicious = plausibility::is_suspicious(&status) && !plausibility::is_accepted(sibling);
-                known.push(KnownRun { run_id, sources, suspicious, damaged: is_damaged(&status) });
+                let imported = is_found(sibling);
+                known.push(KnownRun { run_id, sources, suspicious, imported, damaged: is_damaged(&status) });
             }
             BackupPhase::Pending | BackupPhase::Running => protected.push(run_id),
             _ => {}

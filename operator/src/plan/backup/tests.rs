@@ -692,6 +692,16 @@ fn a_run_ends_with_its_worker_and_its_pod_is_ended_once_that_is_written_down() {
 }
 
 #[test]
+fn data_that_is_being_read_is_not_deleted_yet() {
+    let backup = deleting(Some("r1"));
+    for (run_ids, unknown, waits) in [(vec!["r1"], false, true), (vec!["r2"], false, false), (vec![], true, true)] {
+        let holds = Holds { run_ids: run_ids.into_iter().map(str::to_owned).collect(), unknown };
+        let plan = plan_backup(&install(), &backup, &ObservedBackup { holds, ..observed() }, at(2001));
+        assert_eq!((plan.actions.is_empty(), plan.next_check.is_some()), (waits, waits));
+    }
+}
+
+#[test]
 fn a_retention_whose_pod_is_kept_counts_and_its_job_is_deleted() {
     let mut policy = policy();
     policy.spec.retention = Some(RetentionSpec { keep_last: Some(1), ..RetentionSpec::default() });
@@ -709,4 +719,55 @@ fn a_retention_whose_pod_is_kept_counts_and_its_job_is_deleted() {
     let jobs = vec![attempt(job, vec![kept_pod(0, retained)])];
     assert!(deleted_jobs(&plan_backup(&install(), &backup, &kept(jobs.clone()), at(1610))).is_empty());
     assert_eq!(deleted_jobs(&plan_backup(&install(), &backup, &kept(jobs), at(1660))), [name.as_str()]);
+}
+
+#[test]
+fn a_run_writes_down_the_place_that_it_is_stored_in() {
+    let place = ready_store().spec.s3.place();
+    assert_eq!(running(&observed()).status.unwrap().location, Some(place));
+}
+
+/// What another place holds.
+fn moved_store() -> Arc<BackupStore> {
+    let mut store = ready_store();
+    store.spec.s3.prefix = Some("other".into());
+    Arc::new(store)
+}
+
+#[test]
+fn nothing_is_deleted_in_another_place_and_nobody_is_told_that_it_was() {
+    let mut backup = deleting(Some("r1"));
+    backup.status.as_mut().unwrap().location = Some(ready_store().spec.s3.place());
+    let moved = ObservedBackup { store: Some(moved_store()), ..observed() };
+    let plan = plan_backup(&install(), &backup, &moved, at(2001));
+    assert_eq!((plan.actions.len(), plan.next_check.is_some()), (0, true));
+    let [event] = &plan.events[..] else { panic!("{:?}", plan.events) };
+    assert!(event.warning && event.reason == "DataElsewhere", "{event:?}");
+    for words in [&ready_store().spec.s3.place(), &moved_store().spec.s3.place(), "nothing was deleted", FINALIZER] {
+        assert!(event.note.contains(words), "{words}: {}", event.note);
+    }
+    assert!(matches!(&plan_backup(&install(), &backup, &observed(), at(2001)).actions[..], [Action::CreateJob(_)]));
+}
+
+#[test]
+fn retention_counts_and_judges_nothing_that_is_in_another_place() {
+    let here = |name: &str, run_id: &str, location: &str| {
+        let mut backup = run(name, BackupPhase::Completed, run_id);
+        backup.status.as_mut().unwrap().location = Some(location.into());
+        backup
+    };
+    let place = ready_store().spec.s3.place();
+    let mut done = here("new", "r3", &place);
+    done.status.as_mut().unwrap().completion_time = Some(Time(at(1101)));
+    let siblings = [done.clone(), here("old", "r1", &place), here("far", "r0", "s3://old")];
+    let observed = ObservedBackup {
+        policy: Some(with_retention()),
+        siblings: siblings.into_iter().map(Arc::new).collect(),
+        ..observed()
+    };
+    let task = retain_task(&plan_backup(&install(), &done, &observed, at(1102))).unwrap();
+    assert_eq!(task.known.iter().map(|k| k.run_id.as_str()).collect::<Vec<_>>(), ["r3", "r1"]);
+    let moved = ObservedBackup { store: Some(moved_store()), ..observed };
+    let plan = plan_backup(&install(), &done, &moved, at(1102));
+    assert_eq!((retain_task(&plan), complete_of(&plan.status).0.as_str()), (None, "DataElsewhere"));
 }

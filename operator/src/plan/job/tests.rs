@@ -52,7 +52,7 @@ fn of_backup(policy: &BackupPolicy, store: &BackupStore) -> Job {
     let backup = backup("shop-19700101-001640", 1000);
     let id = run_id(at(1000), "uid-of-shop-19700101-001640");
     let names = ["db".to_owned()];
-    let run = Run { backup: &backup, policy, store, run_id: &id, slot: at(1000), sources: &names };
+    let run = Run { backup: &backup, policy, store, run_id: &id, slot: at(1000), begun: at(1001), sources: &names };
     super::backup(&install(), run, &policy.spec.sources[0], &Ground::default())
 }
 
@@ -118,23 +118,34 @@ fn stored() -> Backup {
     Backup { status: Some(status), ..backup("shop-19700101-001640", 1000) }
 }
 
+fn reading(known: &[&str]) -> Reading {
+    let known = known.iter().map(ToString::to_string).collect();
+    Reading { what: "s3://backups/prod".into(), known, ..Reading::default() }
+}
+
 /// One of each.
 fn all() -> Vec<(&'static str, Job)> {
     let retention = RetentionSpec { keep_last: Some(7), ..RetentionSpec::default() };
-    let known = vec![KnownRun { run_id: "r1".into(), sources: vec!["db".into()], suspicious: false, damaged: false }];
+    let known = vec![KnownRun {
+        run_id: "r1".into(),
+        sources: vec!["db".into()],
+        suspicious: false,
+        imported: false,
+        damaged: false,
+    }];
     let done = backup("shop-19700101-001640", 1000);
     let mut with_pull_secret = install();
     with_pull_secret.image_pull_secrets = vec!["registry".into()];
     let mut ambient = ready_store();
     ambient.spec.s3.credentials_secret = None;
     vec![
-        ("probe", probe(&install(), &ready_store(), "probe-1-0")),
-        ("probe_ambient", probe(&with_pull_secret, &ambient, "probe-1-0")),
+        ("probe", probe(&install(), &ready_store(), "probe-1-0", &[])),
+        ("probe_ambient", probe(&with_pull_secret, &ambient, "probe-1-0", &[])),
         ("backup", of_backup(&policy(), &ready_store())),
         ("backup_elaborate", of_backup(&elaborate_policy(), &elaborate_store())),
         ("retain", retain(&install(), &done, &policy(), &ready_store(), &retention, (known, vec!["r2".into()]))),
         ("delete", delete(&install(), &done, None, &ready_store(), "r1")),
-        ("catalogue", catalogue(&install(), &policy(), &ready_store(), "s3://backups/prod", vec!["r1".into()], 50)),
+        ("catalogue", catalogue(&install(), &policy(), &ready_store(), reading(&["r1"]), 50)),
         ("restore", of_restore()),
         ("verify", verify(&install(), &stored(), &policy(), &encrypting(), "2026-11-21T04:00:00Z")),
     ]
@@ -187,8 +198,8 @@ fn private_keys_are_mounted_where_something_is_read_and_nowhere_else() {
         of_backup(&policy, &store),
         retain(&install(), &done, &policy, &store, &retention, (vec![], vec![])),
         delete(&install(), &done, None, &store, "r1"),
-        catalogue(&install(), &policy, &store, "s3://backups/prod", vec![], 50),
-        probe(&install(), &store, "probe-1-0"),
+        catalogue(&install(), &policy, &store, reading(&[]), 50),
+        probe(&install(), &store, "probe-1-0", &[]),
     ] {
         assert_eq!(mounts(&job), (false, false), "{:?}", job.metadata.name);
     }
@@ -212,6 +223,7 @@ fn a_task_fits_into_an_environment_variable_however_many_runs_there_are() {
             run_id: format!("run-{i:06}"),
             sources: vec!["x".repeat(40); 3],
             suspicious: false,
+            imported: false,
             damaged: false,
         })
         .collect();
@@ -249,17 +261,25 @@ fn every_job_keeps_to_all_levels_of_the_template() {
     policy.spec.job_template = Some(template(serde_json::json!({"labels": {"level": "policy"}})));
     let (done, retention) = (stored(), RetentionSpec { keep_last: Some(7), ..RetentionSpec::default() });
     let names = ["db".to_owned()];
-    let run = Run { backup: &done, policy: &policy, store: &store, run_id: "r1", slot: at(1000), sources: &names };
+    let run = Run {
+        backup: &done,
+        policy: &policy,
+        store: &store,
+        run_id: "r1",
+        slot: at(1000),
+        begun: at(1001),
+        sources: &names,
+    };
     let (mut request, task) = request_and_task();
     request.spec.job_template = Some(template(serde_json::json!({"labels": {"level": "request"}})));
     let restored = |policy| restore(&install, &request, &store, policy, task.clone(), vec![], None);
     for (name, level, job) in [
-        ("probe", "store", probe(&install, &store, "probe-1-0")),
+        ("probe", "store", probe(&install, &store, "probe-1-0", &[])),
         ("delete without a policy", "store", delete(&install, &done, None, &store, "r1")),
         ("delete", "policy", delete(&install, &done, Some(&policy), &store, "r1")),
         ("backup", "policy", super::backup(&install, run, &policy.spec.sources[0], &Ground::default())),
         ("retain", "policy", retain(&install, &done, &policy, &store, &retention, (vec![], vec![]))),
-        ("catalogue", "policy", catalogue(&install, &policy, &store, "s3://backups", vec![], 50)),
+        ("catalogue", "policy", catalogue(&install, &policy, &store, reading(&[]), 50)),
         ("verify", "policy", verify(&install, &done, &policy, &store, "now")),
         ("restore from the store", "request", restored(None)),
         ("restore", "request", restored(Some(&policy))),
@@ -299,10 +319,18 @@ fn ids_are_left_to_the_platform_everywhere() {
         vec![source("db"), Source { name: "uploads".into(), volume: Some(volume), ..Source::default() }];
     let (store, done) = (ready_store(), stored());
     let names = ["db".to_owned(), "uploads".to_owned()];
-    let run = Run { backup: &done, policy: &policy, store: &store, run_id: "r1", slot: at(1000), sources: &names };
+    let run = Run {
+        backup: &done,
+        policy: &policy,
+        store: &store,
+        run_id: "r1",
+        slot: at(1000),
+        begun: at(1001),
+        sources: &names,
+    };
     let anywhere = Ground::of(None, &[], &[]);
     for (name, job) in [
-        ("probe", probe(&openshift, &store, "probe-1-0")),
+        ("probe", probe(&openshift, &store, "probe-1-0", &[])),
         ("db", super::backup(&openshift, run, &policy.spec.sources[0], &anywhere)),
         ("uploads", super::backup(&openshift, run, &policy.spec.sources[1], &anywhere)),
     ] {

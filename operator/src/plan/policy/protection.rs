@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Backups, Entry};
 use crate::plan::action::{Event, Plan};
+use crate::plan::location::{is_elsewhere, is_missing, is_there};
 use crate::plan::observed::created;
 use crate::plan::plausibility::is_suspicious;
 use crate::plan::restore::is_safety;
@@ -128,8 +129,7 @@ fn counts(backup: &Backup) -> bool {
 }
 
 fn is_complete(backup: &Backup) -> bool {
-    backup.metadata.deletion_timestamp.is_none()
-        && backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Completed)
+    backup.metadata.deletion_timestamp.is_none() && backup.status.as_ref().is_some_and(is_there)
 }
 
 /// Names of what is in it: a list map in the schema, so each is there once.
@@ -157,6 +157,10 @@ fn why_none(
     if let Some(last) = backups.ended().first() {
         if last.phase == BackupPhase::Failed {
             return format!("{} failed: {}", last.name, last.failure().message);
+        }
+        if is_missing(&last.status) || is_elsewhere(&last.status) {
+            let why = find(&last.status.conditions, ConditionType::Complete).map(|c| c.message.clone());
+            return format!("{}: {}", last.name, why.unwrap_or_default());
         }
         if is_damaged(&last.status) {
             let why = find(&last.status.conditions, ConditionType::Verified).map(|c| c.message.clone());

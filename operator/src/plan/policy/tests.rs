@@ -215,7 +215,7 @@ fn the_status_sums_up_the_backups() {
     ];
     let plan = plan_policy(&settled(), &observed(backups), at(1000));
     let status = &plan.status;
-    assert_eq!(status.backups, Some(BackupCounts { complete: 2, failed: 2 }));
+    assert_eq!(status.backups, Some(BackupCounts { complete: 2, failed: 2, ..BackupCounts::default() }));
     assert_eq!(status.stored_bytes, Some(200));
     assert_eq!(status.consecutive_failures, Some(2));
     assert_eq!(status.last_successful_time, Some(Time(at(260))));

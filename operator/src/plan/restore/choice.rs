@@ -3,13 +3,15 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use holdfast_crds::{Backup, BackupPhase, Reason, RestoreFrom, RestoreRequest};
+use holdfast_crds::{Backup, BackupPhase, ConditionType, Reason, RestoreFrom, RestoreRequest};
 use jiff::Timestamp;
 
 use super::is_safety;
 use crate::plan::backup::slot_of;
 use crate::plan::found::is_foreign;
+use crate::plan::location;
 use crate::plan::plausibility;
+use crate::plan::status::find;
 use crate::plan::verify::is_damaged;
 use crate::task::{Failure, Select};
 
@@ -29,6 +31,8 @@ pub struct Choice {
     pub cluster: Option<String>,
     /// Name of its store.
     pub store: String,
+    /// The place that its data is in, where that is known.
+    pub location: Option<String>,
     /// Names of its sources, where they are known.
     pub sources: Option<Vec<String>>,
 }
@@ -60,6 +64,7 @@ pub fn choose(request: &RestoreRequest, backups: &[Arc<Backup>]) -> Result<Choic
             select: store.run_id.clone().map_or(Select::At(at), Select::RunId),
             cluster: store.cluster.clone(),
             store: store.name.clone(),
+            location: None,
             sources: None,
         });
     }
@@ -84,6 +89,10 @@ pub(super) fn in_one_line(from: &RestoreFrom) -> String {
 
 fn of_backup(backup: &Backup, name: &str) -> Result<Choice, Failure> {
     let status = backup.status.clone().unwrap_or_default();
+    if location::is_missing(&status) {
+        let why = find(&status.conditions, ConditionType::Complete).map(|c| c.message.clone()).unwrap_or_default();
+        return Err(Failure::new(Reason::DataMissing, format!("Backup {name} cannot be restored: {why}")));
+    }
     match (status.phase, status.run_id, status.store) {
         (BackupPhase::Completed, Some(run_id), Some(store)) => Ok(Choice {
             policy: backup.spec.policy_ref.name.clone(),
@@ -91,6 +100,7 @@ fn of_backup(backup: &Backup, name: &str) -> Result<Choice, Failure> {
             select: Select::RunId(run_id),
             cluster: None,
             store,
+            location: status.location,
             sources: Some(status.artifacts.into_iter().map(|a| a.source).collect()),
         }),
         (BackupPhase::Pending | BackupPhase::Running, _, _) => {
@@ -114,7 +124,10 @@ fn newest(policy: &str, at: Option<Timestamp>, backups: &[Arc<Backup>]) -> Resul
     // A backup that is too small to be believed is mostly one of what was lost, and one that was found damaged cannot be brought back as a
     // whole: whoever wants it names it.
     let fits = |b: &&Arc<Backup>| {
-        let is_doubtful = b.status.as_ref().is_some_and(|s| plausibility::is_suspicious(s) || is_damaged(s));
+        let is_doubtful = b
+            .status
+            .as_ref()
+            .is_some_and(|s| plausibility::is_suspicious(s) || is_damaged(s) || location::is_missing(s));
         at.is_none_or(|at| slot_of(b) <= at) && !is_doubtful
     };
     let fitting = || complete.iter().copied().filter(fits);
@@ -128,6 +141,7 @@ fn newest(policy: &str, at: Option<Timestamp>, backups: &[Arc<Backup>]) -> Resul
     if !complete.is_empty() {
         let listed = complete.iter().take(LISTED);
         let doubt = |b: &Backup| match b.status.as_ref() {
+            Some(status) if location::is_missing(status) => ", its data is gone",
             Some(status) if is_damaged(status) => ", damaged",
             Some(status) if plausibility::is_suspicious(status) => ", suspicious",
             _ => "",

@@ -1,8 +1,8 @@
 //! The table of what a RestoreRequest does. Pure.
 
 use holdfast_crds::{
-    ArtifactStatus, BackupStatus, OnExisting, PasswordSecret, PostgresInto, RestoreFrom, RestoreFromPolicy,
-    RestoreFromStore, RestoreInto, RestoreRequestSpec,
+    ArtifactStatus, BackupPolicyStatus, BackupStatus, CatalogueStatus, OnExisting, PasswordSecret, PostgresInto,
+    RestoreFrom, RestoreFromPolicy, RestoreFromStore, RestoreInto, RestoreRequestSpec,
 };
 
 use super::*;
@@ -57,12 +57,27 @@ fn saved(name: &str, created: i64, phase: BackupPhase) -> Arc<Backup> {
     Arc::new(backup_with(name, created, status))
 }
 
+/// A policy whose bucket was read after the request was made.
+pub(super) fn read_policy() -> BackupPolicy {
+    let time = Some(Time(at(5001)));
+    let catalogue = CatalogueStatus {
+        place: ready_store().spec.s3.place(),
+        time: time.clone(),
+        own_time: time,
+        ..CatalogueStatus::default()
+    };
+    let status = BackupPolicyStatus { catalogue: Some(catalogue), ..BackupPolicyStatus::default() };
+    BackupPolicy { status: Some(status), ..policy() }
+}
+
 pub(super) fn observed() -> ObservedRestore {
     ObservedRestore {
         ground: Ground::default(),
         backups: vec![saved("one", 1000, BackupPhase::Completed), saved("two", 2000, BackupPhase::Completed)],
-        policy: Some(Arc::new(policy())),
+        policy: Some(Arc::new(read_policy())),
         store: Some(Arc::new(ready_store())),
+        policy_store: Some(Arc::new(ready_store())),
+        clearing: None,
         safety: None,
         workloads: vec![],
         held: None,
@@ -705,4 +720,112 @@ fn a_restore_that_was_cut_off_says_so_of_its_target_by_engine() {
     let (reason, message) = complete_of(&plan_restore(&install(), &request, &cut, at(6001)));
     assert_eq!(reason, "PodLost");
     assert!(message.contains("low on memory") && message.contains("…_holdfast_…"), "{message}");
+}
+
+#[test]
+fn nothing_is_read_while_runs_are_deleted_and_what_is_made_later_is_not_waited_for() {
+    let made = |since| ObservedRestore {
+        clearing: Some(Clearing { since: at(since), words: "it waits for the retention".into() }),
+        ..observed()
+    };
+    for from in [from_backup("one"), from_policy(None), from_store()] {
+        let mut waits = request(from.clone());
+        waits.spec.into = into(Some("else.shop.svc"), Some("other"), Some("copy"));
+        let plan = plan_restore(&install(), &waits, &made(4000), at(5001));
+        assert_eq!((plan.status.phase, plan.actions.len()), (BackupPhase::Pending, 0));
+        assert_eq!(complete_of(&plan), ("InProgress".into(), "it waits for the retention".into()));
+        assert!(plan.next_check.is_some());
+    }
+    // The watch of Jobs lagged: it had begun, and nothing was touched yet.
+    let begun = running(from_backup("one"));
+    let plan = plan_restore(&install(), &begun, &made(5000), at(5002));
+    assert_eq!((created(&plan).is_none(), complete_of(&plan).0.as_str()), (true, "InProgress"));
+    // Whoever deletes later has heard of it.
+    assert!(created(&plan_restore(&install(), &begun, &made(5001 + HEARD_SECONDS + 1), at(5020))).is_some());
+}
+
+#[test]
+fn before_the_newest_is_chosen_the_bucket_is_read_for_what_the_cluster_has_forgotten() {
+    let with = |catalogue: Option<CatalogueStatus>, backups: Vec<Arc<Backup>>| {
+        let status = BackupPolicyStatus { catalogue, ..BackupPolicyStatus::default() };
+        let policy = Some(Arc::new(BackupPolicy { status: Some(status), ..policy() }));
+        ObservedRestore { policy, backups, ..observed() }
+    };
+    let place = ready_store().spec.s3.place();
+    let read = |own: i64, newest: Option<&str>| {
+        let time = Some(Time(at(own)));
+        let newest = newest.map(str::to_owned);
+        Some(CatalogueStatus { place: place.clone(), time: time.clone(), own_time: time, newest, found: 1, more: 0 })
+    };
+    let all = || observed().backups;
+    let look = |from: RestoreFrom, dry_run, seen: &ObservedRestore, now| {
+        let mut request = request(from);
+        request.spec.dry_run = dry_run;
+        let plan = plan_restore(&install(), &request, seen, at(now));
+        (plan.status.phase, plan.status.backup.clone(), complete_of(&plan))
+    };
+    let unread = [
+        with(None, all()),
+        with(read(5000, None), all()),
+        with(Some(CatalogueStatus { place: "s3://elsewhere".into(), ..read(5001, None).unwrap() }), all()),
+        with(Some(CatalogueStatus { own_time: None, ..read(5001, None).unwrap() }), all()),
+        with(read(5001, Some("run-of-three")), all()),
+    ];
+    for seen in &unread {
+        for dry_run in [false, true] {
+            let (phase, _, (reason, message)) = look(from_policy(None), dry_run, seen, 5002);
+            assert_eq!((phase, reason.as_str()), (BackupPhase::Pending, "InProgress"), "{message}");
+            assert!(message.contains("the bucket is read first"), "{message}");
+        }
+        assert_eq!(look(from_backup("one"), false, seen, 5002).0, BackupPhase::Running, "it was named");
+    }
+    // It is not waited for beyond the request's own deadline, and no older one is taken instead.
+    let (phase, _, (reason, message)) = look(from_policy(None), false, &unread[0], 5600);
+    assert_eq!((phase, reason.as_str()), (BackupPhase::Failed, "StoreNotReady"));
+    assert!(message.contains("from.store"), "{message}");
+
+    let mut found = (*saved("three", 3000, BackupPhase::Completed)).clone();
+    let told = [all(), vec![Arc::new(found.clone())]].concat();
+    let chosen = look(from_policy(None), false, &with(read(5001, Some("run-of-three")), told), 5002);
+    assert_eq!(chosen.1.as_deref(), Some("three"));
+    // One that was made of what was found, and has not written it down yet.
+    found.metadata.annotations =
+        Some(std::collections::BTreeMap::from([(crate::plan::names::FOUND_ANNOTATION.to_owned(), "{}".to_owned())]));
+    found.status = None;
+    let told = [all(), vec![Arc::new(found)]].concat();
+    assert_eq!(look(from_policy(None), false, &with(read(5001, None), told), 5002).0, BackupPhase::Pending);
+}
+
+/// A completed Backup that says of its data where it is, or that it is gone.
+fn lacking(name: &str, created: i64, location: &str, missing: bool) -> Arc<Backup> {
+    let mut backup = (*saved(name, created, BackupPhase::Completed)).clone();
+    backup.status.as_mut().unwrap().location = Some(location.to_owned());
+    if missing {
+        backup.status = crate::plan::location::gone(&backup, location, "it is not there", at(created + 1));
+    }
+    Arc::new(backup)
+}
+
+#[test]
+fn data_that_is_gone_is_passed_over_and_data_that_is_elsewhere_is_told_with_both_places() {
+    let place = ready_store().spec.s3.place();
+    let look = |from: RestoreFrom, newest: Arc<Backup>| {
+        let backups = vec![saved("one", 1000, BackupPhase::Completed), newest];
+        let backups = if from.backup.is_some() { backups[1..].to_vec() } else { backups };
+        let plan = plan_restore(&install(), &request(from), &ObservedRestore { backups, ..observed() }, at(5002));
+        (plan.status.backup.clone(), complete_of(&plan))
+    };
+    let gone = lacking("three", 3000, &place, true);
+    assert_eq!(look(from_policy(None), gone.clone()).0.as_deref(), Some("one"));
+    let (_, (reason, message)) = look(from_backup("three"), gone);
+    assert_eq!(reason, "DataMissing");
+    assert!(message.contains(&place), "{message}");
+    let moved = lacking("three", 3000, "s3://old/prod", false);
+    for from in [from_backup("three"), from_policy(None)] {
+        let (backup, (reason, message)) = look(from, moved.clone());
+        assert_eq!((backup, reason.as_str()), (None, "DataElsewhere"), "an older one is not taken instead");
+        for words in ["s3://old/prod", &place, "BackupStore main", "from.store"] {
+            assert!(message.contains(words), "{words}: {message}");
+        }
+    }
 }

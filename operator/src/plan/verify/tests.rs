@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use holdfast_crds::{ArtifactStatus, VerificationStatus, VerifySpec, condition};
+use holdfast_crds::{ArtifactStatus, BackupPhase, VerificationStatus, VerifySpec, condition};
 
 use super::*;
 use crate::plan::fixture::{

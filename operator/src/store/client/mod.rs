@@ -18,6 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
 use aws_sdk_s3::primitives::ByteStream;
@@ -183,6 +184,31 @@ impl Bucket {
                 .ok_or_else(|| Trouble::passing("the answer has no size".to_owned()))
         });
         optional(result.await).map_err(|t| self.failure(&what, &t))
+    }
+
+    /// Whether the store says in so many words that there is no such object. An answer to a HEAD has no body, and a 404 may come from
+    /// whatever stands before a store: only S3's own word for it counts.
+    ///
+    /// # Errors
+    /// Why the store fails, or what it says instead.
+    pub async fn is_gone(&self, key: &str) -> Result<bool, Failure> {
+        if self.head(key).await?.is_some() {
+            return Ok(false);
+        }
+        let what = format!("look whether {key} is gone");
+        let result = self.retrying(&what, || async {
+            let request = self.client.get_object().bucket(&*self.name).key(key);
+            match tokio::time::timeout(self.still(), request.send()).await {
+                Ok(Ok(_)) => Ok(false),
+                Ok(Err(error)) if error.code() == Some("NoSuchKey") => Ok(true),
+                Ok(Err(error)) => Err(match Trouble::from_sdk(&error, Timestamp::now()) {
+                    trouble if trouble.kind == Kind::NotFound => Trouble { kind: Kind::Refused, ..trouble },
+                    trouble => trouble,
+                }),
+                Err(_) => Err(Trouble::standstill("no answer for", self.still())),
+            }
+        });
+        result.await.map_err(|t| self.failure(&what, &t))
     }
 
     /// Writes an object in one request.

@@ -11,6 +11,45 @@ pub struct CatalogueReport {
     pub runs: Vec<FoundRun>,
     /// How many older ones were left out.
     pub more: usize,
+    /// Of the runs that were expected, those that are there, as stretches of what was expected.
+    pub there: Vec<Span>,
+    /// Of the runs that were expected, those that are gone. What is in neither could not be told.
+    pub gone: Vec<Span>,
+}
+
+/// The expected runs from one to another, both included, as their folders sort.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first, the oldest.
+    pub from: String,
+    /// The last, the newest.
+    pub to: String,
+}
+
+impl Span {
+    /// At most this many of each kind are told; the oldest ones are left out.
+    pub const LIMIT: usize = 8;
+
+    /// Whether an expected run is among them.
+    pub fn has(&self, run_id: &str) -> bool {
+        self.from.as_str() <= run_id && run_id <= self.to.as_str()
+    }
+
+    /// The stretches of what is so, of runs in descending order.
+    pub fn of<'a>(runs: impl Iterator<Item = (&'a str, bool)>) -> Vec<Self> {
+        let mut spans: Vec<Self> = Vec::new();
+        let mut goes_on = false;
+        for (run_id, is_so) in runs {
+            match spans.last_mut().filter(|_| is_so && goes_on) {
+                Some(span) => run_id.clone_into(&mut span.from),
+                None if is_so => spans.push(Self { from: run_id.to_owned(), to: run_id.to_owned() }),
+                None => {}
+            }
+            goes_on = is_so;
+        }
+        spans.truncate(Self::LIMIT);
+        spans
+    }
 }
 
 /// A complete run in the bucket.
@@ -51,11 +90,29 @@ struct Packed {
     runs: Vec<String>,
     #[serde(default)]
     more: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    there: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<String>,
+}
+
+fn packed(spans: Vec<Span>) -> Vec<String> {
+    spans.into_iter().map(|span| format!("{} {}", span.from, span.to)).collect()
+}
+
+fn unpacked(spans: &[String]) -> Result<Vec<Span>, String> {
+    let span = |text: &String| {
+        let (from, to) = text.split_once(' ').ok_or_else(|| format!("not a stretch of runs: {text}"))?;
+        Ok(Span { from: from.to_owned(), to: to.to_owned() })
+    };
+    spans.iter().map(span).collect()
 }
 
 impl From<CatalogueReport> for Packed {
     fn from(report: CatalogueReport) -> Self {
-        let mut packed = Self { clusters: Vec::new(), sources: Vec::new(), runs: Vec::new(), more: report.more };
+        let (there, gone) = (packed(report.there), packed(report.gone));
+        let mut packed =
+            Self { clusters: Vec::new(), sources: Vec::new(), runs: Vec::new(), more: report.more, there, gone };
         for run in report.runs {
             let seconds = |at: Timestamp| u64::try_from(at.as_second()).unwrap_or_default();
             let (cluster, sources) =
@@ -74,7 +131,8 @@ impl TryFrom<Packed> for CatalogueReport {
 
     fn try_from(packed: Packed) -> Result<Self, String> {
         let runs = packed.runs.iter().map(|text| unpack(&packed, text).ok_or_else(|| format!("not a run: {text}")));
-        Ok(Self { runs: runs.collect::<Result<_, _>>()?, more: packed.more })
+        let (there, gone) = (unpacked(&packed.there)?, unpacked(&packed.gone)?);
+        Ok(Self { runs: runs.collect::<Result<_, _>>()?, more: packed.more, there, gone })
     }
 }
 
@@ -149,7 +207,7 @@ mod tests {
 
     #[test]
     fn fifty_runs_of_terabytes_travel_in_one_message() {
-        let all = CatalogueReport { runs: (0..50).rev().map(run).collect(), more: 7 };
+        let all = CatalogueReport { runs: (0..50).rev().map(run).collect(), more: 7, ..CatalogueReport::default() };
         let (length, read) = sent(all.clone());
         assert!(length <= TERMINATION_MESSAGE_LIMIT, "{length}");
         assert_eq!(read, all);
@@ -158,11 +216,31 @@ mod tests {
     #[test]
     fn of_what_does_not_fit_the_oldest_are_left_out_and_counted() {
         let wide = |i: u64| FoundRun { sources: vec![format!("{i}-{}", "x".repeat(36)); 8], ..run(i) };
-        let all = CatalogueReport { runs: (0..50).rev().map(wide).collect(), more: 0 };
+        let span = Span { from: run(1).run_id, to: run(2).run_id };
+        let all = CatalogueReport {
+            runs: (0..50).rev().map(wide).collect(),
+            more: 0,
+            there: vec![span.clone(); Span::LIMIT],
+            gone: vec![span; Span::LIMIT],
+        };
         let (length, read) = sent(all.clone());
         assert!(length <= TERMINATION_MESSAGE_LIMIT && !read.runs.is_empty(), "{length}");
         assert_eq!(read.runs[..], all.runs[..read.runs.len()]);
         assert_eq!(read.more, 50 - read.runs.len());
+        assert_eq!((read.there, read.gone), (all.there, all.gone), "what became of known runs is told before new ones");
+    }
+
+    #[test]
+    fn stretches_hold_what_is_so_and_nothing_beside_it() {
+        let runs: Vec<(String, bool)> =
+            "1101000111".chars().rev().enumerate().map(|(i, c)| (format!("r{}", 9 - i), c == '1')).collect();
+        let spans = Span::of(runs.iter().map(|(run, is_so)| (run.as_str(), *is_so)));
+        let told: Vec<String> = spans.iter().map(|s| format!("{}-{}", s.from, s.to)).collect();
+        assert_eq!(told, ["r7-r9", "r3-r3", "r0-r1"]);
+        for (run, is_so) in &runs {
+            assert_eq!(spans.iter().any(|s| s.has(run)), *is_so, "{run}");
+        }
+        assert_eq!(Span::of(std::iter::empty()), []);
     }
 
     proptest! {

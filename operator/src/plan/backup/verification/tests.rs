@@ -66,7 +66,7 @@ fn a_whole_one_says_so_with_the_time() {
 
 #[test]
 fn damage_is_told_whatever_was_known_before() {
-    for reason in [Reason::ChecksumMismatch, Reason::SourceIncomplete, Reason::NoMatchingBackup] {
+    for reason in [Reason::ChecksumMismatch, Reason::SourceIncomplete] {
         for before in [complete(), known(Some(true)), known(None)] {
             let plan = follow(&before, word(reason), 600);
             assert_eq!(verified(&plan), Some(("False", reason.to_string().as_str())));
@@ -81,7 +81,14 @@ fn damage_is_told_whatever_was_known_before() {
 
 #[test]
 fn what_could_not_be_found_out_is_no_damage_and_heals_none() {
-    let unfound = [Reason::StoreUnreachable, Reason::StoreRefused, Reason::DeadlineExceeded, Reason::Stalled];
+    // What is nowhere is not damaged: the bucket is read for it, and that says whether it is gone.
+    let unfound = [
+        Reason::StoreUnreachable,
+        Reason::StoreRefused,
+        Reason::DeadlineExceeded,
+        Reason::Stalled,
+        Reason::NoMatchingBackup,
+    ];
     let locked = [Reason::KeyMissing, Reason::InvalidConfiguration];
     for reason in unfound.into_iter().chain(locked) {
         let word_of = reason.to_string();
