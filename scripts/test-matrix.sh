@@ -11,8 +11,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 # shellcheck source=../e2e/cluster/which-cluster.sh
 source "$cluster_dir/which-cluster.sh"
 
-# What depends on the release: the rules of the definitions, Jobs and Pods of every shape and those that end badly, claims, restores that stop workloads. Each
-# engine goes there and back, and an encrypted bucket is read on an empty cluster.
+# What depends on the release: the rules of the definitions, Jobs and Pods of every shape and those that end badly, claims, restores that
+# stop workloads. Postgres, volumes and ConfigMaps go there and back, and an encrypted bucket is read on an empty cluster.
 tests=(admission:: conditions:: injected:: shaped:: roundtrip:: no_false_success:: restores:: secrets:: engines::volume:: engines::config::
   disaster::with_nothing_but_an_encrypted_bucket)
 if (($#)); then tests=("$@"); fi
