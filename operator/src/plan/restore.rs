@@ -133,7 +133,7 @@ fn start(
     let dry_run = if request.spec.dry_run { " (dry run)" } else { "" };
     plan.status.from = Some(format!("{}{dry_run}", choice::in_one_line(&request.spec.from)));
     if let Some(failure) = look::awaited(request, observed, now) {
-        return wait(plan, request, failure, now);
+        return wait(plan, request, observed, failure, now);
     }
     let choice = match choose(request, &observed.backups) {
         Ok(choice) => choice,
@@ -148,7 +148,7 @@ fn start(
         Err(failure) => return wait(plan, request, observed, failure, now),
     };
     if let Some(clearing) = &observed.clearing {
-        return wait(plan, request, Failure::new(Reason::InProgress, clearing.words.clone()), now);
+        return wait(plan, request, observed, Failure::new(Reason::InProgress, clearing.words.clone()), now);
     }
     let scaled_down = match scale::record(request, observed) {
         Ok(recorded) => recorded,
