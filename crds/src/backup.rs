@@ -21,6 +21,7 @@ use crate::{LocalRef, Reason, VerificationStatus};
     doc = "Backup is one restore point: the sources of a policy at one instant. The operator makes one a slot; one made by hand runs at once.",
     printcolumn(name = "Policy", type_ = "string", json_path = ".spec.policyRef.name"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
     printcolumn(name = "Size", type_ = "integer", json_path = ".status.storedBytes"),
     printcolumn(name = "Items", type_ = "integer", json_path = ".status.items"),
     printcolumn(name = "Duration", type_ = "string", json_path = ".status.duration"),
@@ -32,12 +33,7 @@ use crate::{LocalRef, Reason, VerificationStatus};
         priority = 1
     ),
     printcolumn(name = "Run", type_ = "string", json_path = ".status.runId", priority = 1),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Complete\")].message",
-        priority = 1
-    )
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message(
@@ -145,13 +141,20 @@ pub struct BackupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<VerificationStatus>,
     /// `Complete`: the backup can be restored. While it is False its reason says why; of a Completed one that its data is gone
-    /// (DataMissing) or in another place than the BackupStore says (DataElsewhere), until it is seen there again. `Consistent`: each source is as it was at one
+    /// (DataMissing) or in another place than the BackupStore says (DataElsewhere), until it is seen there again. `Finished`:
+    /// it is over, with the reason Completed or Failed; while it is not there is no such condition. `Consistent`: each source is as it was at one
     /// instant; while it is False its message names those that are not. `Plausible`: it is as large as the
     /// backups before it let expect; while it is False (Suspicious) its message says what is too small. `Verified`: it was read to its
     /// end and is as it was stored; False: it is damaged; Unknown: that could not be found out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// What the worst of the conditions says, in one word: what is wrong where something is, else the state of the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// What a run stored of one source.

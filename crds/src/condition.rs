@@ -20,6 +20,8 @@ pub enum ConditionType {
     Protected,
     /// A backup or a restore did all of what it was for.
     Complete,
+    /// A backup or a restore is over, however it ended: what `kubectl wait` can wait for.
+    Finished,
     /// Each source of a backup is as it was at one instant.
     Consistent,
     /// A backup, or a policy's newest one, is as large as those before it let expect.
@@ -38,6 +40,7 @@ impl ConditionType {
             Self::RetentionApplied => "RetentionApplied",
             Self::Protected => "Protected",
             Self::Complete => "Complete",
+            Self::Finished => "Finished",
             Self::Consistent => "Consistent",
             Self::Plausible => "Plausible",
             Self::Verified => "Verified",

@@ -19,19 +19,20 @@ use crate::{BackupPhase, JobTemplate, LocalRef, PolicyVerification, RetentionSpe
     category = "holdfast",
     derive = "PartialEq",
     doc = "BackupPolicy says what to save, when, where, and how long to keep it.",
-    printcolumn(name = "Schedule", type_ = "string", json_path = ".spec.schedule"),
-    printcolumn(name = "Suspend", type_ = "boolean", json_path = ".spec.suspend"),
-    printcolumn(name = "Last success", type_ = "date", json_path = ".status.lastSuccessfulTime"),
-    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextScheduledTime"),
-    printcolumn(name = "Backups", type_ = "integer", json_path = ".status.backups.complete"),
-    printcolumn(name = "Size", type_ = "integer", json_path = ".status.storedBytes"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(
         name = "Protected",
         type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Protected\")].status",
-        priority = 1
+        json_path = ".status.conditions[?(@.type==\"Protected\")].status"
     ),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
+    printcolumn(name = "Failures", type_ = "integer", json_path = ".status.consecutiveFailures"),
+    printcolumn(name = "Last success", type_ = "date", json_path = ".status.lastSuccessfulTime"),
+    printcolumn(name = "Backups", type_ = "integer", json_path = ".status.backups.complete"),
+    printcolumn(name = "Size", type_ = "integer", json_path = ".status.storedBytes"),
+    printcolumn(name = "Schedule", type_ = "string", json_path = ".spec.schedule"),
+    printcolumn(name = "Suspend", type_ = "boolean", json_path = ".spec.suspend", priority = 1),
+    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextScheduledTime", priority = 1),
     printcolumn(
         name = "Verified",
         type_ = "string",
@@ -39,15 +40,9 @@ use crate::{BackupPhase, JobTemplate, LocalRef, PolicyVerification, RetentionSpe
         priority = 1
     ),
     printcolumn(name = "Oldest", type_ = "date", json_path = ".status.recoveryWindow.from", priority = 1),
-    printcolumn(name = "Failures", type_ = "integer", json_path = ".status.consecutiveFailures", priority = 1),
     printcolumn(name = "Store", type_ = "string", json_path = ".spec.storeRef.name", priority = 1),
     printcolumn(name = "Last backup", type_ = "string", json_path = ".status.lastBackup.name", priority = 1),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
-        priority = 1
-    )
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BackupPolicySpec {
@@ -165,6 +160,12 @@ pub struct BackupPolicyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// What the worst of the conditions says, in one word: what is wrong where something is, else the state of the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// The newest slot that was decided on: run, caught up or skipped. The cursor of the schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scheduled_time: Option<Time>,

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Reason {
     /// It did all of what it was for.
     Completed,
+    /// It is over and did not do all of what it was for: the condition `Complete` says why.
+    Failed,
     /// The spec asks for something that cannot be.
     InvalidConfiguration,
     /// The source or the target does not answer (network).
@@ -92,6 +94,8 @@ pub enum Reason {
     Unreachable,
     /// It can run.
     Ready,
+    /// It can run, and `suspend` keeps its schedule from starting anything.
+    Suspended,
     /// It has been set.
     Configured,
     /// Nothing has been set that would do it.

@@ -23,16 +23,12 @@ use crate::{BackupPhase, ConfigInto, JobTemplate, MongodbInto, PostgresInto, Rea
     doc = "RestoreRequest brings one restore point back, at most once. To repeat it, create another one.",
     printcolumn(name = "From", type_ = "string", json_path = ".status.from"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
     printcolumn(name = "Items", type_ = "integer", json_path = ".status.items"),
     printcolumn(name = "Duration", type_ = "string", json_path = ".status.duration"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Dry-Run", type_ = "boolean", json_path = ".spec.dryRun", priority = 1),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Complete\")].message",
-        priority = 1
-    )
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message(
@@ -291,10 +287,17 @@ pub struct RestoreRequestStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["source"]))]
     pub sources: Vec<RestoreSourceStatus>,
-    /// `Complete`: everything asked for is back. While it is False its reason says why.
+    /// `Complete`: everything asked for is back. While it is False its reason says why. `Finished`: it is over, with the reason Completed or
+    /// Failed; while it is not there is no such condition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// What the worst of the conditions says, in one word: what is wrong where something is, else the state of the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// What was restored of one source.

@@ -20,18 +20,13 @@ use crate::{ConfigMapKey, JobTemplate};
     category = "holdfast",
     derive = "PartialEq",
     doc = "BackupStore is one place in S3-compatible storage, proved by a short Job that writes, reads, lists and deletes a canary object.",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
     printcolumn(name = "Bucket", type_ = "string", json_path = ".spec.s3.bucket"),
     printcolumn(name = "Prefix", type_ = "string", json_path = ".spec.s3.prefix"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Probed", type_ = "date", json_path = ".status.lastProbeTime"),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.s3.endpoint", priority = 1),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
-        priority = 1
-    )
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStoreSpec {
@@ -169,9 +164,18 @@ pub struct BackupStoreStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// What the worst of the conditions says, in one word: what is wrong where something is, else the state of the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// When the last probe ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_probe_time: Option<Time>,
+    /// The newest run or restore that failed on the store and that a probe has looked into since: when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_suspected_time: Option<Time>,
     /// How many probes in a row told nothing of the store, because their Pods were lost or never started. `Ready` stays as it was until
     /// three did.
     #[serde(default, skip_serializing_if = "Option::is_none")]

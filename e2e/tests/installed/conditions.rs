@@ -100,19 +100,33 @@ fn kubectl_shows_what_matters_in_columns() {
     let tables = [
         (
             "bpol",
-            ["SCHEDULE", "SUSPEND", "LAST SUCCESS", "NEXT", "BACKUPS", "SIZE", "READY"].as_slice(),
+            ["READY", "PROTECTED", "REASON", "FAILURES", "LAST SUCCESS", "BACKUPS", "SIZE", "SCHEDULE"].as_slice(),
             ["H 2 * * *", "True"],
         ),
-        ("bk", ["POLICY", "PHASE", "SIZE", "ITEMS", "DURATION", "AGE"].as_slice(), ["Completed", "shop"]),
-        ("rr", ["FROM", "PHASE", "ITEMS", "DURATION", "AGE"].as_slice(), ["Completed", "monday"]),
-        ("bstore", ["BUCKET", "READY"].as_slice(), [scene.bucket.name(), "True"]),
+        ("bk", ["POLICY", "PHASE", "REASON", "SIZE", "ITEMS", "DURATION", "AGE"].as_slice(), ["Completed", "shop"]),
+        ("rr", ["FROM", "PHASE", "REASON", "ITEMS", "DURATION", "AGE"].as_slice(), ["Completed", "monday"]),
+        ("bstore", ["READY", "REASON", "BUCKET"].as_slice(), [scene.bucket.name(), "True"]),
     ];
     for (kind, columns, values) in tables {
         let text = table(kind);
         for word in columns.iter().chain(&values) {
             assert!(text.contains(word), "{word} in\n{text}");
         }
+        assert!(text.lines().all(|line| line.len() <= 120), "wider than a terminal:\n{text}");
         assert!(!text.contains("<none>") && !text.contains("<unknown>") && !text.contains("<invalid>"), "{text}");
     }
     assert_eq!(kubectl(&["-n", scene.space.name(), "get", "holdfast", "-o", "name"]).lines().count(), 4);
+}
+
+#[test]
+fn a_wait_for_what_is_finished_ends_though_it_has_failed() {
+    let scene = Scene::new("finished");
+    let request = holdfast_e2e::objects::restore("nothing", &json!({"backup": "of-nobody"}), &json!([]));
+    scene.space.apply(&request);
+    let ended =
+        ["-n", scene.space.name(), "wait", "restorerequest/nothing", "--for=condition=Finished", "--timeout=90s"];
+    assert!(kubectl(&ended).contains("condition met"));
+    let request = scene.space.get("RestoreRequest", "nothing").unwrap();
+    assert_eq!(condition(&request, "Finished")["reason"], "Failed", "{request:#}");
+    assert_eq!(request["status"]["reason"], "BackupNotFound", "{request:#}");
 }

@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use holdfast_crds::{Backup, RestoreRequest, WorkloadKind};
+use holdfast_crds::{Backup, BackupPolicy, RestoreRequest, WorkloadKind};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
@@ -141,16 +141,18 @@ impl Writer {
         }
     }
 
-    /// Publishes events about an object. One that cannot be published is logged.
+    /// Publishes events about an object, or about a policy and related to the object. One that cannot be published is logged.
     pub async fn publish(&self, about: &ObjectReference, events: &[Event]) {
         for event in events {
+            let policy = event.policy.as_ref().map(policy_ref);
             let event = KubeEvent {
                 type_: if event.warning { EventType::Warning } else { EventType::Normal },
                 reason: event.reason.clone(),
                 note: Some(cut(&event.note, 1000)),
                 action: event.action.to_owned(),
-                secondary: None,
+                secondary: policy.as_ref().map(|_| about.clone()),
             };
+            let about = policy.as_ref().unwrap_or(about);
             let step = format!("publish event {} about {}", event.reason, about.name.as_deref().unwrap_or_default());
             if let Err(error) = self.send(&step, self.recorder.publish(&event, about)).await {
                 tracing::warn!(%error, "an event is lost");
@@ -276,6 +278,17 @@ pub async fn within<T>(step: &str, request: impl Future<Output = Result<T, kube:
         Ok(Err(kube::Error::Api(status))) if is_terminating(&status) => Err(Error::NamespaceTerminating { step }),
         Ok(Err(source)) => Err(Error::Api { step, source: Box::new(source) }),
         Err(_) => Err(Error::NoAnswer { step }),
+    }
+}
+
+fn policy_ref(policy: &Target) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(BackupPolicy::api_version(&()).into_owned()),
+        kind: Some(BackupPolicy::kind(&()).into_owned()),
+        namespace: Some(policy.namespace.clone()),
+        name: Some(policy.name.clone()),
+        uid: Some(policy.uid.clone()),
+        ..ObjectReference::default()
     }
 }
 

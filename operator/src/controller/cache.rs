@@ -7,6 +7,7 @@ use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, RestoreReque
 use kube::ResourceExt;
 
 use crate::plan::observed::{ObservedJob, ObservedPod};
+use crate::plan::suspicion;
 use crate::plan::verify::VERIFY;
 
 /// Namespace and name.
@@ -185,6 +186,11 @@ pub const READING: &str = "reading";
 /// The Jobs that verify something and have not ended.
 pub const VERIFYING: &str = "verifying";
 
+/// What may cast doubt on a store of a namespace: failed runs, verifications and restores, and Jobs that failed in passing.
+pub fn doubtful(namespace: &str) -> String {
+    format!("doubtful/{namespace}")
+}
+
 /// Everything of a kind in a namespace.
 pub fn in_namespace(namespace: &str) -> String {
     format!("namespace/{namespace}")
@@ -225,9 +231,11 @@ impl Cached for Backup {
         key_of(self)
     }
     fn belongs_to(&self) -> Vec<String> {
-        let policy = of_policy(&self.namespace().unwrap_or_default(), &self.spec.policy_ref.name);
+        let namespace = self.namespace().unwrap_or_default();
+        let policy = of_policy(&namespace, &self.spec.policy_ref.name);
         let over = self.status.as_ref().is_some_and(|s| s.phase.is_terminal());
-        std::iter::once(policy).chain((!over).then(|| NOT_OVER.to_owned())).collect()
+        let doubtful = suspicion::may_blame(self).then(|| doubtful(&namespace));
+        std::iter::once(policy).chain((!over).then(|| NOT_OVER.to_owned())).chain(doubtful).collect()
     }
 }
 
@@ -236,8 +244,11 @@ impl Cached for RestoreRequest {
         key_of(self)
     }
     fn belongs_to(&self) -> Vec<String> {
+        let namespace = self.namespace().unwrap_or_default();
         let running = is_under_way(self).then(|| RESTORING.to_owned());
-        std::iter::once(in_namespace(&self.namespace().unwrap_or_default())).chain(running).collect()
+        let failed = self.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Failed);
+        let doubtful = failed.then(|| doubtful(&namespace));
+        std::iter::once(in_namespace(&namespace)).chain(running).chain(doubtful).collect()
     }
 }
 
@@ -254,7 +265,8 @@ impl Cached for ObservedJob {
         let under_way = self.end.is_none();
         let reading = (self.task == "catalogue" && under_way).then(|| READING.to_owned());
         let verifying = (self.task == VERIFY && under_way).then(|| VERIFYING.to_owned());
-        owner.chain(policy).chain(itself).chain(reading).chain(verifying).collect()
+        let doubtful = suspicion::may_blame_in_passing(self).then(|| doubtful(&self.namespace));
+        owner.chain(policy).chain(itself).chain(reading).chain(verifying).chain(doubtful).collect()
     }
 }
 

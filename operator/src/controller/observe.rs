@@ -2,11 +2,12 @@
 
 mod known;
 mod server;
+pub(super) mod suspicion;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, Reason, RestoreRequest, ScaleTarget};
+use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, RestoreRequest, ScaleTarget};
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
 
@@ -52,23 +53,13 @@ impl Observer {
     pub async fn store(&self, store: &BackupStore, now: Timestamp) -> Result<ObservedStore, Error> {
         let namespace = store.namespace().unwrap_or_default();
         let probes = self.attempts(&namespace, store.metadata.uid.as_deref(), &[], now).await?;
-        let since = store.status.as_ref().and_then(|s| s.last_probe_time.as_ref()).map(|t| t.0);
+        let suspected = self.suspected(store, now).await?;
         let policies = self.world.policies.of(&of_store(&namespace, &store.name_any()));
-        let suspected = policies.iter().filter_map(|policy| {
-            let failed = policy.status.as_ref()?.last_backup.as_ref().filter(|b| b.phase == BackupPhase::Failed)?;
-            let backup = self.world.backups.get(&namespace, &failed.name)?;
-            let status = backup.status.as_ref()?;
-            let blamed = status
-                .artifacts
-                .iter()
-                .any(|a| matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused | Reason::ClockSkew)));
-            status.completion_time.as_ref().map(|t| t.0).filter(|t| blamed && since.is_some_and(|s| *t > s))
-        });
         let newest = policies.iter().filter_map(|policy| {
             let name = policy.name_any();
             newest_run(&name, &self.world.backups.of(&of_policy(&namespace, &name)), store)
         });
-        Ok(ObservedStore { suspected: suspected.max(), newest: newest.collect(), probes })
+        Ok(ObservedStore { suspected, newest: newest.collect(), probes })
     }
 
     /// What is known around a Backup.
@@ -341,12 +332,14 @@ mod tests {
 
     use axum::Router;
     use axum::routing::get;
-    use holdfast_crds::{BackupPolicyStatus, CatalogueStatus};
+    use holdfast_crds::{ArtifactStatus, BackupPolicyStatus, BackupStatus, CatalogueStatus, Reason};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use kube::{Config, Resource};
 
     use super::*;
-    use crate::plan::fixture::{install, policy, ready_store};
+    use crate::plan::fixture::{at, backup_with, ended_pod, failed, install, job, policy, ready_store};
     use crate::plan::found::place_of;
+    use crate::plan::observed::Owner;
 
     /// An API server that has this one policy.
     async fn api_server(policy: &BackupPolicy) -> Client {
@@ -419,5 +412,54 @@ mod tests {
             assert_eq!(observer.refusal(&policy, Some(&store), now).await, None);
         }
         assert_eq!(asked.lock().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_store_is_suspected_as_soon_as_a_failure_is_written_whatever_its_policy_says_by_then() {
+        let world = Arc::new(World::default());
+        let observer = Observer::new(api_server(&policy()).await, world.clone(), install(), None);
+        let store = ready_store();
+        world.stores.put(store.clone());
+        // The policy's status, which comes later, does not know of the run.
+        world.policies.put(policy());
+        let suspected = async || observer.store(&store, at(900)).await.unwrap().suspected;
+        assert_eq!(suspected().await, None);
+        let failed_at = |second, store: &str| {
+            let artifact =
+                ArtifactStatus { source: "db".into(), reason: Some(Reason::StoreRefused), ..ArtifactStatus::default() };
+            BackupStatus {
+                phase: BackupPhase::Failed,
+                store: Some(store.into()),
+                completion_time: Some(Time(at(second))),
+                artifacts: vec![artifact],
+                ..BackupStatus::default()
+            }
+        };
+        world.backups.put(backup_with("elsewhere", 1, failed_at(800, "other")));
+        world.backups.put(backup_with("before-the-probe", 1, failed_at(-1, "main")));
+        assert_eq!(suspected().await, None);
+        world.backups.put(backup_with("b", 1, failed_at(60, "main")));
+        assert_eq!(suspected().await, Some(at(60)));
+
+        // A Job of a Backup that completed: what retention met is told by its Pod alone.
+        let done = BackupStatus { phase: BackupPhase::Completed, ..failed_at(10, "main") };
+        let done = backup_with("done", 1, BackupStatus { artifacts: vec![], ..done });
+        let owner = Owner { kind: "Backup".into(), name: "done".into(), uid: "uid-of-done".into() };
+        let retain = ObservedJob { task: "retain".into(), owner: Some(owner), ..failed(job("retain")) };
+        let words = r#"{"reason":"StoreUnreachable","message":"no route"}"#;
+        world.backups.put(done);
+        world.pods.put(ObservedPod { job_uid: retain.uid.clone(), ..ended_pod("p", 15, words) });
+        world.jobs.put(retain);
+        assert_eq!(suspected().await, Some(at(500)));
+
+        let request = serde_json::json!({
+            "apiVersion": "holdfast.dev/v1alpha1", "kind": "RestoreRequest", "metadata": {"name": "r", "namespace": "shop"},
+            "spec": {"from": {"backup": "done"}},
+            "status": {"phase": "Failed", "job": "restore-r", "completionTime": at(700), "conditions": [
+                {"type": "Complete", "status": "False", "reason": "StoreRefused", "message": "denied", "lastTransitionTime": at(700)},
+            ]},
+        });
+        world.restores.put(serde_json::from_value(request).unwrap());
+        assert_eq!(suspected().await, Some(at(700)));
     }
 }

@@ -25,6 +25,7 @@ use crate::plan::job::Install;
 use crate::plan::policy::plan_policy;
 use crate::plan::restore::plan_restore;
 use crate::plan::store::plan_store;
+use crate::plan::summary::Summarize;
 use crate::plan::verify::plan_verify;
 use crate::plan::writer::remember;
 
@@ -173,13 +174,14 @@ async fn carry_out<K, S>(
     context: &Context,
     object: &K,
     before: Option<&S>,
-    plan: Plan<S>,
+    mut plan: Plan<S>,
 ) -> Result<Option<Instant>, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    S: Serialize + PartialEq,
+    S: Serialize + PartialEq + Summarize,
 {
     act(context, object, &plan.actions).await?;
+    plan.status.summarize(Timestamp::now());
     if before != Some(&plan.status) {
         context.writer.report(object, &plan.status).await?;
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, Reason, RestoreRequest};
+use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, RestoreRequest};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
@@ -18,10 +18,12 @@ use tokio::sync::mpsc;
 
 use super::cache::{Cached, Key, Kind, World, in_namespace, is_under_way, of_policy, of_store, with_uid};
 use super::line;
+use super::observe::suspicion;
 use super::queue::{Queue, Request, Subject};
 use crate::plan::location::is_due;
 use crate::plan::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::observed::{ObservedJob, ObservedPod};
+use crate::plan::suspicion::{may_blame, may_blame_in_passing};
 use crate::plan::verify::VERIFY;
 
 /// Small pages keep the peak of a first listing low.
@@ -274,10 +276,7 @@ fn backup_changed(Sinks { world, .. }: &Sinks, backup: &Backup) -> Vec<Request> 
     let mut requests = vec![request(Subject::Backup, key.clone())];
     requests.push(request(Subject::Policy, Key::new(&key.namespace, &backup.spec.policy_ref.name)));
     requests.extend(waiting_restores(world, &key.namespace));
-    let artifacts = backup.status.as_ref().map(|s| s.artifacts.as_slice()).unwrap_or_default();
-    if artifacts
-        .iter()
-        .any(|a| matches!(a.reason, Some(Reason::StoreUnreachable | Reason::StoreRefused | Reason::ClockSkew)))
+    if may_blame(backup)
         && let Some(store) = backup.status.as_ref().and_then(|s| s.store.clone())
     {
         requests.push(request(Subject::Store, Key::new(key.namespace, store)));
@@ -293,7 +292,10 @@ fn restore_changed(Sinks { world, .. }: &Sinks, restore: &RestoreRequest) -> Vec
     let backup = from.backup.as_ref().and_then(|name| world.backups.get(&key.namespace, name));
     let policy = from.policy.as_ref().map(|p| p.name.clone()).or(backup.map(|b| b.spec.policy_ref.name.clone()));
     let policy = policy.filter(|_| waits).map(|name| request(Subject::Policy, Key::new(&key.namespace, name)));
-    policy.into_iter().chain([request(Subject::Restore, key)]).collect()
+    let failed = restore.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Failed);
+    let store = if failed { suspicion::store_read_by(world, restore) } else { None };
+    let store = store.map(|name| request(Subject::Store, Key::new(&key.namespace, name)));
+    policy.into_iter().chain(store).chain([request(Subject::Restore, key)]).collect()
 }
 
 fn job_changed(Sinks { world, .. }: &Sinks, job: &ObservedJob) -> Vec<Request> {
@@ -301,6 +303,11 @@ fn job_changed(Sinks { world, .. }: &Sinks, job: &ObservedJob) -> Vec<Request> {
     // What deletes runs is waited for.
     if matches!(job.task.as_str(), "retain" | "delete") && job.end.is_some() {
         requests.extend(waiting_restores(world, &job.namespace));
+    }
+    if may_blame_in_passing(job)
+        && let Some(store) = suspicion::store_of_job(world, job)
+    {
+        requests.push(request(Subject::Store, Key::new(&job.namespace, store)));
     }
     requests
 }
@@ -355,11 +362,12 @@ fn phase(backup: &Backup) -> BackupPhase {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use holdfast_crds::BackupStatus;
+    use holdfast_crds::{ArtifactStatus, BackupStatus, Reason};
     use serde_json::json;
 
     use super::*;
-    use crate::plan::fixture::{at, backup, backup_with, completed, job};
+    use crate::plan::fixture::{at, backup, backup_with, completed, failed, job, policy};
+    use crate::plan::observed::Owner;
 
     #[test]
     fn only_what_gave_up_its_place_makes_the_next_ones_be_looked_at() {
@@ -384,6 +392,64 @@ mod tests {
         let reading = || ObservedJob { task: "catalogue".into(), ..job("j") };
         assert!(frees(&reading(), Some(&completed(reading())), is_reading));
         assert!(!frees(&job("j"), Some(&completed(job("j"))), is_reading));
+    }
+
+    #[test]
+    fn what_failed_on_its_store_has_the_store_looked_at() {
+        let (unreadable, _unreadable) = mpsc::unbounded_channel();
+        let (listed, _lists) = mpsc::unbounded_channel();
+        let sinks = Sinks { world: Arc::default(), queue: Arc::default(), limit: None, unreadable, listed };
+        let of_store = |requests: Vec<Request>| {
+            let stores = requests.into_iter().filter(|r| r.subject == Subject::Store);
+            stores.map(|r| r.key.name).collect::<Vec<_>>()
+        };
+        let artifact = |reason| ArtifactStatus { source: "db".into(), reason, ..ArtifactStatus::default() };
+        let run = |phase, reason| BackupStatus {
+            phase,
+            store: Some("main".into()),
+            artifacts: vec![artifact(reason)],
+            ..BackupStatus::default()
+        };
+        let failed_run = backup_with("b", 1, run(BackupPhase::Failed, Some(Reason::StoreRefused)));
+        let good_run = backup_with("g", 1, run(BackupPhase::Completed, None));
+        sinks.world.backups.put(failed_run.clone());
+        sinks.world.backups.put(good_run.clone());
+        sinks.world.policies.put(policy());
+        assert_eq!(of_store(backup_changed(&sinks, &failed_run)), ["main"]);
+        assert!(of_store(backup_changed(&sinks, &good_run)).is_empty());
+
+        let restore = |from: serde_json::Value, phase: &str| -> RestoreRequest {
+            serde_json::from_value(json!({
+                "apiVersion": "holdfast.dev/v1alpha1", "kind": "RestoreRequest",
+                "metadata": {"name": "r", "namespace": "shop"}, "spec": {"from": from}, "status": {"phase": phase},
+            }))
+            .unwrap()
+        };
+        let from_store = json!({"store": {"name": "old", "policy": "shop"}});
+        for (from, phase, stores) in [
+            (from_store.clone(), "Failed", vec!["old"]),
+            (from_store, "Completed", vec![]),
+            (json!({"backup": "g"}), "Failed", vec!["main"]),
+            (json!({"backup": "of nobody"}), "Failed", vec![]),
+        ] {
+            assert_eq!(of_store(restore_changed(&sinks, &restore(from, phase))), stores);
+        }
+
+        let of_task = |task: &str, kind: &str, owner: &str| ObservedJob {
+            task: task.into(),
+            owner: Some(Owner { kind: kind.into(), name: owner.into(), uid: String::new() }),
+            ..failed(job("j"))
+        };
+        for (job, stores) in [
+            (of_task("retain", "Backup", "g"), vec!["main"]),
+            (of_task("delete", "Backup", "g"), vec!["main"]),
+            (of_task("catalogue", "BackupPolicy", "shop"), vec!["main"]),
+            (of_task("delete", "Backup", "of nobody"), vec![]),
+            (ObservedJob { end: None, ..of_task("retain", "Backup", "g") }, vec![]),
+            (completed(of_task("retain", "Backup", "g")), vec![]),
+        ] {
+            assert_eq!(of_store(job_changed(&sinks, &job)), stores, "{job:?}");
+        }
     }
 
     /// An API server whose first list is empty, and that lets no watch begin.

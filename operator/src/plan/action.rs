@@ -109,16 +109,24 @@ pub struct Event {
     pub action: &'static str,
     /// One line for a person.
     pub note: String,
+    /// The BackupPolicy that it is about, where that is not the object the plan is for.
+    pub policy: Option<Target>,
 }
 
 impl Event {
     /// Something went as it should.
     pub fn normal(reason: impl std::fmt::Display, action: &'static str, note: impl Into<String>) -> Self {
-        Self { warning: false, reason: reason.to_string(), action, note: note.into() }
+        Self { warning: false, reason: reason.to_string(), action, note: note.into(), policy: None }
     }
 
     /// Somebody should look at this.
     pub fn warning(reason: impl std::fmt::Display, action: &'static str, note: impl Into<String>) -> Self {
-        Self { warning: true, reason: reason.to_string(), action, note: note.into() }
+        Self { warning: true, reason: reason.to_string(), action, note: note.into(), policy: None }
+    }
+
+    /// The same, about a policy: what happened to one of its runs.
+    #[must_use]
+    pub fn about(self, policy: Target) -> Self {
+        Self { policy: Some(policy), ..self }
     }
 }

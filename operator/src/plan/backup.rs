@@ -22,6 +22,7 @@ use super::job::{self, Ground, Install, Run};
 use super::location;
 use super::names::{FINALIZER, SCHEDULED_LABEL, SLOT_ANNOTATION, run_id};
 use super::observed::{Attempt, created};
+use super::restore::is_safety;
 use super::status::{after, duration_text, find, with_condition};
 use super::turn::Wait;
 use super::verdict::{Patience, Verdict, judge};
@@ -157,7 +158,7 @@ pub fn reachable<'a>(name: &str, store: &'a BackupStore) -> Result<&'a BackupSto
         return Err(Failure::new(Reason::StoreNotReady, format!("BackupStore {name} is being proved{said}")));
     };
     let reason = match ready.reason.as_str() {
-        "BucketNotFound" | "CredentialsRejected" => Reason::StoreRefused,
+        "BucketNotFound" | "CredentialsRejected" | "StoreRefused" => Reason::StoreRefused,
         "Unreachable" => Reason::StoreUnreachable,
         "ClockSkew" => Reason::ClockSkew,
         "SecretNotFound" => Reason::SecretNotFound,
@@ -300,7 +301,7 @@ fn wait(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBacku
         return;
     }
     plan.status.start_time = Some(Time(now));
-    end(plan, backup, Err(failure.clone()), now, now);
+    end(plan, backup, observed, Err(failure.clone()), now, now);
 }
 
 /// A run of the schedule whose store is down waits for it for as long as its slot may be late: a store that is away for an hour costs
@@ -354,7 +355,7 @@ fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBac
             let reason = a.reason.unwrap_or(Reason::DumpFailed);
             Err(Failure::new(reason, format!("source {}: {message}", a.source)))
         });
-        end(plan, backup, result, ended, now);
+        end(plan, backup, observed, result, ended, now);
         if plan.status.phase == BackupPhase::Completed {
             told::consistent_is(plan, backup, now);
             told::plausible_is(plan, backup, observed, now);
@@ -414,7 +415,14 @@ fn fail(artifact: &mut ArtifactStatus, failure: &Failure) {
     artifact.message = Some(failure.message.clone());
 }
 
-fn end(plan: &mut Plan<BackupStatus>, backup: &Backup, result: Result<(), Failure>, at: Timestamp, now: Timestamp) {
+fn end(
+    plan: &mut Plan<BackupStatus>,
+    backup: &Backup,
+    observed: &ObservedBackup,
+    result: Result<(), Failure>,
+    at: Timestamp,
+    now: Timestamp,
+) {
     let sum = |of: fn(&ArtifactStatus) -> Option<i64>| {
         let known: Vec<i64> = plan.status.artifacts.iter().filter_map(of).collect();
         (!known.is_empty()).then(|| known.iter().fold(0i64, |sum, n| sum.saturating_add(*n)))
@@ -443,6 +451,13 @@ fn end(plan: &mut Plan<BackupStatus>, backup: &Backup, result: Result<(), Failur
         Err(failure) => {
             plan.status.phase = BackupPhase::Failed;
             plan.events.push(Event::warning(failure.reason, "Backup", failure.message.clone()));
+            // Whoever looks after a policy looks at the policy. What a restore saves first is told by the restore.
+            if let Some(policy) = observed.policy.as_deref().filter(|_| !is_safety(backup)) {
+                let name = backup.metadata.name.as_deref().unwrap_or_default();
+                let note = format!("Backup {name} failed: {}", failure.message);
+                plan.events
+                    .push(Event::warning(failure.reason, "Backup", note).about(Target::object(&policy.metadata)));
+            }
             complete_is(plan, backup, Some(false), failure.reason, &failure.message, now);
         }
     }

@@ -17,6 +17,8 @@ pub mod schedule;
 pub mod start;
 pub mod status;
 pub mod store;
+pub mod summary;
+pub mod suspicion;
 pub mod trial;
 pub mod turn;
 pub mod verdict;

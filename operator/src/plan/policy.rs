@@ -284,7 +284,7 @@ fn ready(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, obstacle: O
     let before = find(&plan.status.conditions, ConditionType::Ready).cloned();
     let (value, reason, message) = match obstacle {
         Some(failure) => (false, failure.reason, failure.message.clone()),
-        None if policy.spec.suspend => (true, Reason::Ready, "suspended: only backups made by hand run".to_owned()),
+        None if policy.spec.suspend => (true, Reason::Suspended, "suspended: only backups made by hand run".to_owned()),
         None => (true, Reason::Ready, "it can run".to_owned()),
     };
     let is_new = before.is_none_or(|b| b.reason != reason.to_string() || (b.status == "True") != value);

@@ -27,6 +27,10 @@ pub const FAILING_SECONDS_MIN: i64 = 15;
 /// … and after this many at last.
 pub const FAILING_SECONDS_MAX: i64 = 300;
 
+/// A store that was proved although a run had failed on it is proved again no sooner than after this many seconds, whatever else fails on
+/// it: what a canary object does not find out is not found out by many of them.
+pub const SUSPECTED_AGAIN_SECONDS: i64 = 120;
+
 /// After this many probes in a row that told nothing of the store it is not ready any more.
 pub const UNANSWERED_PROBES: i32 = 3;
 
@@ -38,7 +42,7 @@ const SINCE: &str = "; not proved since: ";
 pub struct ObservedStore {
     /// Its probe Jobs.
     pub probes: Vec<Attempt>,
-    /// When a run last failed because of the store.
+    /// When a run, a restore or a Job that deletes or lists last failed on the store, if that was after its last probe.
     pub suspected: Option<Timestamp>,
     /// The runs that should be in it, the newest of each policy: `<policy>/<runId>/<source>`. Only needed where a probe is due.
     pub newest: Vec<String>,
@@ -77,7 +81,7 @@ pub fn plan_store(
 
     let due = next_probe(store, &before, observed.suspected);
     if let Some(probe) = observed.probes.iter().find(|p| p.job.name == wanted) {
-        record(&mut plan, store, probe, now);
+        record(&mut plan, store, probe, observed.suspected, now);
     } else if due > now {
         plan.check_at(due);
     } else {
@@ -157,8 +161,9 @@ fn next_probe(store: &BackupStore, status: &BackupStoreStatus, suspected: Option
     }
     if ready.status == "True" {
         let regular = after(last, READY_SECONDS);
+        let gap = if status.last_suspected_time.is_some() { SUSPECTED_AGAIN_SECONDS } else { FAILING_SECONDS_MIN };
         return match suspected.filter(|s| *s > last) {
-            Some(_) => regular.min(after(last, FAILING_SECONDS_MIN)),
+            Some(_) => regular.min(after(last, gap)),
             None => regular,
         };
     }
@@ -167,7 +172,13 @@ fn next_probe(store: &BackupStore, status: &BackupStoreStatus, suspected: Option
     after(last, failing.clamp(FAILING_SECONDS_MIN, FAILING_SECONDS_MAX))
 }
 
-fn record(plan: &mut Plan<BackupStoreStatus>, store: &BackupStore, probe: &Attempt, now: Timestamp) {
+fn record(
+    plan: &mut Plan<BackupStoreStatus>,
+    store: &BackupStore,
+    probe: &Attempt,
+    suspected: Option<Timestamp>,
+    now: Timestamp,
+) {
     let first = plan.status.observed_generation != store.metadata.generation;
     match judge(probe, Reason::StoreUnreachable, Patience::PROBE, now) {
         Verdict::Running => {
@@ -203,6 +214,7 @@ fn record(plan: &mut Plan<BackupStoreStatus>, store: &BackupStore, probe: &Attem
                 _ => None,
             };
             let message = if message.is_empty() { proved(store) } else { message };
+            plan.status.last_suspected_time = suspected.map(Time);
             result(plan, store, Some(true), Reason::Probed, message, now);
         }
         Verdict::Failed(failure, _) => {
@@ -210,6 +222,7 @@ fn record(plan: &mut Plan<BackupStoreStatus>, store: &BackupStore, probe: &Attem
                 return;
             }
             let Failure { reason, message } = failure;
+            plan.status.last_suspected_time = None;
             result(plan, store, Some(false), as_store_reason(reason), message, now);
         }
     }
@@ -305,7 +318,6 @@ fn proved(store: &BackupStore) -> String {
 fn as_store_reason(reason: Reason) -> Reason {
     match reason {
         Reason::StoreUnreachable | Reason::DeadlineExceeded | Reason::Stalled => Reason::Unreachable,
-        Reason::StoreRefused => Reason::CredentialsRejected,
         other => other,
     }
 }
@@ -357,7 +369,7 @@ mod tests {
         let table = [
             (completed(a_job("x")), vec![ended_pod("p", 0, r#"{"reason":"Completed"}"#)], "True", "Probed"),
             (completed(a_job("x")), vec![], "True", "Probed"),
-            (failed(a_job("x")), vec![told("StoreRefused")], "False", "CredentialsRejected"),
+            (failed(a_job("x")), vec![told("StoreRefused")], "False", "StoreRefused"),
             (failed(a_job("x")), vec![told("CredentialsRejected")], "False", "CredentialsRejected"),
             (failed(a_job("x")), vec![told("BucketNotFound")], "False", "BucketNotFound"),
             (failed(a_job("x")), vec![told("ClockSkew")], "False", "ClockSkew"),
@@ -455,7 +467,7 @@ mod tests {
             (completed(a_job("x")), vec![], ("True", "Probed")),
             (
                 failed(a_job("x")),
-                vec![ended_pod("p", 15, r#"{"reason":"StoreRefused","message":"denied"}"#)],
+                vec![ended_pod("p", 16, r#"{"reason":"CredentialsRejected","message":"denied"}"#)],
                 ("False", "CredentialsRejected"),
             ),
         ] {
@@ -548,12 +560,42 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_failed_because_of_the_store_brings_the_next_probe_forward() {
-        let observed = probe(&store(), completed(a_job("x")), vec![]);
-        let recorded = with_status(plan_store(&install(), &store(), &observed, at(1000)).status);
-        let suspected = ObservedStore { suspected: Some(at(1500)), ..ObservedStore::default() };
-        assert_eq!(created(&plan_store(&install(), &recorded, &suspected, at(1501))).len(), 1);
-        let old = ObservedStore { suspected: Some(at(900)), ..ObservedStore::default() };
-        assert!(plan_store(&install(), &recorded, &old, at(1501)).actions.is_empty());
+    fn a_failure_on_the_store_has_it_probed_at_once_and_many_of_them_no_oftener() {
+        let job_of = |now| ObservedJob { created: at(now), ..completed(a_job("x")) };
+        let mut store_now = store();
+        let mut step = |failed: Option<i64>, now| {
+            let mut observed = probe(&store_now, job_of(now), vec![]);
+            observed.suspected = failed.map(at);
+            store_now = with_status(plan_store(&install(), &store_now, &observed, at(now)).status);
+            store_now.clone()
+        };
+        let at_once = |store: &BackupStore, failed: i64, now: i64| {
+            let observed = ObservedStore { suspected: Some(at(failed)), ..ObservedStore::default() };
+            let plan = plan_store(&install(), store, &observed, at(now));
+            assert_eq!(ready_of(&plan.status).0, "True", "it is as good as it was until the probe has ended");
+            match created(&plan).len() {
+                0 => plan.next_check.map(Timestamp::as_second),
+                probes => {
+                    assert_eq!(probes, 1);
+                    None
+                }
+            }
+        };
+        let proved = step(None, 1000);
+        assert_eq!(at_once(&proved, 900, 1501), Some(1000 + READY_SECONDS), "that was before the probe");
+        assert_eq!(at_once(&proved, 1500, 1501), None);
+        assert_eq!(at_once(&proved, 1005, 1006), Some(1000 + FAILING_SECONDS_MIN), "not twice in a moment");
+        // The canary is fine, and runs go on to fail: a probe every two minutes, however many they are.
+        let in_vain = step(Some(1500), 1505);
+        assert_eq!(in_vain.status.as_ref().unwrap().last_suspected_time, Some(Time(at(1500))));
+        assert_eq!(at_once(&in_vain, 1500, 1510), Some(1505 + READY_SECONDS), "a failure is looked into once");
+        for failed in [1506, 1540, 1600] {
+            assert_eq!(at_once(&in_vain, failed, 1610), Some(1505 + SUSPECTED_AGAIN_SECONDS));
+        }
+        assert_eq!(at_once(&in_vain, 1600, 1505 + SUSPECTED_AGAIN_SECONDS), None);
+        // A regular probe ends that.
+        let regular = step(None, 6000);
+        assert_eq!(regular.status.as_ref().unwrap().last_suspected_time, None);
+        assert_eq!(at_once(&regular, 6050, 6051), None);
     }
 }

@@ -13,9 +13,11 @@ use holdfast::plan::observed::{Attempt, ObservedJob};
 use holdfast::plan::policy::{ObservedPolicy, plan_policy};
 use holdfast::plan::restore::{ObservedRestore, choose, plan_restore};
 use holdfast::plan::store::{ObservedStore, plan_store};
+use holdfast::plan::summary::Summarize;
+use holdfast::plan::suspicion;
 use holdfast::plan::verify::{VERIFY, plan_verify, wants_room};
 use holdfast::task::{Outcome, Report};
-use holdfast_crds::{Backup, BackupPhase, Reason, RestoreRequest};
+use holdfast_crds::{Backup, BackupPhase, RestoreRequest};
 use kube::ResourceExt;
 
 use crate::cluster::{Cluster, NAMESPACE};
@@ -80,16 +82,13 @@ fn install() -> Install {
 fn look_at_store(cluster: &mut Cluster, name: &str) {
     let Some(store) = cluster.world.stores.get(NAMESPACE, name) else { return };
     let since = store.status.as_ref().and_then(|s| s.last_probe_time.as_ref()).map(|t| t.0);
-    let blamed = cluster.world.backups.all().into_iter().filter_map(|b| {
-        let status = b.status.as_ref()?;
-        let blames = status.artifacts.iter().any(|a| a.reason == Some(Reason::StoreUnreachable));
-        status.completion_time.as_ref().map(|t| t.0).filter(|t| blames && since.is_some_and(|s| *t > s))
-    });
-    let observed = ObservedStore {
-        suspected: blamed.max(),
-        probes: attempts(cluster, store.metadata.uid.as_deref(), &[]),
-        ..ObservedStore::default()
-    };
+    let backups = cluster.world.backups.all();
+    let restores = cluster.world.restores.all();
+    let failed = backups.iter().filter_map(|b| suspicion::of_backup(b, &store));
+    let failed = failed.chain(restores.iter().filter_map(|r| suspicion::of_restore(r, &store))).max();
+    let suspected = failed.filter(|at| since.is_some_and(|since| *at > since));
+    let probes = attempts(cluster, store.metadata.uid.as_deref(), &[]);
+    let observed = ObservedStore { suspected, probes, ..ObservedStore::default() };
     let plan = plan_store(&install(), &store, &observed, cluster.now);
     let _ = carry_out(cluster, plan, |cluster, status| {
         let live =
@@ -308,9 +307,9 @@ fn attempt(cluster: &Cluster, job: ObservedJob) -> Attempt {
 }
 
 /// Actions, then the status; each of them may be the last thing that the controller does, before it took effect or after.
-fn carry_out<S>(
+fn carry_out<S: Summarize>(
     cluster: &mut Cluster,
-    plan: Plan<S>,
+    mut plan: Plan<S>,
     report: impl FnOnce(&mut Cluster, S) -> Result<bool, CutOff>,
 ) -> Result<(), CutOff> {
     for action in &plan.actions {
@@ -319,6 +318,7 @@ fn carry_out<S>(
         dropped(cluster)?;
     }
     dropped(cluster)?;
+    plan.status.summarize(cluster.now);
     if report(cluster, plan.status)? {
         cluster.writes += 1;
     }

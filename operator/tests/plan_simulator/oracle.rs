@@ -6,7 +6,7 @@ use std::fmt;
 use holdfast::plan::names::{SLOT_ANNOTATION, VERIFY_ANNOTATION, label_value};
 use holdfast::plan::retention::Run;
 use holdfast::plan::verify::request;
-use holdfast_crds::{Backup, BackupPhase, BackupStatus, RestoreRequest, RestoreRequestStatus};
+use holdfast_crds::{Backup, BackupPhase, BackupStatus, ConditionType, RestoreRequest, RestoreRequestStatus, is_true};
 use kube::ResourceExt;
 
 use crate::cluster::{Cluster, Work};
@@ -91,6 +91,7 @@ impl Tally {
             after.phase
         );
         assert!(phase <= after.phase, "{}: {phase:?} became {:?}", before.name_any(), after.phase);
+        assert_eq!(is_true(&after.conditions, ConditionType::Finished), after.phase.is_terminal());
         if phase.is_terminal() {
             self.verification_changes(before, after, bucket);
         }
@@ -140,6 +141,7 @@ impl Tally {
     pub fn restore_changes(&mut self, before: &RestoreRequest, after: &RestoreRequestStatus) {
         let phase = before.status.as_ref().map(|s| s.phase).unwrap_or_default();
         assert!(phase <= after.phase && (!phase.is_terminal() || phase == after.phase), "{phase:?} {:?}", after.phase);
+        assert_eq!(is_true(&after.conditions, ConditionType::Finished), after.phase.is_terminal());
         if after.phase == BackupPhase::Completed && !phase.is_terminal() {
             self.restores += 1;
             let done = self.restored.contains_key(before.metadata.uid.as_deref().unwrap());

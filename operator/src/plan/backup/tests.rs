@@ -211,7 +211,8 @@ fn what_is_missing_is_waited_for_and_then_it_fails() {
         let (found, message) = complete_of(&late.status);
         assert_eq!(found, reason);
         assert!(message.contains(words), "{message}");
-        assert_eq!(late.events.len(), 1);
+        // About the Backup, and about its policy where there is one.
+        assert_eq!(late.events.len(), 1 + usize::from(observed.policy.is_some()));
         assert!(late.actions.is_empty());
     }
     let proving = ObservedBackup { store: Some(Arc::new(store())), ..observed() };
@@ -282,7 +283,8 @@ fn a_run_ends_as_its_sources_do() {
         let (found, message) = complete_of(&plan.status);
         assert_eq!(found, reason);
         assert!(message.contains(words), "{message}");
-        assert_eq!(plan.events.len(), usize::from(phase.is_terminal()));
+        let of_policy = usize::from(phase == BackupPhase::Failed);
+        assert_eq!(plan.events.len(), usize::from(phase.is_terminal()) + of_policy);
     }
 }
 
@@ -323,6 +325,30 @@ fn a_source_whose_node_is_silent_ends_the_run_when_that_is_known_and_its_job_goe
     backup.status = Some(plan.status);
     let given_up = job::backup_name(&backup, "cache");
     assert_eq!(deleted_jobs(&plan_backup(&install(), &backup, &observed, at(1291))), [given_up]);
+}
+
+#[test]
+fn a_run_that_fails_is_told_about_its_policy_too_once_and_a_safety_backup_is_not() {
+    let about = |plan: &Plan<BackupStatus>| {
+        let events = plan.events.iter().filter_map(|e| Some((e.policy.as_ref()?.uid.clone(), e.note.clone())));
+        events.collect::<Vec<_>>()
+    };
+    let observed = observed();
+    let backup = running(&observed);
+    let refused = ended_pod("p", 12, r#"{"reason":"SourceRefused","message":"no such role"}"#);
+    let jobs = vec![of_source(&backup, "db", failed(a_job("x")), vec![refused])];
+    let end = ObservedBackup { jobs, ..observed };
+    let plan = plan_backup(&install(), &backup, &end, at(2000));
+    let told = vec![("policy-uid".to_owned(), "Backup b failed: source db: no such role".to_owned())];
+    assert_eq!(about(&plan), told);
+    let over = backup_with("b", 1000, plan.status);
+    assert!(plan_backup(&install(), &over, &end, at(2001)).events.is_empty(), "it is told once");
+    let mut safety = backup;
+    safety.metadata.labels =
+        Some([(crate::plan::names::SAFETY_LABEL.to_owned(), "undo".to_owned())].into_iter().collect());
+    assert!(is_safety(&safety));
+    let plan = plan_backup(&install(), &safety, &end, at(2000));
+    assert_eq!((plan.status.phase, about(&plan)), (BackupPhase::Failed, vec![]));
 }
 
 #[test]

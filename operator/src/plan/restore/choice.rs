@@ -47,7 +47,9 @@ pub fn choose(request: &RestoreRequest, backups: &[Arc<Backup>]) -> Result<Choic
     if let Some(name) = chosen {
         let backup = backups.iter().find(|b| b.metadata.name.as_ref() == Some(name));
         let Some(backup) = backup.filter(|b| b.metadata.deletion_timestamp.is_none()) else {
-            let message = format!("Backup {name} is not there in this namespace");
+            let message = format!(
+                "Backup {name} is not there in this namespace: kubectl get backups lists those that are, and from.store restores without one"
+            );
             return Err(Failure::new(Reason::BackupNotFound, message));
         };
         return of_backup(backup, name);
@@ -107,7 +109,7 @@ fn of_backup(backup: &Backup, name: &str) -> Result<Choice, Failure> {
             Err(Failure::new(Reason::InProgress, format!("Backup {name} is not over yet")))
         }
         _ => {
-            let why = status.conditions.first().map(|c| c.message.clone()).unwrap_or_default();
+            let why = find(&status.conditions, ConditionType::Complete).map(|c| c.message.clone()).unwrap_or_default();
             Err(Failure::new(Reason::NoMatchingBackup, format!("Backup {name} failed and cannot be restored: {why}")))
         }
     }
@@ -152,6 +154,9 @@ fn newest(policy: &str, at: Option<Timestamp>, backups: &[Arc<Backup>]) -> Resul
         let more = complete.len().saturating_sub(LISTED);
         let more = if more > 0 { format!(" and {more} older ones") } else { String::new() };
         message = format!("{message}; there are {}{more}", listed.join(", "));
+    } else if backups.is_empty() {
+        message =
+            format!("{message}: kubectl get backuppolicies lists the policies, and from.store restores without one");
     }
     Err(Failure::new(Reason::NoMatchingBackup, message))
 }
