@@ -143,14 +143,15 @@ pub async fn dump(
     scratch: &Path,
     sink: &mut impl PairSink,
 ) -> Result<Dumped, Failure> {
-    match source.engine() {
+    let dumped = match source.engine() {
         Some(Engine::Postgres(postgres)) => postgres::dump(postgres, mounts, scratch, sink).await,
         Some(Engine::Mongodb(mongodb)) => mongodb::dump(mongodb, mounts, sink).await,
         Some(Engine::Redis(redis)) => redis::dump(redis, mounts, sink).await,
         Some(Engine::Volume(volume)) => volume::dump(volume, mounts, sink).await,
         Some(Engine::Config(config)) => config::dump(config, mounts, sink).await,
         None => Err(unknown(&source.name)),
-    }
+    };
+    dumped.map_err(|failure| mounts.named_in(failure))
 }
 
 /// What there is to save of a source that may not be there, or in part: it is about to be restored into. None: nothing.
@@ -158,13 +159,16 @@ pub async fn dump(
 /// # Errors
 /// The reason, with one line a person can act on.
 pub async fn existing(source: &Source, mounts: &Mounts, scratch: &Path) -> Result<Option<Source>, Failure> {
-    Ok(match source.engine() {
+    let existing = match source.engine() {
         Some(Engine::Postgres(postgres)) => postgres::existing(postgres, mounts, scratch)
-            .await?
-            .map(|postgres| Source { postgres: Some(postgres), ..source.clone() }),
-        Some(Engine::Mongodb(mongodb)) => mongodb::holds_any(mongodb, mounts).await?.then(|| source.clone()),
-        _ => Some(source.clone()),
-    })
+            .await
+            .map(|found| found.map(|postgres| Source { postgres: Some(postgres), ..source.clone() })),
+        Some(Engine::Mongodb(mongodb)) => {
+            mongodb::holds_any(mongodb, mounts).await.map(|any| any.then(|| source.clone()))
+        }
+        _ => Ok(Some(source.clone())),
+    };
+    existing.map_err(|failure| mounts.named_in(failure))
 }
 
 /// Checks a target without touching it: reachable, allowed, versions compatible, and empty where `on_existing` says so.
@@ -177,7 +181,7 @@ pub async fn check_target(
     on_existing: OnExisting,
     scratch: &Path,
 ) -> Result<(), Failure> {
-    match &target.server {
+    let fit = match &target.server {
         Target::Postgres(server) => {
             postgres::check_target(server, &target.mounts, manifest, on_existing, scratch).await
         }
@@ -185,7 +189,8 @@ pub async fn check_target(
         Target::Redis(server) => redis::check_target(server, &target.mounts, manifest, on_existing).await,
         Target::Volume(claim) => volume::check_target(claim, &target.mounts, manifest, on_existing).await,
         Target::Config(claim) => config::check_target(claim, &target.mounts, manifest, on_existing).await,
-    }
+    };
+    fit.map_err(|failure| target.mounts.named_in(failure))
 }
 
 /// Restores all artifacts of a manifest into a target that [`check_target`] found fit.
@@ -199,7 +204,7 @@ pub async fn restore(
     scratch: &Path,
     source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
-    match &target.server {
+    let restored = match &target.server {
         Target::Postgres(server) => {
             postgres::restore(server, &target.mounts, manifest, on_existing, scratch, source).await
         }
@@ -207,7 +212,21 @@ pub async fn restore(
         Target::Redis(server) => redis::restore(server, &target.mounts, manifest, on_existing, source).await,
         Target::Volume(claim) => volume::restore(claim, &target.mounts, manifest, on_existing, source).await,
         Target::Config(claim) => config::restore(claim, &target.mounts, manifest, on_existing, source).await,
-    }
+    };
+    restored.map_err(|failure| target.mounts.named_in(failure))
+}
+
+/// Between what a target holds and what to do about it.
+const UNTOUCHED: &str = "; nothing was touched: ";
+
+/// The failure of a target that must be empty and is not.
+pub(crate) fn not_empty(holds: &str, advice: &str) -> Failure {
+    Failure::new(Reason::TargetNotEmpty, format!("{holds}{UNTOUCHED}{advice}"))
+}
+
+/// What a target holds that was found not to be empty, without what to do about it.
+pub fn what_it_holds(failure: &Failure) -> &str {
+    failure.message.split(UNTOUCHED).next().unwrap_or_default()
 }
 
 /// Reads all artifacts of a manifest to their ends and proves of each that it is a whole one of its format: what a restore asks of them,

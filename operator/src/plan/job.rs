@@ -382,6 +382,7 @@ pub fn store_task(store: &BackupStore) -> StoreTask {
         ca: s3.ca_bundle.as_ref().map(|_| PathBuf::from(format!("{STORE_CA}/{CA_FILE}"))),
         recipients: store.spec.encryption.as_ref().map(|e| e.recipients.clone()).unwrap_or_default(),
         identity: None,
+        identity_secret: None,
         patience: StorePatience::default(),
     }
 }
@@ -391,6 +392,7 @@ pub fn store_task_with_identity(store: &BackupStore) -> StoreTask {
     StoreTask {
         patience: StorePatience::of_restore(),
         identity: identity_secret(store).map(|_| PathBuf::from(format!("{STORE_IDENTITY}/{IDENTITY_FILE}"))),
+        identity_secret: identity_secret(store).map(|s| format!("Secret {} (key {})", s.name, s.key)),
         ..store_task(store)
     }
 }

@@ -27,3 +27,5 @@ pub mod writer;
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod mistakes;

@@ -100,6 +100,11 @@ impl Identities {
                 continue;
             }
             let identity = line.parse::<x25519::Identity>().map_err(|why| {
+                let why = if line.starts_with("age1") {
+                    "it is a public key, which belongs into spec.encryption.recipients"
+                } else {
+                    why
+                };
                 let message = format!(
                     "line {} of the Secret in spec.encryption.identitySecret is no identity of age ({why}): it must be what age-keygen writes, AGE-SECRET-KEY-1…",
                     index + 1

@@ -57,6 +57,7 @@ mod tests {
                 ca: None,
                 recipients: vec![],
                 identity: None,
+                identity_secret: None,
                 patience: StorePatience::default(),
             },
             scope: Scope {

@@ -107,6 +107,9 @@ pub struct StoreTask {
     /// File with the private keys. Only a restore and a verification have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<PathBuf>,
+    /// What they come from, for messages: `Secret age (key identity)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_secret: Option<String>,
     /// How long the store is waited for.
     #[serde(default, skip_serializing_if = "StorePatience::is_default")]
     pub patience: StorePatience,
@@ -143,6 +146,32 @@ pub struct Mounts {
     /// Folder with the files to save or to write: a claim's root, or `configmaps/<name>/<key>` and `secrets/<name>/<key>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
+    /// What credentials or connection string come from, for messages: `Secret postgres (keys username and password)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// What the certificates come from, for messages: `ConfigMap authorities (key ca.crt)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<String>,
+}
+
+/// How engines write of the Secret whose name they are not told.
+pub const THE_SECRET: &str = "the Secret";
+/// How engines write of the certificates to trust.
+pub const CA_BUNDLE: &str = "tls.caBundle";
+
+impl Mounts {
+    /// A failure of an engine with the names of the objects that it writes of.
+    #[must_use]
+    pub fn named_in(&self, failure: Failure) -> Failure {
+        let mut message = failure.message;
+        if let Some(secret) = &self.secret {
+            message = message.replace(THE_SECRET, secret);
+        }
+        if let Some(authorities) = &self.authorities {
+            message = message.replace(CA_BUNDLE, &format!("{CA_BUNDLE}, {authorities}"));
+        }
+        Failure::new(failure.reason, message)
+    }
 }
 
 /// Prove a store.

@@ -8,7 +8,7 @@ use holdfast_crds::Reason;
 use crate::store::client::Bucket;
 use crate::store::encryption::Identities;
 use crate::store::manifest::{MAX_MANIFEST_BYTES, Manifest};
-use crate::task::{Failure, StoreTask};
+use crate::task::{Failure, StoreTask, THE_SECRET};
 
 /// Every object of a backup must be there in its full size.
 pub(super) async fn confirm_artifacts(bucket: &Bucket, manifest: &Manifest) -> Result<(), Failure> {
@@ -29,11 +29,14 @@ pub(super) async fn confirm_artifacts(bucket: &Bucket, manifest: &Manifest) -> R
 }
 
 /// The private keys of a store.
-pub(super) async fn identities(file: &Path) -> Result<Identities, Failure> {
+pub(super) async fn identities(file: &Path, store: &StoreTask) -> Result<Identities, Failure> {
     let text = tokio::fs::read_to_string(file).await.map_err(|e| {
         Failure::new(Reason::KeyMissing, format!("the Secret in spec.encryption.identitySecret cannot be read: {e}"))
-    })?;
-    Identities::parse(&text)
+    });
+    text.and_then(|text| Identities::parse(&text)).map_err(|failure| match &store.identity_secret {
+        Some(secret) => Failure::new(failure.reason, failure.message.replacen(THE_SECRET, secret, 1)),
+        None => failure,
+    })
 }
 
 /// An encrypted backup must be one that can be decrypted, and its manifest be as it was sealed.

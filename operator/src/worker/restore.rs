@@ -40,7 +40,7 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
     }
     let chosen = names(task, run).map(|name| pair(task, run, name)).collect::<Result<Vec<_>, _>>()?;
     let identities = match &task.store.identity {
-        Some(file) => Some(integrity::identities(file).await?),
+        Some(file) => Some(integrity::identities(file, &task.store).await?),
         None => None,
     };
     let folder = PolicyFolder::new(&task.store.s3, &task.scope);

@@ -21,7 +21,7 @@ use crate::task::{Failure, Outcome, Report, VerifyReport, VerifyTask};
 pub(super) async fn run(task: &VerifyTask, attempt: &Attempt) -> Result<Report, Failure> {
     let bucket = Bucket::open(&task.store).await?;
     let identities = match &task.store.identity {
-        Some(file) => integrity::identities(file).await.map(Some),
+        Some(file) => integrity::identities(file, &task.store).await.map(Some),
         None => Ok(None),
     };
     let mut look = Look { task, attempt, bucket, identities, read: VerifyReport::default(), gone: 0 };

@@ -404,7 +404,7 @@ fn as_server_user(program: &str) -> Command {
     command
 }
 
-fn give_to_server_user(path: &Path) {
+pub fn give_to_server_user(path: &Path) {
     if is_root() {
         let (user, group) = server_user();
         std::os::unix::fs::chown(path, Some(user), Some(group)).unwrap();

@@ -199,6 +199,7 @@ impl TestBucket {
             ca: None,
             recipients: vec![],
             identity: None,
+            identity_secret: None,
             patience: StorePatience::default(),
         }
     }

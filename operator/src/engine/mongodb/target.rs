@@ -12,6 +12,7 @@ use super::json::{COLLECTION, LINES, SUMMARY};
 use super::merge;
 use super::pattern::Choice;
 use crate::archive::mongodump::{Namespace, TIME_SERIES, VIEW};
+use crate::engine;
 use crate::store::manifest::{ArtifactEntry, Manifest};
 use crate::task::{Failure, MongodbTarget};
 
@@ -204,13 +205,12 @@ pub(super) async fn standing(
                 1 => "it".to_owned(),
                 several => format!("{several} of the backup's collections"),
             };
-            Err(Failure::new(
-                Reason::TargetNotEmpty,
-                format!(
-                    "{}: collection {collection} is there already ({more} would be replaced): nothing was touched; use onExisting: Replace, \
-                     or name another database in into",
+            Err(engine::not_empty(
+                &format!(
+                    "{}: collection {collection} is there already ({more} would be replaced)",
                     deployment.place(database)
                 ),
+                "use onExisting: Replace, or name another database in into",
             ))
         }
         _ => Ok(found),

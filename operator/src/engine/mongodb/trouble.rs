@@ -37,9 +37,14 @@ pub(super) fn failure(place: &str, otherwise: Reason, error: &Error) -> Failure 
             (reason, format!("{} ({}){advice}", one_line(words), command.code))
         }
         ErrorKind::ServerSelection { message, .. } => {
-            (Reason::SourceUnreachable, format!("it does not answer: {}", of_selection(message)))
+            let words = of_selection(message);
+            let advice = of_connection(&words);
+            (Reason::SourceUnreachable, format!("it does not answer: {words}: {advice}"))
         }
-        ErrorKind::Io(error) => (Reason::SourceUnreachable, format!("the connection broke: {error}")),
+        ErrorKind::Io(error) => {
+            let words = error.to_string();
+            (Reason::SourceUnreachable, format!("the connection broke: {words}: {}", of_connection(&words)))
+        }
         ErrorKind::ConnectionPoolCleared { message, .. } => {
             (Reason::SourceUnreachable, format!("the connection broke: {}", one_line(message)))
         }
@@ -54,6 +59,29 @@ pub(super) fn failure(place: &str, otherwise: Reason, error: &Error) -> Failure 
         other => (otherwise, one_line(&other.to_string())),
     };
     Failure::new(reason, format!("{place}: {words}"))
+}
+
+/// Words of the network and of TLS, with what to do about them. The first that fits counts.
+const CONNECTION: &[(&str, &str)] = &[
+    (
+        "InvalidContentType",
+        "the server does not speak TLS on this port: set tls.mode to Disable, or take tls=true out of the connection string",
+    ),
+    ("not valid for name", "the server's certificate is for another host name: check host"),
+    ("NotValidForName", "the server's certificate is for another host name: check host"),
+    ("xpired", "the server's certificate has expired: renew it there"),
+    ("invalid peer certificate", "the server's certificate is not from an authority in tls.caBundle"),
+    ("efused", "check host and port and that the server runs"),
+    ("lookup address", "check host: the name does not resolve"),
+    ("timed out", "check host and port and that no NetworkPolicy or firewall is in the way"),
+];
+
+fn of_connection(words: &str) -> &'static str {
+    let known = CONNECTION.iter().find(|(known, _)| words.contains(known));
+    known.map_or(
+        "check that the server runs and speaks MongoDB on this port, and whether it wants tls",
+        |(_, advice)| advice,
+    )
 }
 
 /// What a code or words of the server's mean, and what to do.

@@ -7,6 +7,7 @@ use bson::{Bson, Document, RawDocument, RawDocumentBuf};
 use holdfast_crds::{OnExisting, Reason};
 
 use crate::archive::mongodump::{AUTH_DATABASE, List, Namespace};
+use crate::engine;
 use crate::task::Failure;
 
 /// Most bytes of users and roles that are read from a backup: they are kept in memory. A user has about one KiB.
@@ -139,13 +140,12 @@ impl Merge {
                     1 => "it".to_owned(),
                     several => format!("{several} users and roles"),
                 };
-                Err(Failure::new(
-                    Reason::TargetNotEmpty,
-                    format!(
-                        "{place}: {} is there already and not as in the backup ({more} would be replaced): nothing was touched; use onExisting: \
-                         Replace, or leave includeUsersAndRoles out of into",
+                Err(engine::not_empty(
+                    &format!(
+                        "{place}: {} is there already and not as in the backup ({more} would be replaced)",
                         name(&first.key)
                     ),
+                    "use onExisting: Replace, or leave includeUsersAndRoles out of into",
                 ))
             }
             _ => Ok(merge),

@@ -10,6 +10,7 @@ use super::database::DatabaseFacts;
 use super::dump::{CUSTOM, GLOBALS, SQL};
 use super::server::Server;
 use crate::archive::table_name::{TableName, quote_literal};
+use crate::engine;
 use crate::store::manifest::{ArtifactEntry, Manifest};
 use crate::task::{Failure, PostgresTarget};
 
@@ -305,12 +306,9 @@ async fn place(
         return empty(server, wanted).await;
     };
     match on_existing {
-        OnExisting::Fail => Err(Failure::new(
-            Reason::TargetNotEmpty,
-            format!(
-                "database {database} on {} holds {found}: nothing was touched; use onExisting: Replace, or name another database in into",
-                server.login.address()
-            ),
+        OnExisting::Fail => Err(engine::not_empty(
+            &format!("database {database} on {} holds {found}", server.login.address()),
+            "use onExisting: Replace, or name another database in into",
         )),
         OnExisting::Replace if !(server.facts.create_database && existing.mine) => Err(refused(format!(
             "{here}: to replace database {database} the role must be its owner (or a member of it) and have CREATEDB"

@@ -69,7 +69,7 @@ const CONNECTION: &[(&str, Reason, &str)] = &[
     (
         "certificate verify failed",
         Reason::SourceRefused,
-        "the server's certificate is not from an authority in tls.caBundle",
+        "the server's certificate has expired, or is not from an authority in tls.caBundle",
     ),
     (
         "does not match host name",
@@ -107,11 +107,20 @@ const CONNECTION: &[(&str, Reason, &str)] = &[
         "check that the server runs and speaks PostgreSQL on this port",
     ),
     (
+        "expected authentication request from server",
+        Reason::SourceUnreachable,
+        "check that the server speaks PostgreSQL on this port",
+    ),
+    (
         "received invalid response to SSL",
         Reason::SourceUnreachable,
         "check that the server speaks PostgreSQL on this port",
     ),
-    ("does not exist", Reason::SourceRefused, "check the names of the user and of the database"),
+    (
+        "does not exist",
+        Reason::SourceRefused,
+        "check the database of the source or of into, and the user's name in the Secret",
+    ),
 ];
 
 /// Words of a failed command, with what they mean.

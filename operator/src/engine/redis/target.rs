@@ -12,6 +12,7 @@ use super::facts::{self, Facts, Shard};
 use super::resp::Reply;
 use super::server::{Server, permitted};
 use super::trouble;
+use crate::engine;
 use crate::store::manifest::{ArtifactEntry, Manifest};
 use crate::task::{Failure, RedisTarget};
 
@@ -297,11 +298,9 @@ async fn empty(server: &mut Server, facts: &Facts, backup: &Backup<'_>) -> Resul
         .map(|(number, keys)| format!("{keys} keys in database {number}"))
         .collect();
     let not_empty = |what: String| {
-        Failure::new(
-            Reason::TargetNotEmpty,
-            format!(
-                "{place}: it holds {what}; nothing was touched: empty it, restore elsewhere, or write onExisting: Replace"
-            ),
+        engine::not_empty(
+            &format!("{place}: it holds {what}"),
+            "empty it, restore elsewhere, or write onExisting: Replace",
         )
     };
     if !found.is_empty() {

@@ -59,6 +59,20 @@ pub(super) fn is_forbidden(words: &str) -> bool {
         .any(|beginning| words.starts_with(beginning))
 }
 
+const CLOSED: &str = "the connection was closed: check that the server runs and speaks Redis on this port, its log, and tls.mode (a port \
+                      for TLS closes what is not encrypted)";
+
+/// What to do about a certificate, by what is wrong with it.
+fn of_certificate(words: &str) -> &'static str {
+    if words.contains("not valid for name") || words.contains("NotValidForName") {
+        "the server's certificate is for another host name: check host, or set tls.mode to VerifyCa"
+    } else if words.contains("xpired") {
+        "the server's certificate has expired: renew it there"
+    } else {
+        "the server's certificate is not from an authority in tls.caBundle"
+    }
+}
+
 /// A connection that broke or never came about.
 pub(super) fn unreachable(place: &str, error: &std::io::Error) -> Failure {
     use std::io::ErrorKind;
@@ -67,9 +81,12 @@ pub(super) fn unreachable(place: &str, error: &std::io::Error) -> Failure {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => {
             (Reason::SourceUnreachable, "check host and port and that no NetworkPolicy or firewall is in the way")
         }
-        ErrorKind::InvalidData if error.to_string().contains("invalid peer certificate") => (
-            Reason::SourceRefused,
-            "check tls.caBundle, and that the certificate is for this host name or the mode is VerifyCa",
+        ErrorKind::InvalidData if error.to_string().contains("invalid peer certificate") => {
+            (Reason::SourceRefused, of_certificate(&error.to_string()))
+        }
+        ErrorKind::InvalidData if error.to_string().contains("InvalidContentType") => (
+            Reason::SourceUnreachable,
+            "the server does not speak TLS on this port: set tls.mode to Disable, or name the port that does",
         ),
         ErrorKind::InvalidData => {
             (Reason::SourceUnreachable, "check that the server speaks Redis on this port, and tls.mode")
@@ -77,8 +94,9 @@ pub(super) fn unreachable(place: &str, error: &std::io::Error) -> Failure {
         ErrorKind::UnexpectedEof
         | ErrorKind::ConnectionReset
         | ErrorKind::BrokenPipe
-        | ErrorKind::ConnectionAborted => {
-            (Reason::SourceUnreachable, "the connection was closed: check that the server runs, and its log")
+        | ErrorKind::ConnectionAborted => (Reason::SourceUnreachable, CLOSED),
+        _ if error.to_string().contains("lookup address") => {
+            (Reason::SourceUnreachable, "check host: the name does not resolve")
         }
         _ => (Reason::SourceUnreachable, "check host and the network"),
     };

@@ -24,6 +24,7 @@ use super::names::{FOLDER, PREFIX, content, exists, is_hidden, names, remove_tre
 use super::place::failed;
 use super::swap::{NEW, OLD, SWAP, Steps, Swap, UNITS, create, remove_file};
 use crate::archive::tar::printable;
+use crate::engine;
 use crate::task::Failure;
 
 /// The first interrupted swap that there is in a volume.
@@ -171,13 +172,9 @@ pub(super) fn not_empty(names: &[Vec<u8>]) -> Failure {
     shown.sort_unstable();
     let more = if shown.len() > 5 { ", …" } else { "" };
     shown.truncate(5);
-    Failure::new(
-        Reason::TargetNotEmpty,
-        format!(
-            "the volume holds {} names in its root ({}{more}): set onExisting: Replace, or restore into another claim",
-            names.len(),
-            shown.join(", ")
-        ),
+    engine::not_empty(
+        &format!("the volume holds {} names in its root ({}{more})", names.len(), shown.join(", ")),
+        "set onExisting: Replace, or restore into another claim",
     )
 }
 

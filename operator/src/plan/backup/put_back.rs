@@ -64,7 +64,7 @@ pub(super) fn look(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &Ob
                  it; to save what is there now create a Backup without the annotation {SLOT_ANNOTATION}"
             );
             plan.status.start_time = Some(Time(now));
-            end(plan, backup, Err(Failure::new(Reason::SlotPassed, message)), now, now);
+            end(plan, backup, observed, Err(Failure::new(Reason::SlotPassed, message)), now, now);
         }
         Ok(false) => {
             plan.check_at(after(now, TURN_SECONDS));
@@ -79,7 +79,7 @@ pub(super) fn look(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &Ob
         Err(failure) => {
             plan.status.start_time = Some(Time(now));
             let message = format!("{passed}, and the bucket could not be read for its run: {}", failure.message);
-            end(plan, backup, Err(Failure::new(failure.reason, message)), now, now);
+            end(plan, backup, observed, Err(Failure::new(failure.reason, message)), now, now);
         }
     }
 }

@@ -121,7 +121,20 @@ impl SourceMount {
             uri: self.uri.as_ref().map(|_| below("uri").join(URI_FILE)),
             ca: self.ca.as_ref().map(|_| below("ca").join(CA_FILE)),
             data: self.data.as_ref().map(|_| below("data")),
+            secret: self.secret_in_words(),
+            authorities: self.ca.as_ref().map(|ca| format!("ConfigMap {} (key {})", ca.config_map, ca.key)),
         }
+    }
+
+    fn secret_in_words(&self) -> Option<String> {
+        let uri = self.uri.as_ref().map(|uri| format!("Secret {} (key {})", uri.name, uri.key));
+        uri.or_else(|| {
+            let Credentials { secret, username_key, password_key } = self.credentials.as_ref()?;
+            Some(match username_key {
+                Some(username) => format!("Secret {secret} (keys {username} and {password_key})"),
+                None => format!("Secret {secret} (key {password_key})"),
+            })
+        })
     }
 
     fn folder(&self, name: &str) -> String {

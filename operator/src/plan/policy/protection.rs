@@ -61,7 +61,10 @@ pub(super) fn protected(
                 (
                     Some(false),
                     Reason::NoBackupYet,
-                    format!("source {source} is in no backup yet that is complete and plausible: {why}"),
+                    format!(
+                        "source {source} is in no backup yet that is complete and plausible{}: {why}",
+                        renamed(policy, backups)
+                    ),
                 )
             }
             Ok(weakest) => {
@@ -113,6 +116,21 @@ fn weakest<'a>(policy: &'a BackupPolicy, backups: &Backups<'a>) -> Result<Weakes
         }
     }
     weakest.ok_or("")
+}
+
+/// Of sources that backups hold and the policy does not have any more: one that was renamed is a new one.
+fn renamed(policy: &BackupPolicy, backups: &Backups<'_>) -> String {
+    let newest = backups.all.iter().find(|b| counts(b.backup));
+    let held = newest.into_iter().flat_map(|b| sources(b.backup));
+    let gone: Vec<&str> = held.filter(|name| policy.spec.sources.iter().all(|s| s.name != **name)).collect();
+    match newest.filter(|_| !gone.is_empty()) {
+        Some(newest) => format!(
+            " (Backup {} holds {}, which the policy does not have any more: a source with another name counts as a new one)",
+            newest.name,
+            gone.join(", ")
+        ),
+        None => String::new(),
+    }
 }
 
 /// The slot, but never later than the API server's own clock was: a slot of a wrong clock would stay young for years.

@@ -45,8 +45,9 @@ pub(super) fn targets(
     for name in &names {
         let into = request.spec.into.iter().find(|i| i.source == *name);
         let from = policy.and_then(|p| p.spec.sources.iter().find(|s| s.name == *name));
-        let why = if policy.is_some() {
-            format!("BackupPolicy {} has no source {name} any more", choice.policy)
+        let why = if let Some(policy) = policy {
+            let there: Vec<&str> = policy.spec.sources.iter().map(|s| s.name.as_str()).collect();
+            format!("BackupPolicy {} has no source {name} any more (it has {})", choice.policy, there.join(", "))
         } else {
             format!("BackupPolicy {} is not there", choice.policy)
         };

@@ -32,7 +32,9 @@ pub(super) async fn client(store: &StoreTask, clocks: Watch) -> Result<Client, F
     let mut builder = if let Some(folder) = &store.credentials {
         let files = CredentialFiles::new(folder);
         if let Some(problem) = files.problem() {
-            return Err(Failure::new(Reason::InvalidConfiguration, format!("store {}: {problem}", store.name)));
+            let secret = store.s3.credentials_secret.as_deref().unwrap_or("of its credentials");
+            let message = format!("store {}: Secret {secret} (spec.s3.credentialsSecret): {problem}", store.name);
+            return Err(Failure::new(Reason::InvalidConfiguration, message));
         }
         Builder::new()
             .behavior_version(BehaviorVersion::latest())
@@ -76,7 +78,7 @@ fn http_client(store: &StoreTask) -> Result<SharedHttpClient, Failure> {
         });
     }
     let trust = match &store.ca {
-        Some(file) => TrustStore::empty().with_pem_certificate(certificates(file)?),
+        Some(file) => TrustStore::empty().with_pem_certificate(certificates(file, store)?),
         None => TrustStore::default(),
     };
     let context = TlsContext::builder().with_trust_store(trust).build().map_err(|e| {
@@ -103,9 +105,14 @@ fn is_proxied() -> bool {
 }
 
 /// The file's content, once it is known to hold certificates: the HTTP client would panic over any other.
-fn certificates(file: &Path) -> Result<Vec<u8>, Failure> {
+fn certificates(file: &Path, store: &StoreTask) -> Result<Vec<u8>, Failure> {
     let unfit = |why: String| {
-        Failure::new(Reason::InvalidConfiguration, format!("the store's CA bundle {}: {why}", file.display()))
+        let from = match &store.s3.ca_bundle {
+            Some(ca) => format!("ConfigMap {}, key {}", ca.config_map, ca.key),
+            None => file.display().to_string(),
+        };
+        let message = format!("store {}: {from} (spec.s3.caBundle): {why}", store.name);
+        Failure::new(Reason::InvalidConfiguration, message)
     };
     let pem = std::fs::read(file).map_err(|e| unfit(e.to_string()))?;
     let mut roots = RootCertStore::empty();
@@ -127,6 +134,11 @@ mod tests {
     fn what_is_no_certificate_is_refused_in_words() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.crt");
+        let store: StoreTask = serde_json::from_value(serde_json::json!({
+            "name": "main",
+            "s3": {"bucket": "b", "caBundle": {"configMap": "authorities", "key": "ca.crt"}},
+        }))
+        .unwrap();
         for content in [
             "",
             "nonsense",
@@ -134,7 +146,9 @@ mod tests {
             "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n",
         ] {
             std::fs::write(&file, content).unwrap();
-            assert_eq!(certificates(&file).unwrap_err().reason, Reason::InvalidConfiguration, "{content}");
+            let failure = certificates(&file, &store).unwrap_err();
+            assert_eq!(failure.reason, Reason::InvalidConfiguration, "{content}");
+            assert!(failure.message.starts_with("store main: ConfigMap authorities, key ca.crt (spec.s3.caBundle): "));
         }
     }
 }

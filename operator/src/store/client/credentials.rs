@@ -22,7 +22,7 @@ impl CredentialFiles {
         Self { folder: folder.to_owned() }
     }
 
-    /// Why there are no credentials, in words that name the file; none where there are.
+    /// Why there are no credentials, in words that name the key of the Secret; none where there are.
     pub(super) fn problem(&self) -> Option<String> {
         self.read()
             .err()
@@ -54,21 +54,25 @@ impl CredentialFiles {
 }
 
 fn read(file: &Path) -> Result<String, CredentialsError> {
-    let content = std::fs::read_to_string(file).map_err(|e| {
-        CredentialsError::provider_error(format!("the credentials file {} cannot be read: {e}", file.display()))
-    })?;
+    let content = std::fs::read_to_string(file)
+        .map_err(|e| CredentialsError::provider_error(format!("key {} cannot be read: {e}", name(file))))?;
     // Secrets made from a file often end in a line feed.
     let content = content.trim();
     if content.is_empty() && !file.ends_with("AWS_SESSION_TOKEN") {
-        return Err(CredentialsError::provider_error(format!("the credentials file {} is empty", file.display())));
+        return Err(CredentialsError::provider_error(format!("key {} is empty", name(file))));
     }
     if content.chars().any(char::is_control) {
         return Err(CredentialsError::provider_error(format!(
-            "the credentials file {} holds a control character",
-            file.display()
+            "key {} holds a control character: write it as one line",
+            name(file)
         )));
     }
     Ok(content.to_owned())
+}
+
+/// A file is named as the Secret's key is.
+fn name(file: &Path) -> std::borrow::Cow<'_, str> {
+    file.file_name().unwrap_or_default().to_string_lossy()
 }
 
 impl ProvideCredentials for CredentialFiles {

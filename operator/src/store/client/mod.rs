@@ -4,6 +4,7 @@
 //! [`StorePatience`](crate::task::StorePatience) says and no longer, so that a run whose store is gone ends with its reason within two minutes.
 //! A request that does not move counts as stopped.
 
+mod advice;
 mod body;
 mod clocks;
 mod connect;
@@ -29,6 +30,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use crate::task::{Failure, StorePatience, StoreTask};
+use advice::Objects;
 use body::Clock;
 use clocks::Watch;
 use trouble::{Kind, Trouble};
@@ -46,6 +48,7 @@ pub struct Bucket {
     name: Arc<str>,
     /// The store in words: its name, the bucket and where it is.
     words: Arc<str>,
+    objects: Arc<Objects>,
     patience: StorePatience,
     /// Whether the store has answered before, and taken the credentials: then it may be back soon, and a refusal may be a rotation that is
     /// under way. False again once patience with it was over.
@@ -86,6 +89,7 @@ impl Bucket {
             client,
             name: store.s3.bucket.as_str().into(),
             words: words.into(),
+            objects: Arc::new(Objects::of(store)),
             patience: store.patience,
             answered: Arc::new(AtomicBool::new(false)),
             clocks,
@@ -399,7 +403,7 @@ impl Bucket {
     }
 
     fn failure(&self, what: &str, trouble: &Trouble) -> Failure {
-        let advice = trouble.kind.advice();
+        let advice = self.objects.advice(trouble.kind, &trouble.why);
         Failure::new(trouble.kind.reason(), format!("{}: cannot {what}: {} ({advice})", self.words, trouble.why))
     }
 }

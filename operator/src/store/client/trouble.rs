@@ -37,6 +37,8 @@ pub(super) enum Kind {
     BadCredentials,
     /// They are known and may not do this.
     Forbidden,
+    /// The bucket is in another region.
+    WrongRegion,
     /// The store's clock and ours are too far apart for it to take a request.
     Skewed,
     /// The store is full. It may pass.
@@ -59,22 +61,6 @@ impl Kind {
         matches!(self, Self::NotFound | Self::Exists)
     }
 
-    /// What a person should check.
-    pub(super) fn advice(self) -> &'static str {
-        match self {
-            Self::Passing => "check spec.s3.endpoint and whether the store is up and well",
-            Self::NoBucket => "create the bucket, or correct spec.s3.bucket",
-            Self::BadCredentials => "check the keys in the store's credentialsSecret",
-            Self::Forbidden => "check the keys in the store's credentialsSecret and what they may do with the bucket",
-            Self::Skewed => "set the clock that is wrong: that of the node, or that of the store",
-            Self::Full => "the store is full",
-            Self::Damaged => "take another backup",
-            Self::NotFound | Self::Exists | Self::Refused => {
-                "the store does not accept the request: check endpoint, region and bucket"
-            }
-        }
-    }
-
     pub(super) fn reason(self) -> Reason {
         match self {
             Self::Passing => Reason::StoreUnreachable,
@@ -83,7 +69,7 @@ impl Kind {
             Self::Skewed => Reason::ClockSkew,
             Self::Full => Reason::NoSpace,
             Self::Damaged => Reason::ChecksumMismatch,
-            Self::NotFound | Self::Exists | Self::Refused => Reason::StoreRefused,
+            Self::WrongRegion | Self::NotFound | Self::Exists | Self::Refused => Reason::StoreRefused,
         }
     }
 }
@@ -116,6 +102,12 @@ impl Trouble {
         }
         // Whoever writes a time means it by his own clock.
         let there = clocks.map_or(now, |clocks| clocks.store);
+        if let (Kind::WrongRegion, Some(region)) = (trouble.kind, header("x-amz-bucket-region")) {
+            trouble.why = format!("{}; the bucket is in {}", trouble.why, tidy(region));
+        }
+        if let Some(words) = error.raw_response().and_then(|r| r.body().bytes()).and_then(no_s3) {
+            trouble.why = format!("{}: {words}", trouble.why);
+        }
         trouble.asked = header("retry-after").and_then(|value| clocks::retry_after(value, there));
         if let Some(asked) = trouble.asked {
             trouble.why = format!("{}, and asks to be asked again after {} s", trouble.why, asked.as_secs());
@@ -154,6 +146,11 @@ impl Trouble {
         let lower = message.to_lowercase();
         let full = ["no space", "no free volume", "no writable volume", "disk full", "storage full", "quota exceeded"];
         let kind = match (status, code) {
+            // Signed for a region: the signature is as wrong as the region is.
+            (301 | 307, _) | (_, "PermanentRedirect" | "TemporaryRedirect" | "IllegalLocationConstraintException") => {
+                Kind::WrongRegion
+            }
+            (_, "AuthorizationHeaderMalformed") if lower.contains("region") => Kind::WrongRegion,
             (_, "NoSuchBucket") => Kind::NoBucket,
             (_, "NoSuchKey" | "NoSuchUpload" | "NotFound") => Kind::NotFound,
             (
@@ -210,6 +207,13 @@ impl Trouble {
     }
 }
 
+/// The words of an answer that is no S3's: what a server that wants TLS says to whoever does not speak it.
+fn no_s3(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(body.get(..4096).unwrap_or(body));
+    let line = text.lines().find(|line| line.contains("HTTPS") && line.contains("HTTP request"))?;
+    Some(tidy(line.trim()))
+}
+
 /// An error and its causes in one line, each said once.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -260,6 +264,8 @@ mod tests {
             (403, "RequestTimeTooSkewed", "", Reason::ClockSkew, false),
             (404, "NoSuchBucket", "", Reason::BucketNotFound, false),
             (301, "PermanentRedirect", "", Reason::StoreRefused, false),
+            (400, "AuthorizationHeaderMalformed", "the region is wrong; expecting 'eu-1'", Reason::StoreRefused, false),
+            (400, "AuthorizationHeaderMalformed", "no credential", Reason::CredentialsRejected, false),
             (400, "InvalidArgument", "", Reason::StoreRefused, false),
             (400, "BadDigest", "", Reason::StoreUnreachable, true),
             (500, "InternalError", "", Reason::StoreUnreachable, true),

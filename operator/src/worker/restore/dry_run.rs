@@ -19,7 +19,7 @@ const NAMED: usize = 5;
 /// What the request would do with this run, or what stands in its way: each source has its say, also after one that cannot be restored.
 pub(super) async fn run(task: &RestoreTask, bucket: &Bucket, run: &CatalogueRun, attempt: &Attempt) -> Report {
     let identities = match &task.store.identity {
-        Some(file) => integrity::identities(file).await.map(Some),
+        Some(file) => integrity::identities(file, &task.store).await.map(Some),
         None => Ok(None),
     };
     let mut report = RestoreReport { run_id: run.run_id.clone(), sources: Vec::new() };
@@ -110,7 +110,7 @@ async fn place(
     match engine::check_target(target, manifest, OnExisting::Fail, &attempt.scratch).await {
         Ok(()) => Ok(format!("{words}, which holds no data")),
         Err(failure) if failure.reason == Reason::TargetNotEmpty => {
-            Ok(format!("{words}, and would replace what is there ({})", failure.message))
+            Ok(format!("{words}, and would replace what is there ({})", engine::what_it_holds(&failure)))
         }
         Err(failure) => Err(failure),
     }

@@ -1,0 +1,101 @@
+//! What a person should do about a store's error: the field, the object and the next step. Pure.
+
+use super::trouble::Kind;
+use crate::task::StoreTask;
+
+/// The fields and objects that a store is made of, by their names.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Objects {
+    /// The Secret with its keys, in words.
+    secret: String,
+    /// The certificates to trust, in words.
+    authorities: String,
+    /// Whether the bucket is a part of the host's name.
+    in_host: bool,
+    region: String,
+}
+
+/// Words of the network and of TLS, with what they mean. The first that fits counts.
+const WORDS: &[(&[&str], &str)] = &[
+    (
+        &["InvalidContentType"],
+        "what answers there does not speak TLS: write http:// in spec.s3.endpoint, or name the port that does",
+    ),
+    (
+        &["HTTP request to an HTTPS server", "HTTP request was sent to HTTPS port", "HTTP request was sent to a HTTPS"],
+        "the service speaks TLS there: write https:// in spec.s3.endpoint",
+    ),
+    (
+        &["invalid HTTP version", "invalid HTTP header", "connection closed before message completed", "invalid token"],
+        "what answers there does not speak plain HTTP: it is the port of another service, or wants https:// in spec.s3.endpoint",
+    ),
+    (&["certificate expired", "Expired"], "the service's certificate has expired: renew it there"),
+    (&["NotValidYet", "not valid yet"], "the service's certificate is not valid yet: look at its clock and the node's"),
+    (
+        &["NotValidForName", "not valid for name"],
+        "the service's certificate is for another host: write a name that it has in spec.s3.endpoint",
+    ),
+];
+
+impl Objects {
+    pub(super) fn of(store: &StoreTask) -> Self {
+        let secret = match &store.s3.credentials_secret {
+            Some(name) => {
+                format!(
+                    "the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of Secret {name} (spec.s3.credentialsSecret)"
+                )
+            }
+            None if store.credentials.is_some() => "the keys in the store's credentialsSecret".to_owned(),
+            None => "the identity of the Job's service account (spec.s3.serviceAccountName)".to_owned(),
+        };
+        let authorities = match &store.s3.ca_bundle {
+            Some(ca) => format!(
+                "the service's certificate is not from an authority in ConfigMap {}, key {} (spec.s3.caBundle): put that of the service there",
+                ca.config_map, ca.key
+            ),
+            None => "the service's certificate is not from a public authority: put the one that signed it into a ConfigMap, and name that in spec.s3.caBundle"
+                .to_owned(),
+        };
+        Self { secret, authorities, in_host: !store.s3.uses_path_style(), region: store.s3.region.clone() }
+    }
+
+    /// What to do where `why` is what was said.
+    pub(super) fn advice(&self, kind: Kind, why: &str) -> String {
+        let known = WORDS.iter().find(|(all, _)| all.iter().any(|words| why.contains(words)));
+        if let Some((_, advice)) = known.filter(|_| matches!(kind, Kind::Passing | Kind::Refused | Kind::NotFound)) {
+            return (*advice).to_owned();
+        }
+        match kind {
+            Kind::Passing if ["UnknownIssuer", "CaUsedAsEndEntity", "BadSignature"].iter().any(|w| why.contains(w)) => {
+                self.authorities.clone()
+            }
+            Kind::Passing if why.contains("dns error") || why.contains("lookup address") => {
+                let host = "the host of spec.s3.endpoint does not resolve: correct its name";
+                if self.in_host {
+                    format!("{host}, or set spec.s3.pathStyle: true, where <bucket>.<host> is no name of the service")
+                } else {
+                    host.to_owned()
+                }
+            }
+            Kind::Passing if why.contains("Connection refused") => {
+                "nothing listens there: check host and port of spec.s3.endpoint, and that the service runs".to_owned()
+            }
+            Kind::Passing => "check spec.s3.endpoint and whether the store is up and well".to_owned(),
+            Kind::NoBucket => "create the bucket, or correct spec.s3.bucket, spec.s3.region or spec.s3.endpoint".to_owned(),
+            Kind::BadCredentials => format!("check {}", self.secret),
+            Kind::Forbidden => format!("check {}, and what they may do with the bucket", self.secret),
+            Kind::WrongRegion => {
+                format!("the bucket is in another region than spec.s3.region ({}): write the one that it is in", self.region)
+            }
+            Kind::Skewed => "set the clock that is wrong: that of the node, or that of the store".to_owned(),
+            Kind::Full => "the store is full".to_owned(),
+            Kind::Damaged => "take another backup".to_owned(),
+            Kind::NotFound => {
+                "the service has no such place: check that spec.s3.endpoint is that of an S3 service, without the bucket in it".to_owned()
+            }
+            Kind::Exists | Kind::Refused => {
+                "the store does not accept the request: check spec.s3.endpoint, spec.s3.region and spec.s3.bucket".to_owned()
+            }
+        }
+    }
+}
