@@ -69,6 +69,8 @@ mod tests {
             backup: "b".into(),
             run_id: "r".into(),
             slot: jiff::Timestamp::UNIX_EPOCH,
+            once: false,
+            writer: None,
             run_sources: vec!["uploads".into()],
             source: Source { name: "uploads".into(), volume: Some(volume), ..Source::default() },
             safety_for: None,
