@@ -14,7 +14,7 @@ pub enum ConditionType {
     Encrypted,
     /// A policy's newest ended backup is complete.
     LastBackupSucceeded,
-    /// A policy's retention was applied after its newest complete backup.
+    /// A policy's retention was applied after its newest complete backup. On a Backup: it could not be applied after it.
     RetentionApplied,
     /// Each source of a policy is in a complete backup that is not older than `maxAge`.
     Protected,
@@ -28,6 +28,10 @@ pub enum ConditionType {
     Plausible,
     /// A backup was read to its end and is as it was stored; of a policy's backups none is damaged.
     Verified,
+    /// The data of a Backup that is being deleted could be deleted. There only while it could not.
+    DataDeleted,
+    /// The workloads of `scaleDown` have their replicas again. There only while that could not be done.
+    BroughtBack,
 }
 
 impl ConditionType {
@@ -44,6 +48,8 @@ impl ConditionType {
             Self::Consistent => "Consistent",
             Self::Plausible => "Plausible",
             Self::Verified => "Verified",
+            Self::DataDeleted => "DataDeleted",
+            Self::BroughtBack => "BroughtBack",
         }
     }
 }

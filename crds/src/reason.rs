@@ -132,6 +132,14 @@ pub enum Reason {
     SlotPassed,
     /// Another cluster of the same identity writes to the same place: nothing was deleted.
     AnotherWriter,
+    /// The API server refuses a Job.
+    JobRefused,
+    /// The API server refuses an object, as a quota of the namespace is used up.
+    QuotaExceeded,
+    /// The API server refuses something else that is needed.
+    RequestRefused,
+    /// The API server has not done what is needed for a minute or longer.
+    RequestFailed,
 }
 
 /// Whether a failed attempt is worth another one.
@@ -226,6 +234,11 @@ impl Reason {
                 | Self::PodUnschedulable
                 | Self::PodNotStarted
         )
+    }
+
+    /// Whether the API server did not do what is needed: nothing has started, and it is asked again.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Self::JobRefused | Self::QuotaExceeded | Self::RequestRefused | Self::RequestFailed)
     }
 
     /// Whether a worker that ended with this reason is tried again.

@@ -22,8 +22,10 @@ pub struct Controller {
 
 /// What a controller is started with.
 pub struct Settings {
-    /// The namespace it watches, the only one, and where its Lease is.
+    /// The namespace it watches, and where its Lease is.
     pub namespace: String,
+    /// Other namespaces that it watches.
+    pub beside: Vec<String>,
     /// URL of the API server; none: as the kubeconfig says.
     pub server: Option<String>,
     /// Image of its workers; none: that of the installed controller.
@@ -35,7 +37,13 @@ pub struct Settings {
 impl Settings {
     /// A controller for this namespace alone.
     pub fn for_namespace(namespace: &str) -> Self {
-        Self { namespace: namespace.to_owned(), server: None, image: None, identity: "one".to_owned() }
+        Self {
+            namespace: namespace.to_owned(),
+            beside: Vec::new(),
+            server: None,
+            image: None,
+            identity: "one".to_owned(),
+        }
     }
 }
 
@@ -54,9 +62,11 @@ impl Controller {
         };
         let image = settings.image.clone().unwrap_or_else(installation::image);
         let output = File::create(&log).unwrap();
+        let namespaces =
+            [&settings.namespace].into_iter().chain(&settings.beside).cloned().collect::<Vec<_>>().join(",");
         let child = Command::new(binary())
             .arg("controller")
-            .args(["--namespaces", &settings.namespace, "--metrics-addr", "127.0.0.1:0", "--log-format", "text"])
+            .args(["--namespaces", &namespaces, "--metrics-addr", "127.0.0.1:0", "--log-format", "text"])
             .env("KUBECONFIG", kubeconfig)
             .env("HOLDFAST_IMAGE", image)
             .env("HOLDFAST_IDENTITY", &settings.identity)

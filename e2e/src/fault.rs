@@ -138,6 +138,11 @@ pub fn gone() -> Response<Body> {
     status(StatusCode::GONE, "Expired", TOO_OLD)
 }
 
+/// 403 in place of a list or a watch.
+pub fn forbidden() -> Response<Body> {
+    status(StatusCode::FORBIDDEN, "Forbidden", "the rights in this namespace are gone")
+}
+
 /// 410 as the last event of a watch.
 pub fn expired_event() -> Vec<u8> {
     let mut line = json!({"type": "ERROR", "object": status_object(410, "Expired", TOO_OLD)}).to_string();

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cluster::{client, cluster};
-use crate::fault::{At, Fault, Kind, expired_event, gone};
+use crate::fault::{At, Fault, Kind, expired_event, forbidden, gone};
 
 /// How long watches are frozen, and lists are old.
 const WHILE: Duration = Duration::from_secs(8);
@@ -67,6 +67,8 @@ struct Seen {
     stale_until: Option<Instant>,
     /// What was listed since no watch may begin where it was; none while it may.
     listed: Option<BTreeSet<String>>,
+    /// Namespaces in which nothing may be listed or watched.
+    forbidden: BTreeSet<String>,
     /// The lists that watches begin with, as they were.
     lists: BTreeMap<String, Option<Bytes>>,
 }
@@ -93,6 +95,16 @@ impl Proxy {
     /// The process to kill.
     pub fn aim(&self, pid: u32) {
         self.state.seen().victim = Some(i32::try_from(pid).unwrap());
+    }
+
+    /// From now on nothing may be listed or watched in a namespace, as if the rights in it were gone with it; or it may again.
+    pub fn forbid(&self, namespace: &str, forbid: bool) {
+        let mut seen = self.state.seen();
+        if forbid {
+            seen.forbidden.insert(namespace.to_owned());
+        } else {
+            seen.forbidden.remove(namespace);
+        }
     }
 
     /// The writes that something went wrong at.
@@ -143,6 +155,9 @@ async fn forward(state: Arc<State>, request: Request<Incoming>) -> Result<Answer
     head.headers.remove(http::header::CONNECTION);
     let path = head.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     head.uri = path.parse()?;
+    if head.method == Method::GET && state.forbids(&path) {
+        return Ok(boxed(forbidden()));
+    }
     if head.method == Method::GET {
         return Arc::clone(&state).read(head, &path).await;
     }
@@ -173,6 +188,14 @@ impl Seen {
 impl State {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap()
+    }
+
+    /// Whether this is a list or a watch in a namespace where there may be none.
+    fn forbids(&self, path: &str) -> bool {
+        let path = path.split('?').next().unwrap_or_default();
+        let Some((_, rest)) = path.split_once("/namespaces/") else { return false };
+        let parts: Vec<&str> = rest.split('/').collect();
+        parts.len() == 2 && self.seen().forbidden.contains(parts[0])
     }
 
     fn is_out(&self) -> bool {

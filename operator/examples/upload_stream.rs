@@ -32,6 +32,7 @@ async fn main() -> Result<()> {
         ca: None,
         recipients: vec![],
         identity: None,
+        identity_secret: None,
         patience: holdfast::task::StorePatience::default(),
     };
     let what = next("file or bytes")?;

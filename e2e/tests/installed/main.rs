@@ -14,6 +14,7 @@ mod injected;
 mod monitoring;
 mod no_false_success;
 mod protection;
+mod refused;
 mod restores;
 mod retention;
 mod roundtrip;

@@ -1,4 +1,4 @@
-//! The only writer. Talks to the Kubernetes API: carries out what a plan says, makes no choice, stops at the first error.
+//! The only writer. Talks to the Kubernetes API: carries out what a plan says, and makes no choice.
 //!
 //! Each write is refused by the API server unless the object is the very one, in the very version, that the plan was made for; what
 //! is created has a name that the plan's object alone gives. So a stale cache or a late second leader doubles and destroys nothing.
@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use holdfast_crds::{Backup, BackupPolicy, RestoreRequest, WorkloadKind};
+use holdfast_crds::{Backup, BackupPolicy, Reason, RestoreRequest, WorkloadKind};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::leadership::Leadership;
 use crate::plan::action::{Action, Event, Target};
+use crate::task::Failure;
 
 /// The name under which statuses are written.
 pub const FIELD_MANAGER: &str = "holdfast";
@@ -71,6 +72,52 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What is to be said of it on the object. A refusal is said at once: it is the API server's decision on that very object, and lasts
+    /// until somebody changes something. What may pass by itself is said once it has lasted; that somebody else was faster, or leads, is
+    /// nothing to say.
+    pub fn as_failure(&self, lasts: bool) -> Option<Failure> {
+        let (step, source) = match self {
+            Self::Api { step, source } => (step, source),
+            Self::NameTaken { step } => {
+                let message =
+                    format!("cannot {step}: there is one of that name which belongs to somebody else; remove it");
+                return Some(Failure::new(Self::reason(step, ""), message));
+            }
+            Self::NoAnswer { .. } => return lasts.then(|| Failure::new(Reason::RequestFailed, self.to_string())),
+            Self::NotLeading { .. } | Self::Changed { .. } | Self::NamespaceTerminating { .. } => return None,
+        };
+        match &**source {
+            kube::Error::Api(status) if is_refusal(status.code) => {
+                let message = format!("the API server refused to {step}: {}", status.message);
+                Some(Failure::new(Self::reason(step, &status.message), message))
+            }
+            kube::Error::Api(status) => {
+                let message = format!("the API server does not {step}, and says: {}", status.message);
+                lasts.then(|| Failure::new(Reason::RequestFailed, message))
+            }
+            _ => lasts.then(|| Failure::new(Reason::RequestFailed, self.to_string())),
+        }
+    }
+
+    fn reason(step: &str, words: &str) -> Reason {
+        if words.contains("exceeded quota") {
+            Reason::QuotaExceeded
+        } else if step.starts_with(CREATE_JOB) {
+            Reason::JobRefused
+        } else {
+            Reason::RequestRefused
+        }
+    }
+}
+
+const CREATE_JOB: &str = "create Job";
+
+/// Whether an answer is a decision on what was asked for. Not 401, which is about the controller's own token; nor what may pass by itself.
+fn is_refusal(code: u16) -> bool {
+    (400..500).contains(&code) && !matches!(code, 401 | 408 | 409 | 410 | 425 | 429)
+}
+
 /// Writes to the cluster.
 #[derive(Clone)]
 pub struct Writer {
@@ -85,32 +132,30 @@ impl Writer {
         Self { client, recorder, leadership }
     }
 
-    /// Carries out the actions in their order.
+    /// Carries out one action.
     ///
     /// # Errors
-    /// At the first that fails.
-    pub async fn apply(&self, actions: &[Action]) -> Result<(), Error> {
-        for action in actions {
-            match action {
-                Action::CreateBackup(backup) => self.create_backup(backup).await?,
-                Action::ReportBackup(backup) => self.report(&**backup, &backup.status).await?,
-                Action::CreateJob(job) => self.create_job(job).await?,
-                Action::CreateClaim(claim) => self.create_claim(claim).await?,
-                Action::DeleteJob(target) => self.delete::<Job>(target, "Job").await?,
-                Action::DeleteBackup(target) => self.delete::<Backup>(target, "Backup").await?,
-                Action::SetFinalizers(target, finalizers) => self.set_finalizers::<Backup>(target, finalizers).await?,
-                Action::SetRestoreFinalizers(target, finalizers) => {
-                    self.set_finalizers::<RestoreRequest>(target, finalizers).await?;
-                }
-                Action::Scale(WorkloadKind::Deployment, target, replicas) => {
-                    self.scale::<Deployment>(target, *replicas).await?;
-                }
-                Action::Scale(WorkloadKind::StatefulSet, target, replicas) => {
-                    self.scale::<StatefulSet>(target, *replicas).await?;
-                }
+    /// Why it is not done.
+    pub async fn apply(&self, action: &Action) -> Result<(), Error> {
+        match action {
+            Action::CreateBackup(backup) => self.create_backup(backup).await,
+            Action::ReportBackup(backup) => self.report(&**backup, &backup.status).await,
+            Action::CreateJob(job) => self.create_job(job, false).await,
+            Action::TryJob(job) => self.create_job(job, true).await,
+            Action::CreateClaim(claim) => self.create_claim(claim).await,
+            Action::DeleteJob(target) => self.delete::<Job>(target, "Job").await,
+            Action::DeleteBackup(target) => self.delete::<Backup>(target, "Backup").await,
+            Action::SetFinalizers(target, finalizers) => self.set_finalizers::<Backup>(target, finalizers).await,
+            Action::SetRestoreFinalizers(target, finalizers) => {
+                self.set_finalizers::<RestoreRequest>(target, finalizers).await
+            }
+            Action::Scale(WorkloadKind::Deployment, target, replicas) => {
+                self.scale::<Deployment>(target, *replicas).await
+            }
+            Action::Scale(WorkloadKind::StatefulSet, target, replicas) => {
+                self.scale::<StatefulSet>(target, *replicas).await
             }
         }
-        Ok(())
     }
 
     /// Writes the status of an object, over the version that was looked at.
@@ -177,19 +222,25 @@ impl Writer {
         }
     }
 
-    async fn create_job(&self, job: &Job) -> Result<(), Error> {
+    /// `dry_run`: the API server decides on it, and makes none.
+    async fn create_job(&self, job: &Job, dry_run: bool) -> Result<(), Error> {
         let name = job.name_any();
         let namespace = job.namespace().unwrap_or_default();
-        let step = format!("create Job {namespace}/{name}");
+        let step = format!("{CREATE_JOB} {namespace}/{name}");
         let api: Api<Job> = Api::namespaced(self.client.clone(), &namespace);
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), dry_run };
         match self.send(&step, api.create(&params, job)).await {
             Ok(_) => Ok(()),
             Err(error) if is_already_exists(&error) => {
                 let there = self.send(&step, api.get(&name)).await?;
-                let owners = |job: &Job| job.owner_references().iter().map(|o| o.uid.clone()).collect::<Vec<_>>();
-                if owners(&there) == owners(job) { Ok(()) } else { Err(Error::NameTaken { step }) }
+                if is_of_the_same(&there, job) { Ok(()) } else { Err(Error::NameTaken { step }) }
             }
+            // A quota is asked before anybody looks whether the Job is there, and it may be the very Job that has used it up.
+            Err(error) if !dry_run && error.as_failure(false).is_some() => match self.send(&step, api.get(&name)).await
+            {
+                Ok(there) if is_of_the_same(&there, job) => Ok(()),
+                _ => Err(error),
+            },
             Err(error) => Err(error),
         }
     }
@@ -297,6 +348,11 @@ fn is_terminating(status: &kube::core::Status) -> bool {
         && status.details.iter().flat_map(|d| &d.causes).any(|cause| cause.reason == "NamespaceTerminating")
 }
 
+fn is_of_the_same(there: &Job, job: &Job) -> bool {
+    let owners = |job: &Job| job.owner_references().iter().map(|o| o.uid.clone()).collect::<Vec<_>>();
+    owners(there) == owners(job)
+}
+
 fn is_already_exists(error: &Error) -> bool {
     matches!(error, Error::Api { source, .. } if matches!(&**source, kube::Error::Api(s) if s.is_already_exists()))
 }
@@ -308,4 +364,55 @@ pub(super) fn is_not_found(error: &kube::Error) -> bool {
 
 fn cut(text: &str, length: usize) -> String {
     text.chars().take(length).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn answered(step: &str, code: u16, reason: &str, message: &str) -> Error {
+        let status = Status { code, ..Status::failure(message, reason) };
+        Error::Api { step: step.to_owned(), source: Box::new(kube::Error::Api(status.boxed())) }
+    }
+
+    #[test]
+    fn a_refusal_is_said_at_once_and_what_may_pass_once_it_lasts() {
+        let quota = r#"jobs.batch "b" is forbidden: exceeded quota: none, requested: count/jobs.batch=1, used: count/jobs.batch=0, limited: count/jobs.batch=0"#;
+        let table = [
+            (403, "Forbidden", quota, Some(Reason::QuotaExceeded)),
+            (403, "Forbidden", "denied by policy", Some(Reason::JobRefused)),
+            (400, "BadRequest", "no such field", Some(Reason::JobRefused)),
+            (404, "NotFound", "namespaces \"shop\" not found", Some(Reason::JobRefused)),
+            (405, "MethodNotAllowed", "", Some(Reason::JobRefused)),
+            (413, "RequestEntityTooLarge", "", Some(Reason::JobRefused)),
+            (422, "Invalid", "metadata.labels: Invalid value", Some(Reason::JobRefused)),
+            (401, "Unauthorized", "", None),
+            (429, "TooManyRequests", "", None),
+            (500, "InternalError", "failed calling webhook", None),
+            (503, "ServiceUnavailable", "", None),
+        ];
+        for (code, reason, message, expected) in table {
+            let error = answered("create Job shop/b", code, reason, message);
+            let told = error.as_failure(false);
+            assert_eq!(told.as_ref().map(|f| f.reason), expected, "{code}");
+            assert!(told.is_none_or(|f| f.message.ends_with(message)), "{code}");
+            let lasting = error.as_failure(true).unwrap();
+            assert_eq!(lasting.reason, expected.unwrap_or(Reason::RequestFailed), "{code}");
+        }
+        let claim = answered("create PersistentVolumeClaim shop/data", 403, "Forbidden", "denied");
+        assert_eq!(claim.as_failure(false).unwrap().reason, Reason::RequestRefused);
+        let step = || "create Job shop/b".to_owned();
+        assert_eq!(Error::NameTaken { step: step() }.as_failure(false).unwrap().reason, Reason::JobRefused);
+        assert_eq!(Error::NoAnswer { step: step() }.as_failure(false), None);
+        assert_eq!(Error::NoAnswer { step: step() }.as_failure(true).unwrap().reason, Reason::RequestFailed);
+        for passing in [
+            Error::Changed { step: step() },
+            Error::NotLeading { step: step() },
+            Error::NamespaceTerminating { step: step() },
+        ] {
+            assert_eq!(passing.as_failure(true), None, "{passing}");
+        }
+    }
 }

@@ -196,9 +196,10 @@ pub fn in_namespace(namespace: &str) -> String {
     format!("namespace/{namespace}")
 }
 
-/// Whether a restore has work to do beside that of its controller.
+/// Whether a restore has work to do beside that of its controller. Of one that is being deleted the Job goes first.
 pub fn is_under_way(restore: &RestoreRequest) -> bool {
-    restore.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Running)
+    restore.metadata.deletion_timestamp.is_none()
+        && restore.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Running)
 }
 
 fn key_of<K: ResourceExt>(object: &K) -> Key {

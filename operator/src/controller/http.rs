@@ -24,7 +24,7 @@ const BACKLOG: i32 = 1024;
 pub struct Health {
     /// Whether this controller leads.
     pub leads: AtomicBool,
-    /// Whether the cache has been filled. A controller that waits for its turn is ready without.
+    /// Whether the cache has been filled, but for namespaces that cannot be listed. A controller that waits for its turn is ready without.
     pub synced: AtomicBool,
     /// What is known.
     pub world: Arc<World>,

@@ -10,10 +10,17 @@ use super::queue::{Request, Subject};
 use crate::plan::backup::{is_put_back, slot_of, usable};
 use crate::plan::found::{is_found, is_unread, place_of};
 use crate::plan::observed::{ObservedJob, created};
+use crate::plan::refused::refused;
+use crate::plan::restore::is_safety;
 use crate::plan::turn::{Place, Wait, Work, room_to_read, room_to_verify, turns};
 
 /// Why it is not a Backup's turn yet, if it is not. `limit`: how many runs there may be at a time; none: any number.
+///
+/// A safety backup is part of a restore, which never waits: its workloads may be stopped already. It takes a place once it runs.
 pub fn turn_of(world: &World, backup: &Backup, limit: Option<usize>) -> Option<Wait> {
+    if is_safety(backup) {
+        return None;
+    }
     let mut line = runs(world);
     line.extend(readings(world));
     // The cache may not have seen it yet, or have its policy later than it.
@@ -96,8 +103,15 @@ fn unread_policies(world: &World) -> Vec<Arc<BackupPolicy>> {
     waiting
 }
 
+/// The runs that are under way or wait for their turn. One that the API server refuses is neither: it takes a place from nobody until it
+/// has a Job, and is tried again in its own time, where there is room for it.
 fn runs(world: &World) -> Vec<Place> {
-    world.backups.of(NOT_OVER).iter().filter_map(|backup| place(world, backup)).collect()
+    let open = world.backups.of(NOT_OVER);
+    let waits = |backup: &Backup| {
+        let refused = backup.status.as_ref().is_some_and(|s| refused(s).is_some());
+        !refused && !is_safety(backup)
+    };
+    open.iter().filter_map(|backup| place(world, backup).filter(|place| place.running || waits(backup))).collect()
 }
 
 /// The buckets that are being read.
@@ -124,20 +138,24 @@ fn beside(work: Work, key: &Key, running: bool) -> Place {
     }
 }
 
-/// The place of a run that is under way, or that could be: one that waits for its policy or its store holds up nobody.
+/// The place of a run that is under way, or that could be: one that waits for its policy or its store holds up nobody, and neither does
+/// one that is being deleted. What has a Job is under way, whatever else of it could not be created.
 fn place(world: &World, backup: &Backup) -> Option<Place> {
     let namespace = backup.namespace().unwrap_or_default();
+    if backup.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
     let status = backup.status.clone().unwrap_or_default();
-    let running = status.phase == BackupPhase::Running;
+    let running = status.phase == BackupPhase::Running
+        || (status.phase == BackupPhase::Pending
+            && world.jobs.of(&of_owner(&backup.uid().unwrap_or_default())).iter().any(|job| job.task == "backup"));
     let store = match status.store.filter(|_| running) {
         Some(store) => store,
         None => world.policies.get(&namespace, &backup.spec.policy_ref.name)?.spec.store_ref.name.clone(),
     };
     let object = world.stores.get(&namespace, &store);
     let policy = world.policies.get(&namespace, &backup.spec.policy_ref.name);
-    let never_runs = is_found(backup)
-        || backup.metadata.deletion_timestamp.is_some()
-        || (!running && is_put_back(backup, policy.as_deref()));
+    let never_runs = is_found(backup) || is_put_back(backup, policy.as_deref());
     if !running && (never_runs || usable(&store, object.as_deref()).is_err()) {
         return None;
     }
@@ -155,12 +173,17 @@ fn place(world: &World, backup: &Backup) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_crds::{BackupPolicyStatus, BackupStatus, CatalogueStatus, RestoreRequest, RestoreRequestStatus};
+    use holdfast_crds::{
+        BackupPolicyStatus, BackupStatus, CatalogueStatus, ConditionType, Reason, RestoreRequest, RestoreRequestStatus,
+    };
 
     use super::*;
-    use crate::plan::fixture::{backup, backup_with, completed, job, meta, policy, ready_store, unready_store};
+    use crate::plan::fixture::{at, backup, backup_with, completed, job, meta, policy, ready_store, unready_store};
+    use crate::plan::names::SAFETY_LABEL;
     use crate::plan::observed::{ObservedJob, Owner};
+    use crate::plan::refused::say;
     use crate::plan::verify::VERIFY;
+    use crate::task::Failure;
 
     fn world(limit_of_store: Option<i32>) -> World {
         let world = World::default();
@@ -291,6 +314,72 @@ mod tests {
         let owner = Some(Owner { kind: "Backup".into(), name: "one".into(), uid: "uid-of-one".into() });
         world.jobs.put(ObservedJob { task: VERIFY.into(), owner, ..job("v") });
         assert!(full(None), "another verification of this store");
+    }
+
+    #[test]
+    fn who_has_no_job_holds_no_place_and_who_has_one_does() {
+        let world = world(None);
+        let failure = Failure::new(Reason::QuotaExceeded, "exceeded quota: none");
+        let mut conditions = Vec::new();
+        say(&mut conditions, ConditionType::Complete, Some(false), &failure, Some(1), at(1));
+        let status = BackupStatus { conditions, ..BackupStatus::default() };
+        for number in 0..20 {
+            world.backups.put(backup_with(&format!("refused-{number}"), number, status.clone()));
+        }
+        let mut mine = backup("mine", 900);
+        mine.metadata.namespace = Some("other".into());
+        let (mut policy, mut store) = (policy(), ready_store());
+        policy.metadata.namespace = Some("other".into());
+        store.metadata.namespace = Some("other".into());
+        world.policies.put(policy);
+        world.stores.put(store);
+        world.backups.put(mine.clone());
+        assert_eq!(turn_of(&world, &mine, Some(1)), None);
+        let woken = next(&world, Some(20));
+        assert!(woken.iter().any(|r| r.key.name == "mine"), "{woken:?}");
+        assert!(!woken.iter().any(|r| r.key.name.starts_with("refused")), "they are tried again in their own time");
+        let refused = backup_with("refused-7", 7, status);
+        assert!(turn_of(&world, &refused, Some(1)).is_none(), "it is tried where there is room");
+
+        // The first of its Jobs was created, the second refused.
+        let owner = Some(Owner { kind: "Backup".into(), name: "refused-7".into(), uid: "uid-of-refused-7".into() });
+        world.jobs.put(ObservedJob { owner, ..job("j") });
+        assert!(turn_of(&world, &mine, Some(1)).is_some());
+        assert_eq!(turn_of(&world, &refused, Some(1)), None, "it goes on");
+        assert!(turn_of(&world, &backup_with("refused-8", 8, refused.status.clone().unwrap()), Some(1)).is_some());
+    }
+
+    #[test]
+    fn a_run_that_is_being_deleted_holds_no_place_whatever_keeps_it() {
+        let world = world(Some(1));
+        let status =
+            BackupStatus { phase: BackupPhase::Running, store: Some("main".into()), ..BackupStatus::default() };
+        let mut going = backup_with("going", 1, status);
+        world.backups.put(going.clone());
+        assert!(turn_of(&world, &backup("mine", 3), None).is_some());
+        going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
+        world.backups.put(going);
+        assert_eq!(turn_of(&world, &backup("mine", 3), Some(1)), None);
+        let mut leaving = restore(BackupPhase::Running);
+        leaving.metadata.deletion_timestamp = leaving.metadata.creation_timestamp.clone();
+        world.restores.put(leaving);
+        assert!(crowded(&world, &ready_store(), Some(1)).is_none(), "nor does a restore");
+    }
+
+    #[test]
+    fn what_a_restore_saves_first_never_waits_and_is_counted_once_it_runs() {
+        let world = world(Some(1));
+        let status = |phase| BackupStatus { phase, store: Some("main".into()), ..BackupStatus::default() };
+        world.backups.put(backup_with("one", 1, status(BackupPhase::Running)));
+        let mut safety = backup("undo-safety", 2);
+        safety.metadata.labels = Some([(SAFETY_LABEL.to_owned(), "undo".to_owned())].into());
+        world.backups.put(safety.clone());
+        assert_eq!(turn_of(&world, &safety, Some(1)), None);
+        world.backups.put(backup_with("one", 1, status(BackupPhase::Completed)));
+        assert_eq!(turn_of(&world, &backup("two", 3), Some(1)), None, "it is ahead of nobody either");
+        safety.status = Some(status(BackupPhase::Running));
+        world.backups.put(safety);
+        assert!(turn_of(&world, &backup("two", 3), Some(1)).is_some());
     }
 
     #[test]

@@ -24,6 +24,14 @@ pub struct Counters {
     errors: Family<KindLabel, Counter>,
     durations: Family<KindLabel, Histogram, fn() -> Histogram>,
     start_latency: Histogram,
+    watches: Family<WatchLabels, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    /// Empty: all of them.
+    namespace: String,
+    kind: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,6 +48,7 @@ impl Default for Counters {
                 Histogram::new([0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
             }),
             start_latency: Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0]),
+            watches: Family::default(),
         }
     }
 }
@@ -53,6 +62,12 @@ impl Counters {
         if failed {
             self.errors.get_or_create(&label).inc();
         }
+    }
+
+    /// A kind in a namespace (none: all) is listed and watched, or cannot be.
+    pub fn watching(&self, kind: &str, namespace: Option<&str>, works: bool) {
+        let labels = WatchLabels { namespace: namespace.unwrap_or_default().to_owned(), kind: kind.to_owned() };
+        self.watches.get_or_create(&labels).set(i64::from(works));
     }
 
     /// The Jobs of a run were created this many seconds after its slot.
@@ -83,6 +98,11 @@ pub fn render(world: Option<&World>, counters: &Counters) -> Result<String, std:
         "From a slot to its Jobs",
         Unit::Seconds,
         counters.start_latency.clone(),
+    );
+    registry.register(
+        "watch_up",
+        "1 while a kind in a namespace (empty: all) is listed and watched; 0 while that is refused or not answered",
+        counters.watches.clone(),
     );
     registry.register("build", "The version of this controller", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     if let Some(world) = world {

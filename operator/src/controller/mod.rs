@@ -13,9 +13,10 @@ pub mod metrics;
 pub mod observe;
 pub mod queue;
 pub mod reconcile;
+pub mod repeats;
+pub mod scopes;
 pub mod watch;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,6 +39,8 @@ use leadership::{Candidate, Leadership};
 use observe::Observer;
 use queue::Queue;
 use reconcile::Context;
+use repeats::Repeats;
+use scopes::{Heard, News, Scopes};
 use watch::{Sinks, Unreadable};
 
 /// This many objects are looked at side by side.
@@ -165,7 +168,7 @@ async fn control(args: Args) -> Result<(), Error> {
     tracing::info!(identity, "leads");
     health.leads.store(true, Ordering::SeqCst);
 
-    let queue = Arc::new(Queue::default());
+    let queue = Arc::new(Queue::closed());
     let lead = lead(client, &args, template, &identity, candidate.leadership(), health, queue.clone());
     tokio::pin!(lead);
     let outcome = tokio::select! {
@@ -214,19 +217,17 @@ async fn lead(
     let writer = Writer::new(client.clone(), recorder, leadership);
 
     let (unreadable, found_unreadable) = mpsc::unbounded_channel();
-    let (listed, mut lists) = mpsc::unbounded_channel();
+    let (heard, watches) = mpsc::unbounded_channel();
     let limit = (args.max_concurrent_runs > 0).then_some(args.max_concurrent_runs);
-    let sinks = Sinks { world: health.world.clone(), queue: queue.clone(), limit, unreadable, listed };
-    let watches = watch::spawn(&client, &named(&args.namespaces), &sinks);
+    let counters = health.counters.clone();
+    let sinks = Sinks { world: health.world.clone(), queue: queue.clone(), limit, unreadable, heard, counters };
+    let scopes = match named(&args.namespaces) {
+        namespaces if namespaces.is_empty() => vec![None],
+        namespaces => namespaces.into_iter().map(Some).collect(),
+    };
+    watch::spawn(&client, &scopes, &sinks);
     tokio::spawn(tell_unreadable(writer.clone(), found_unreadable));
-    // A watch says so each time it has listed, and may do so twice before another one does once.
-    let mut done = HashSet::new();
-    while done.len() < watches {
-        done.extend(lists.recv().await);
-    }
-    tokio::spawn(async move { while lists.recv().await.is_some() {} });
-    health.synced.store(true, Ordering::SeqCst);
-    tracing::info!(watches, "everything is listed");
+    tokio::spawn(open(Scopes::new(&scopes, &watch::KINDS), watches, queue.clone(), health.clone()));
 
     let context = Arc::new(Context {
         world: health.world.clone(),
@@ -235,6 +236,7 @@ async fn lead(
         writer,
         install,
         counters: health.counters.clone(),
+        repeats: Repeats::default(),
     });
     let mut tasks = JoinSet::new();
     for _ in 0..SIDE_BY_SIDE {
@@ -244,6 +246,20 @@ async fn lead(
     while tasks.join_next().await.is_some() {}
     resync.abort();
     Ok(())
+}
+
+/// Lets the queue hand out what is in a namespace once everything in it has been listed.
+async fn open(mut scopes: Scopes, mut watches: mpsc::UnboundedReceiver<Heard>, queue: Arc<Queue>, health: Arc<Health>) {
+    while let Some(heard) = watches.recv().await {
+        let News { opened, settled } = scopes.hear(&heard);
+        if opened {
+            tracing::info!(namespace = heard.scope.as_deref().unwrap_or("all"), "everything is listed");
+            queue.open(heard.scope.as_deref());
+        }
+        if settled {
+            health.synced.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 async fn tell_unreadable(writer: Writer, mut found: mpsc::UnboundedReceiver<Unreadable>) {

@@ -20,6 +20,7 @@ use crate::plan::job::{self, Ground, Install};
 use crate::plan::names::{FINALIZER, SCALE_FINALIZER, SCHEDULED_LABEL};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod};
 use crate::plan::policy::ObservedPolicy;
+use crate::plan::refused::{PolicyRefusals, refused};
 use crate::plan::restore::{ObservedRestore, as_saved, choose, is_safety, wants_a_look};
 use crate::plan::status::after;
 use crate::plan::store::{ObservedStore, newest_run};
@@ -114,7 +115,7 @@ impl Observer {
             observed.holds = known::holds(&self.world, &namespace, policy);
             observed.retaining = known::is_retaining(&self.world, &namespace, backup, &observed.siblings);
         }
-        if status.phase == BackupPhase::Running {
+        if status.phase == BackupPhase::Running || refused(&status).is_some() {
             observed.siblings = known::restore_points(&self.world, &namespace, &backup.spec.policy_ref.name);
         }
         Ok(observed)
@@ -159,6 +160,8 @@ impl Observer {
         if deleting && request.finalizers().iter().any(|f| f == SCALE_FINALIZER) {
             observed.namespace_terminating = self.server.is_terminating(&namespace).await?;
         }
+        let safety = status.safety_backup.as_ref().filter(|_| status.job_uid.is_none());
+        observed.safety = safety.and_then(|name| self.world.backups.get(&namespace, name));
         if deleting || status.phase.is_terminal() || status.job_uid.is_some() {
             return Ok(observed);
         }
@@ -193,8 +196,6 @@ impl Observer {
             };
             observed.clearing = known::clearing(&self.world, &namespace, &choice.policy, asked);
         }
-        let safety = status.safety_backup.as_ref();
-        observed.safety = safety.and_then(|name| self.world.backups.get(&namespace, name));
         let claims = crate::plan::restore::claims(request, observed.policy.as_deref());
         observed.ground = self.server.ground(&namespace, &claims).await?;
         Ok(observed)
@@ -226,10 +227,11 @@ impl Observer {
             retains: self.retains(policy, now).await?,
             catalogues,
             verifications: known::jobs_of(&self.world, &namespace, &policy.name_any(), verify::VERIFY),
-            refused: self.refusal(policy, store.as_deref(), now).await,
+            trial: self.refusal(policy, store.as_deref(), now).await,
             store,
             stores,
             crowded: None,
+            refused: PolicyRefusals::default(),
         };
         if wants_room(policy, &observed, now) {
             observed.catalogue_waits = line::catalogue_waits(&self.world, policy, self.limit);

@@ -12,6 +12,13 @@ use super::cache::Key;
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_mins(1);
 
+/// What could not be done for an object.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    times: u32,
+    since: Instant,
+}
+
 /// The kinds that are reconciled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
@@ -58,11 +65,42 @@ struct State {
     due: BTreeSet<(Instant, Request)>,
     at: HashMap<Request, Instant>,
     running: HashSet<Request>,
-    failures: HashMap<Request, u32>,
+    failures: HashMap<Request, Failing>,
+    /// What is to be looked at in namespaces that are not known yet.
+    held: HashMap<String, HashSet<Request>>,
+    /// The namespaces that are known, where those are told one by one.
+    known: Option<HashSet<String>>,
     closed: bool,
 }
 
 impl Queue {
+    /// A queue that hands out what is in namespaces that are known, and nothing else. See [`Queue::open`].
+    pub fn closed() -> Self {
+        let queue = Self::default();
+        queue.state().known = Some(HashSet::new());
+        queue
+    }
+
+    /// Everything in this namespace (none: in all) is known now: what has gathered is looked at.
+    pub fn open(&self, namespace: Option<&str>) {
+        let mut state = self.state();
+        let gathered: Vec<Request> = if let Some(namespace) = namespace {
+            if let Some(known) = &mut state.known {
+                known.insert(namespace.to_owned());
+            }
+            state.held.remove(namespace).into_iter().flatten().collect()
+        } else {
+            state.known = None;
+            std::mem::take(&mut state.held).into_values().flatten().collect()
+        };
+        let now = Instant::now();
+        for request in gathered {
+            state.schedule(request, now);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
     /// Looks at it now.
     pub fn now(&self, request: Request) {
         self.at(request, Instant::now());
@@ -114,17 +152,25 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Looking at it failed: it is tried again, ever more seldom. Returns after how long.
+    /// Looking at it failed: it is tried again, ever more seldom, and not together with all others that failed at the same time. Returns
+    /// after how long. What happens to the object meanwhile makes it be looked at sooner.
     pub fn failed(&self, request: Request) -> Duration {
         let mut state = self.state();
         state.running.remove(&request);
-        let failures = state.failures.entry(request.clone()).or_default();
-        let delay = FIRST_RETRY.saturating_mul(1 << (*failures).min(16)).min(LAST_RETRY);
-        *failures += 1;
-        state.schedule(request, Instant::now() + delay);
+        let now = Instant::now();
+        let failing = state.failures.entry(request.clone()).or_insert(Failing { times: 0, since: now });
+        let longest = FIRST_RETRY.saturating_mul(1 << failing.times.min(16)).min(LAST_RETRY);
+        failing.times = failing.times.saturating_add(1);
+        let delay = longest.mul_f64(0.75 + 0.25 * fastrand::f64());
+        state.schedule(request, now + delay);
         drop(state);
         self.changed.notify_one();
         delay
+    }
+
+    /// For how long it has been failing.
+    pub fn failing_for(&self, request: &Request) -> Duration {
+        self.state().failures.get(request).map_or(Duration::ZERO, |failing| failing.since.elapsed())
     }
 
     /// Hands out nothing more.
@@ -140,6 +186,10 @@ impl Queue {
 
 impl State {
     fn schedule(&mut self, request: Request, at: Instant) {
+        if self.known.as_ref().is_some_and(|known| !known.contains(&request.key.namespace)) {
+            self.held.entry(request.key.namespace.clone()).or_default().insert(request);
+            return;
+        }
         if let Some(before) = self.at.get(&request).copied() {
             if before <= at {
                 return;
@@ -207,12 +257,50 @@ mod tests {
             queue.next().await;
             delays.push(queue.failed(request("a")).as_millis());
         }
-        assert_eq!(&delays[..4], &[200, 400, 800, 1600]);
-        assert_eq!(delays.last(), Some(&60_000));
+        let within = |delay: u128, longest: u128| (longest * 3 / 4..=longest).contains(&delay);
+        for (delay, longest) in delays.iter().zip([200, 400, 800, 1600, 3200]) {
+            assert!(within(*delay, longest), "{delays:?}");
+        }
+        assert!(within(*delays.last().unwrap(), 60_000), "{delays:?}");
+        assert!(queue.failing_for(&request("a")) > Duration::from_mins(2));
         queue.next().await;
         queue.done(request("a"), Some(Instant::now()));
+        assert_eq!(queue.failing_for(&request("a")), Duration::ZERO);
         queue.next().await;
-        assert_eq!(queue.failed(request("a")).as_millis(), 200, "a success starts over");
+        assert!(within(queue.failed(request("a")).as_millis(), 200), "a success starts over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_fail_together_are_not_tried_again_together() {
+        let queue = Queue::default();
+        let delays: HashSet<Duration> = (0..20)
+            .map(|n| {
+                let request = request(&format!("b{n}"));
+                for _ in 0..12 {
+                    queue.failed(request.clone());
+                }
+                queue.failed(request)
+            })
+            .collect();
+        assert!(delays.len() > 10, "{delays:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_a_namespace_that_is_not_known_yet_holds_up_nobody_and_is_looked_at_once_it_is() {
+        let queue = Queue::closed();
+        let far = Request { subject: Subject::Backup, key: Key::new("far", "a") };
+        queue.now(far.clone());
+        queue.now(request("a"));
+        assert!(nothing(&queue, Duration::from_secs(1)).await);
+        queue.open(Some("shop"));
+        assert_eq!(queue.next().await, Some(request("a")));
+        assert!(nothing(&queue, Duration::from_mins(1)).await);
+        queue.open(Some("far"));
+        assert_eq!(queue.next().await, Some(far));
+        let all = Queue::closed();
+        all.now(request("b"));
+        all.open(None);
+        assert_eq!(all.next().await, Some(request("b")));
     }
 
     #[tokio::test(start_paused = true)]

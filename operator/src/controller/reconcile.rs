@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use holdfast_crds::BackupPolicy;
 use jiff::Timestamp;
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt};
@@ -18,21 +19,24 @@ use super::cache::World;
 use super::metrics::Counters;
 use super::observe::Observer;
 use super::queue::{Queue, Request, Subject};
+use super::repeats::Repeats;
 use crate::plan::action::{Action, Plan};
-use crate::plan::backup::plan_backup;
+use crate::plan::backup::{self, plan_backup};
 use crate::plan::found::plan_found;
 use crate::plan::job::Install;
-use crate::plan::policy::plan_policy;
-use crate::plan::restore::plan_restore;
-use crate::plan::store::plan_store;
+use crate::plan::names::TASK_LABEL;
+use crate::plan::policy::{self, ObservedPolicy, plan_policy};
+use crate::plan::refused::{PolicyRefusals, Refusal};
+use crate::plan::restore::{self, plan_restore};
+use crate::plan::store::{self, plan_store};
 use crate::plan::summary::Summarize;
 use crate::plan::verify::plan_verify;
 use crate::plan::writer::remember;
 
 /// An attempt that takes longer is given up and made again.
 const ATTEMPT: Duration = Duration::from_mins(1);
-/// The cache needs a moment to see what has changed.
-const AFTER_CHANGE: Duration = Duration::from_millis(150);
+/// What may pass by itself is said on the object once it has lasted for so long.
+const LASTS: Duration = Duration::from_mins(1);
 /// Everything that is watched is looked at again after this long at the latest: a clock that jumped or an event that was lost is made up for.
 const RESYNC: Duration = Duration::from_mins(10);
 
@@ -50,6 +54,8 @@ pub struct Context {
     pub install: Install,
     /// Counts.
     pub counters: Arc<Counters>,
+    /// What failed over and over.
+    pub repeats: Repeats<Request>,
 }
 
 /// Looks at one object after the other until the queue is closed. Several of these run side by side.
@@ -61,35 +67,19 @@ pub async fn work(context: Arc<Context>) {
         let failed = match outcome {
             Ok(Ok(Ok(again))) => {
                 context.queue.done(request.clone(), again);
+                let unsaid = context.repeats.over(&request);
+                if unsaid > 0 {
+                    tracing::info!(
+                        kind = request.subject.as_str(),
+                        namespace = request.key.namespace,
+                        name = request.key.name,
+                        times = unsaid,
+                        "attempts that failed are over; so many were not logged"
+                    );
+                }
                 false
             }
-            Ok(Ok(Err(Error::Changed { step }))) => {
-                tracing::debug!(
-                    kind = request.subject.as_str(),
-                    namespace = request.key.namespace,
-                    name = request.key.name,
-                    step,
-                    "looked at an old version"
-                );
-                context.queue.done(request.clone(), Some(Instant::now() + AFTER_CHANGE));
-                false
-            }
-            Ok(Ok(Err(Error::NamespaceTerminating { step }))) => {
-                tracing::debug!(
-                    kind = request.subject.as_str(),
-                    namespace = request.key.namespace,
-                    name = request.key.name,
-                    step,
-                    "the namespace is going away"
-                );
-                context.queue.done(request.clone(), None);
-                false
-            }
-            Ok(Ok(Err(error))) => {
-                let delay = context.queue.failed(request.clone());
-                tracing::warn!(kind = request.subject.as_str(), namespace = request.key.namespace, name = request.key.name, %error, again_in = ?delay, "an attempt failed");
-                true
-            }
+            Ok(Ok(Err(error))) => again(&context, &request, &error),
             Ok(Err(_)) => {
                 let delay = context.queue.failed(request.clone());
                 tracing::error!(kind = request.subject.as_str(), namespace = request.key.namespace, name = request.key.name, again_in = ?delay, "an attempt took too long");
@@ -109,81 +99,169 @@ pub async fn work(context: Arc<Context>) {
     }
 }
 
+/// Has an object looked at again whose attempt ended early. Returns whether that is a failure.
+fn again(context: &Context, request: &Request, error: &Error) -> bool {
+    let (kind, namespace, name) = (request.subject.as_str(), &request.key.namespace, &request.key.name);
+    if let Error::NamespaceTerminating { step } = error {
+        tracing::debug!(kind, namespace, name, step, "the namespace is going away");
+        context.queue.done(request.clone(), None);
+        return false;
+    }
+    let lasts = context.queue.failing_for(request) >= LASTS;
+    let delay = context.queue.failed(request.clone());
+    match error {
+        // The cache needs a moment to see what has changed.
+        Error::Changed { step } if !lasts => {
+            tracing::debug!(kind, namespace, name, step, again_in = ?delay, "looked at an old version");
+            false
+        }
+        _ => {
+            if let Some(times) = context.repeats.times(request.clone(), error.to_string()) {
+                tracing::warn!(kind, namespace, name, %error, times, again_in = ?delay, "an attempt failed");
+            }
+            true
+        }
+    }
+}
+
 async fn reconcile(context: &Context, request: &Request) -> Result<Option<Instant>, Error> {
     let (namespace, name) = (&request.key.namespace, &request.key.name);
     let now = Timestamp::now();
     match request.subject {
         Subject::Store => {
             let Some(store) = context.world.stores.get(namespace, name) else { return Ok(None) };
-            let observed = context.observer.store(&store, now).await?;
-            carry_out(context, &*store, store.status.as_ref(), plan_store(&context.install, &store, &observed, now))
-                .await
+            let before = store.status.as_ref();
+            let refuse = |refusal: &Refusal| store::refuse(&store, &refusal.failure, now);
+            let observed = match context.observer.store(&store, now).await {
+                Ok(observed) => observed,
+                Err(error) => return say(context, request, &*store, before, error.into(), refuse).await,
+            };
+            let plan = plan_store(&context.install, &store, &observed, now);
+            match act(context, &*store, &plan.actions).await {
+                Ok(()) => report(context, &*store, before, &plan).await,
+                Err(stopped) => say(context, request, &*store, before, stopped, refuse).await,
+            }
         }
         Subject::Policy => {
             let Some(policy) = context.world.policies.get(namespace, name) else { return Ok(None) };
-            let observed = context.observer.policy(&policy, now).await?;
-            let mut plan = plan_policy(&policy, &observed, now);
-            remember(&mut plan.status, context.install.writer.as_ref(), &policy, &observed);
-            let mut verify = Plan::keep(plan.status.clone());
-            plan_verify(&mut verify, &context.install, &policy, &observed, now);
-            // What stands in the way of its Job, such as a quota, keeps no policy from its slots and its status either.
-            let verified = act(context, &*policy, &verify.actions).await;
-            plan.status = verify.status;
-            plan.events.extend(verify.events);
-            if let Some(at) = verify.next_check {
-                plan.check_at(at);
+            let refuse = |refusal: &Refusal| policy::refuse(&policy, &refusal.failure, now);
+            match context.observer.policy(&policy, now).await {
+                Ok(observed) => reconcile_policy(context, request, &policy, observed, now).await,
+                Err(error) => say(context, request, &*policy, policy.status.as_ref(), error.into(), refuse).await,
             }
-            let mut found = Plan::keep(plan.status.clone());
-            plan_found(&mut found, &context.install, &policy, &observed, now);
-            // What stands in the way of reading the bucket, such as a quota, keeps no policy from its slots and its status.
-            let taken_in = act(context, &*policy, &found.actions).await;
-            if taken_in.is_ok() {
-                plan.status.catalogue = found.status.catalogue;
-                plan.events.extend(found.events);
-            }
-            if let Some(at) = found.next_check {
-                plan.check_at(at);
-            }
-            let again = carry_out(context, &*policy, policy.status.as_ref(), plan).await?;
-            taken_in.and(verified).map(|()| again)
         }
         Subject::Backup => {
             let Some(backup) = context.world.backups.get(namespace, name) else { return Ok(None) };
-            let observed = context.observer.backup(&backup, now).await?;
+            let before = backup.status.as_ref();
+            let observed = match context.observer.backup(&backup, now).await {
+                Ok(observed) => observed,
+                Err(error) => {
+                    let policy = context.world.policies.get(namespace, &backup.spec.policy_ref.name);
+                    let refuse = |refusal: &Refusal| backup::refuse(&backup, policy.as_deref(), None, refusal, now);
+                    return say(context, request, &*backup, before, error.into(), refuse).await;
+                }
+            };
             let plan = plan_backup(&context.install, &backup, &observed, now);
-            let slot = crate::plan::backup::slot_of(&backup);
+            if let Err(mut stopped) = act(context, &*backup, &plan.actions).await {
+                stopped.began |= observed.jobs.iter().any(|a| a.job.task == "backup");
+                let policy = observed.policy.as_deref();
+                let refuse = |refusal: &Refusal| backup::refuse(&backup, policy, Some(&plan.status), refusal, now);
+                return say(context, request, &*backup, before, stopped, refuse).await;
+            }
             let starts = plan.actions.iter().any(|a| matches!(a, Action::CreateJob(_)))
-                && backup.status.as_ref().is_none_or(|s| s.start_time.is_none());
-            let again = carry_out(context, &*backup, backup.status.as_ref(), plan).await?;
+                && before.is_none_or(|s| s.start_time.is_none());
+            let again = report(context, &*backup, before, &plan).await?;
             if starts {
+                let slot = backup::slot_of(&backup);
                 context.counters.started(Timestamp::now().duration_since(slot).as_secs_f64());
             }
             Ok(again)
         }
         Subject::Restore => {
             let Some(restore) = context.world.restores.get(namespace, name) else { return Ok(None) };
-            let observed = context.observer.restore(&restore, now).await?;
+            let before = restore.status.as_ref();
+            let refuse = |refusal: &Refusal| restore::refuse(&restore, &refusal.failure, now);
+            let observed = match context.observer.restore(&restore, now).await {
+                Ok(observed) => observed,
+                Err(error) => return say(context, request, &*restore, before, error.into(), refuse).await,
+            };
             let plan = plan_restore(&context.install, &restore, &observed, now);
-            carry_out(context, &*restore, restore.status.as_ref(), plan).await
+            match act(context, &*restore, &plan.actions).await {
+                Ok(()) => report(context, &*restore, before, &plan).await,
+                Err(stopped) => say(context, request, &*restore, before, stopped, refuse).await,
+            }
         }
     }
 }
 
-/// Actions, then the status, then the events: each only if what is before it succeeded.
-async fn carry_out<K, S>(
+/// What a policy asks for are three things beside each other: what stands in the way of one, such as a quota, keeps it from none of the
+/// others, nor from its status, which says so.
+async fn reconcile_policy(
+    context: &Context,
+    request: &Request,
+    policy: &BackupPolicy,
+    mut observed: ObservedPolicy,
+    now: Timestamp,
+) -> Result<Option<Instant>, Error> {
+    let lasts = context.queue.failing_for(request) >= LASTS;
+    let failure = |outcome: &Result<(), Stopped>| outcome.as_ref().err().and_then(|s| s.error.as_failure(lasts));
+    let decide = |observed: &ObservedPolicy| {
+        let mut plan = plan_policy(policy, observed, now);
+        remember(&mut plan.status, context.install.writer.as_ref(), policy, observed);
+        plan
+    };
+    let mut plan = decide(&observed);
+    let mut verify = Plan::keep(plan.status.clone());
+    plan_verify(&mut verify, &context.install, policy, &observed, now);
+    let mut found = Plan::keep(verify.status.clone());
+    plan_found(&mut found, &context.install, policy, &observed, now);
+    let verified = act(context, policy, &verify.actions).await;
+    let taken_in = act(context, policy, &found.actions).await;
+    let scheduled = act(context, policy, &plan.actions).await;
+    observed.refused =
+        PolicyRefusals { backup: failure(&scheduled), catalogue: failure(&taken_in), verification: failure(&verified) };
+    if observed.refused.is_any() {
+        // The same once more, for the status alone: now it is known what came of it.
+        plan = decide(&observed);
+        verify = Plan::keep(plan.status.clone());
+        plan_verify(&mut verify, &context.install, policy, &observed, now);
+        found = Plan::keep(verify.status.clone());
+        plan_found(&mut found, &context.install, policy, &observed, now);
+    }
+    let scheduled = match scheduled {
+        // Whether its slot was decided on is not known.
+        Err(stopped) if observed.refused.backup.is_none() => return Err(stopped.error),
+        outcome => outcome,
+    };
+    plan.status = verify.status;
+    plan.events.extend(verify.events);
+    if taken_in.is_ok() {
+        plan.status.catalogue = found.status.catalogue;
+        plan.events.extend(found.events);
+    }
+    for at in [verify.next_check, found.next_check].into_iter().flatten() {
+        plan.check_at(at);
+    }
+    let again = report(context, policy, policy.status.as_ref(), &plan).await?;
+    [verified, taken_in, scheduled].into_iter().collect::<Result<(), Stopped>>().map_err(|stopped| stopped.error)?;
+    Ok(again)
+}
+
+/// The status, then the events: each only if what is before it succeeded.
+async fn report<K, S>(
     context: &Context,
     object: &K,
     before: Option<&S>,
-    mut plan: Plan<S>,
+    plan: &Plan<S>,
 ) -> Result<Option<Instant>, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    S: Serialize + PartialEq + Summarize,
+    S: Serialize + PartialEq + Clone + Summarize,
 {
-    act(context, object, &plan.actions).await?;
-    plan.status.summarize(Timestamp::now());
-    if before != Some(&plan.status) {
-        context.writer.report(object, &plan.status).await?;
+    let mut status = plan.status.clone();
+    status.summarize(Timestamp::now());
+    if before != Some(&status) {
+        context.writer.report(object, &status).await?;
     }
     if !plan.events.is_empty() {
         context.writer.publish(&object.object_ref(&()), &plan.events).await;
@@ -203,13 +281,60 @@ where
     }))
 }
 
-/// Carries out actions on behalf of an object.
-async fn act(context: &Context, object: &impl ResourceExt, actions: &[Action]) -> Result<(), Error> {
+/// Says on an object what was not done for it, where that is more than a moment's trouble. Never succeeds: it is to be tried again.
+async fn say<K, S>(
+    context: &Context,
+    request: &Request,
+    object: &K,
+    before: Option<&S>,
+    Stopped { error, task, began }: Stopped,
+    refuse: impl FnOnce(&Refusal) -> Plan<S>,
+) -> Result<Option<Instant>, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    S: Serialize + PartialEq + Clone + Summarize,
+{
+    let lasts = context.queue.failing_for(request) >= LASTS;
+    if let Some(failure) = error.as_failure(lasts) {
+        let plan = refuse(&Refusal { failure, task, began });
+        match report(context, object, before, &plan).await {
+            Ok(Some(at)) => context.queue.at(request.clone(), at),
+            Ok(None) => {}
+            // It is said the next time.
+            Err(error) => tracing::debug!(%error, "what was refused is not said yet"),
+        }
+    }
+    Err(error)
+}
+
+/// Where the actions of a plan ended early.
+struct Stopped {
+    error: Error,
+    /// What the Job was to do that could not be created.
+    task: Option<String>,
+    /// Whether a Job was created before that.
+    began: bool,
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self { error, task: None, began: false }
+    }
+}
+
+/// Carries out actions on behalf of an object, up to the first that cannot be.
+async fn act(context: &Context, object: &impl ResourceExt, actions: &[Action]) -> Result<(), Stopped> {
+    let mut began = false;
     for action in actions {
+        if let Err(error) = context.writer.apply(action).await {
+            let task = if let Action::CreateJob(job) = action { job.labels().get(TASK_LABEL).cloned() } else { None };
+            return Err(Stopped { error, task, began });
+        }
+        began |= matches!(action, Action::CreateJob(_));
         let (what, which) = told(action);
         tracing::info!(namespace = object.namespace(), object = object.name_any(), which, "{what}");
     }
-    context.writer.apply(actions).await
+    Ok(())
 }
 
 fn told(action: &Action) -> (&'static str, &str) {
@@ -222,6 +347,7 @@ fn told(action: &Action) -> (&'static str, &str) {
             ("create PersistentVolumeClaim", claim.metadata.name.as_deref().unwrap_or_default())
         }
         Action::CreateJob(job) => ("create Job", job.metadata.name.as_deref().unwrap_or_default()),
+        Action::TryJob(job) => ("try Job", job.metadata.name.as_deref().unwrap_or_default()),
         Action::DeleteJob(target) => ("delete Job", &target.name),
         Action::DeleteBackup(target) => ("delete Backup", &target.name),
         Action::SetFinalizers(target, _) => ("set finalizers of Backup", &target.name),

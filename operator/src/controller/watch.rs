@@ -15,14 +15,19 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::cache::{Cached, Key, Kind, World, in_namespace, is_under_way, of_policy, of_store, with_uid};
 use super::line;
+use super::metrics::Counters;
 use super::observe::suspicion;
 use super::queue::{Queue, Request, Subject};
+use super::repeats::Repeats;
+use super::scopes::Heard;
 use crate::plan::location::is_due;
 use crate::plan::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::observed::{ObservedJob, ObservedPod};
+use crate::plan::refused::refused;
 use crate::plan::suspicion::{may_blame, may_blame_in_passing};
 use crate::plan::verify::VERIFY;
 
@@ -31,6 +36,11 @@ const PAGE: u32 = 200;
 
 /// Everything is listed anew this long after a watch could not begin where the last one ended.
 const AFTER_GONE: Duration = Duration::from_secs(1);
+
+/// A watch that could not begin and has told nothing since for so long has begun: it is tried again every half minute at the most.
+const QUIET: Duration = Duration::from_secs(90);
+/// A list that has had no answer for so long holds up nobody any more.
+const UNANSWERED: Duration = Duration::from_mins(1);
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -54,15 +64,18 @@ pub struct Sinks {
     pub limit: Option<usize>,
     /// Objects that cannot be read.
     pub unreadable: mpsc::UnboundedSender<Unreadable>,
-    /// The name of each watch that has listed everything.
-    pub listed: mpsc::UnboundedSender<String>,
+    /// What each watch tells of itself: that it has listed everything, or that it cannot.
+    pub heard: mpsc::UnboundedSender<Heard>,
+    /// Which watches are lost, for whoever asks.
+    pub counters: Arc<Counters>,
 }
 
-/// Watches all kinds in these namespaces (none: in all), for ever. Returns how many watches there are.
-pub fn spawn(client: &Client, namespaces: &[String], sinks: &Sinks) -> usize {
-    let scopes: Vec<Option<String>> =
-        if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
-    for scope in &scopes {
+/// The kinds that are watched.
+pub const KINDS: [&str; 6] = ["BackupStore", "BackupPolicy", "Backup", "RestoreRequest", "Job", "Pod"];
+
+/// Watches all kinds in these namespaces (none: all), for ever.
+pub fn spawn(client: &Client, scopes: &[Option<String>], sinks: &Sinks) {
+    for scope in scopes {
         let start = Start { client, scope: scope.as_deref(), sinks };
         start.kind(
             None,
@@ -110,7 +123,6 @@ pub fn spawn(client: &Client, namespaces: &[String], sinks: &Sinks) -> usize {
             },
         );
     }
-    scopes.len() * 6
 }
 
 /// How a kind is watched.
@@ -166,6 +178,7 @@ async fn follow<K, V>(
     let begin = || watch(api.clone(), config.clone()).default_backoff().boxed();
     let mut stream = begin();
     let mut seen = HashSet::new();
+    let mut voice = Voice::new(K::kind(&()).as_ref(), scope.as_deref(), &sinks);
     let wake = |object: &V, freed: bool| {
         let next = if freed { line::next(&sinks.world, sinks.limit) } else { Vec::new() };
         changed(&sinks, object).into_iter().chain(next).for_each(|request| sinks.queue.now(request));
@@ -193,7 +206,18 @@ async fn follow<K, V>(
             let _ = sinks.unreadable.send(Unreadable { object, error: invalid.error });
         }
     };
-    while let Some(event) = stream.next().await {
+    loop {
+        // A watch that begins again where it was says nothing until something changes.
+        let event = if voice.is_failing() {
+            let Ok(event) = tokio::time::timeout(QUIET, stream.next()).await else {
+                voice.recovered();
+                continue;
+            };
+            event
+        } else {
+            stream.next().await
+        };
+        let Some(event) = event else { return };
         match event {
             Ok(Seen::Init) => seen.clear(),
             Ok(Seen::InitApply(object)) => {
@@ -205,17 +229,21 @@ async fn follow<K, V>(
                     wake(&gone, frees(&gone, None));
                 }
                 seen = HashSet::new();
-                let _ = sinks.listed.send(format!("{} in {scope:?}", K::kind(&())));
+                voice.listed();
             }
-            Ok(Seen::Apply(object)) => take_in(object),
+            Ok(Seen::Apply(object)) => {
+                voice.recovered();
+                take_in(object);
+            }
             Ok(Seen::Delete(object)) => {
+                voice.recovered();
                 let key = Key::new(object.namespace().unwrap_or_default(), object.name_any());
                 if let Some(gone) = of(&sinks.world).remove(&key) {
                     wake(&gone, frees(&gone, None));
                 }
             }
             Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "a watch was interrupted");
+                voice.failed(&error);
                 if is_gone(&error) {
                     // It would be begun at the same version for ever.
                     tokio::time::sleep(AFTER_GONE).await;
@@ -224,6 +252,81 @@ async fn follow<K, V>(
             }
         }
     }
+}
+
+/// What a watch tells of itself: in the log, in a metric, and to whoever waits for everything to be listed.
+struct Voice<'a> {
+    kind: String,
+    scope: Option<&'a str>,
+    sinks: &'a Sinks,
+    has_listed: bool,
+    failing_since: Option<Instant>,
+    repeats: Repeats<()>,
+}
+
+impl<'a> Voice<'a> {
+    fn new(kind: &str, scope: Option<&'a str>, sinks: &'a Sinks) -> Self {
+        sinks.counters.watching(kind, scope, false);
+        Self {
+            kind: kind.to_owned(),
+            scope,
+            sinks,
+            has_listed: false,
+            failing_since: None,
+            repeats: Repeats::default(),
+        }
+    }
+
+    fn is_failing(&self) -> bool {
+        self.failing_since.is_some() && self.has_listed
+    }
+
+    fn listed(&mut self) {
+        self.has_listed = true;
+        self.recovered();
+        self.tell(true);
+    }
+
+    fn recovered(&mut self) {
+        if self.has_listed {
+            self.failing_since = None;
+            self.repeats.over(&());
+            self.sinks.counters.watching(&self.kind, self.scope, true);
+        }
+    }
+
+    fn failed(&mut self, error: &watcher::Error) {
+        let (kind, namespace) = (&self.kind, self.scope.unwrap_or("all"));
+        if let Some(times) = self.repeats.times((), error.to_string()) {
+            tracing::warn!(kind, namespace, %error, times, "a watch was interrupted, and is begun again");
+        }
+        let now = Instant::now();
+        // A stream that breaks off is begun again, and a version that is too old is listed anew: only who may not begin is lost.
+        let cannot_begin = matches!(error, watcher::Error::InitialListFailed(_) | watcher::Error::WatchStartFailed(_))
+            && !is_gone(error);
+        if !cannot_begin {
+            return;
+        }
+        let since = *self.failing_since.get_or_insert(now);
+        self.sinks.counters.watching(&self.kind, self.scope, false);
+        if is_refused(error) || now.duration_since(since) >= UNANSWERED {
+            self.tell(false);
+        }
+    }
+
+    fn tell(&self, listed: bool) {
+        let heard = Heard { scope: self.scope.map(str::to_owned), kind: self.kind.clone(), listed };
+        // The receiver lives as long as the program.
+        let _ = self.sinks.heard.send(heard);
+    }
+}
+
+/// Whether the API server has decided that this may not be listed, or that there is no such thing.
+fn is_refused(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(source) | watcher::Error::WatchStartFailed(source)) = error else {
+        return false;
+    };
+    matches!(source, kube::Error::Api(status) if matches!(status.code, 403 | 404))
 }
 
 /// Whether a watch was refused because the version it should begin at is too old.
@@ -347,7 +450,8 @@ fn frees<V>(before: &V, now: Option<&V>, has_a_place: fn(&V) -> bool) -> bool {
 }
 
 fn backup_has_a_place(backup: &Backup) -> bool {
-    !phase(backup).is_terminal() && backup.metadata.deletion_timestamp.is_none()
+    let is_refused = || backup.status.as_ref().is_some_and(|s| refused(s).is_some());
+    !phase(backup).is_terminal() && backup.metadata.deletion_timestamp.is_none() && !is_refused()
 }
 
 fn is_reading(job: &ObservedJob) -> bool {
@@ -397,8 +501,15 @@ mod tests {
     #[test]
     fn what_failed_on_its_store_has_the_store_looked_at() {
         let (unreadable, _unreadable) = mpsc::unbounded_channel();
-        let (listed, _lists) = mpsc::unbounded_channel();
-        let sinks = Sinks { world: Arc::default(), queue: Arc::default(), limit: None, unreadable, listed };
+        let (heard, _lists) = mpsc::unbounded_channel();
+        let sinks = Sinks {
+            world: Arc::default(),
+            queue: Arc::default(),
+            limit: None,
+            unreadable,
+            heard,
+            counters: Arc::default(),
+        };
         let of_store = |requests: Vec<Request>| {
             let stores = requests.into_iter().filter(|r| r.subject == Subject::Store);
             stores.map(|r| r.key.name).collect::<Vec<_>>()
@@ -488,8 +599,15 @@ mod tests {
         let client = Client::try_from(config).unwrap();
         let world = Arc::new(World::default());
         let (unreadable, _unreadable) = mpsc::unbounded_channel();
-        let (listed, mut lists) = mpsc::unbounded_channel();
-        let sinks = Sinks { world: world.clone(), queue: Arc::default(), limit: None, unreadable, listed };
+        let (heard, mut lists) = mpsc::unbounded_channel();
+        let sinks = Sinks {
+            world: world.clone(),
+            queue: Arc::default(),
+            limit: None,
+            unreadable,
+            heard,
+            counters: Arc::default(),
+        };
         let start = Start { client: &client, scope: Some("shop"), sinks: &sinks };
         let watched =
             Watched { of: |w| &w.backups, read: slim::<Backup>, changed: backup_changed, frees: |_, _| false };
@@ -498,5 +616,69 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(30), lists.recv()).await.unwrap();
         }
         assert!(world.backups.get("shop", "b0").is_some());
+    }
+
+    /// An API server that lets Backups be listed from the third time on.
+    async fn without_rights_at_first() -> std::net::SocketAddr {
+        let lists = Arc::new(AtomicUsize::new(0));
+        let answer = move |uri: axum::http::Uri| async move {
+            let is_watch = uri.query().unwrap_or_default().contains("watch=true");
+            let (code, body) = if !is_watch && lists.fetch_add(1, Ordering::SeqCst) < 2 {
+                (
+                    403,
+                    json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "no rights"}),
+                )
+            } else if is_watch {
+                std::future::pending().await
+            } else {
+                let version = json!({"resourceVersion": "1"});
+                let items = [backup("b", 1)];
+                (
+                    200,
+                    json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "BackupList", "metadata": version, "items": items}),
+                )
+            };
+            let head = [(axum::http::header::CONTENT_TYPE, "application/json")];
+            (axum::http::StatusCode::from_u16(code).unwrap(), head, body.to_string())
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_may_not_be_listed_is_told_and_begins_once_it_may() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let mut config = kube::Config::new(format!("http://{}", without_rights_at_first().await).parse().unwrap());
+        config.default_retry = false;
+        let client = Client::try_from(config).unwrap();
+        let world = Arc::new(World::default());
+        let counters = Arc::new(Counters::default());
+        let (unreadable, _unreadable) = mpsc::unbounded_channel();
+        let (heard, mut told) = mpsc::unbounded_channel();
+        let sinks = Sinks {
+            world: world.clone(),
+            queue: Arc::default(),
+            limit: None,
+            unreadable,
+            heard,
+            counters: counters.clone(),
+        };
+        let start = Start { client: &client, scope: Some("shop"), sinks: &sinks };
+        let watched =
+            Watched { of: |w| &w.backups, read: slim::<Backup>, changed: backup_changed, frees: |_, _| false };
+        start.kind(None, watched);
+        let figure = |value: u8| {
+            let text = super::super::metrics::render(None, &counters).unwrap();
+            text.contains(&format!("holdfast_watch_up{{namespace=\"shop\",kind=\"Backup\"}} {value}\n"))
+        };
+        let mut next = async || tokio::time::timeout(Duration::from_secs(30), told.recv()).await.unwrap().unwrap();
+        let lost = Heard { scope: Some("shop".into()), kind: "Backup".into(), listed: false };
+        assert_eq!(next().await, lost);
+        assert!(figure(0));
+        while next().await == lost {}
+        assert!(figure(1));
+        assert!(world.backups.get("shop", "b").is_some());
     }
 }

@@ -42,6 +42,8 @@ pub enum Action {
     ReportBackup(Box<Backup>),
     /// Create this Job. One of the same name with the same owner is as good.
     CreateJob(Box<Job>),
+    /// Ask whether this Job would be taken, and create nothing.
+    TryJob(Box<Job>),
     /// Create this claim. One of the same name is left as it is.
     CreateClaim(Box<PersistentVolumeClaim>),
     /// Delete this very Job and its Pods.

@@ -3,6 +3,7 @@
 mod deletion;
 mod ended;
 mod put_back;
+mod refused;
 mod told;
 mod verification;
 
@@ -20,7 +21,7 @@ use super::action::{Action, Event, Plan, Target};
 use super::found;
 use super::job::{self, Ground, Install, Run};
 use super::location;
-use super::names::{FINALIZER, SCHEDULED_LABEL, SLOT_ANNOTATION, run_id};
+use super::names::{FINALIZER, SLOT_ANNOTATION, run_id};
 use super::observed::{Attempt, created};
 use super::restore::is_safety;
 use super::status::{after, duration_text, find, with_condition};
@@ -30,6 +31,7 @@ use crate::task::{Failure, Globs, Outcome, PROBE_SECONDS, Report};
 
 pub use ended::{COMPLETED_JOB_SECONDS, FAILED_JOB_SECONDS};
 pub use put_back::is_put_back;
+pub use refused::refuse;
 
 /// What a run needs may be this many seconds late: it waits as Pending, then it fails.
 pub const GRACE_SECONDS: i64 = 60;
@@ -50,8 +52,8 @@ pub struct ObservedBackup {
     pub jobs: Vec<Attempt>,
     /// Why it is not its turn yet, if it is not. Only needed while it is Pending.
     pub turn: Option<Wait>,
-    /// All Backups of its policy, itself among them. Only needed while it is Running, and once it is Completed and its policy has a
-    /// retention.
+    /// All Backups of its policy, itself among them. Only needed while it is Running or was refused, and once it is Completed and its
+    /// policy has a retention.
     pub siblings: Vec<Arc<Backup>>,
     /// What restores hold on to. Only needed for retention.
     pub holds: Holds,
@@ -163,6 +165,10 @@ pub fn reachable<'a>(name: &str, store: &'a BackupStore) -> Result<&'a BackupSto
         "ClockSkew" => Reason::ClockSkew,
         "SecretNotFound" => Reason::SecretNotFound,
         "ConfigMapNotFound" => Reason::ConfigMapNotFound,
+        "JobRefused" => Reason::JobRefused,
+        "QuotaExceeded" => Reason::QuotaExceeded,
+        "RequestRefused" => Reason::RequestRefused,
+        "RequestFailed" => Reason::RequestFailed,
         _ => Reason::StoreNotReady,
     };
     Err(Failure::new(reason, format!("BackupStore {name} is not ready ({}): {}", ready.reason, ready.message)))
@@ -179,6 +185,9 @@ pub fn store_grace(store: Option<&BackupStore>) -> i64 {
 }
 
 fn start(plan: &mut Plan<BackupStatus>, install: &Install, backup: &Backup, observed: &ObservedBackup, now: Timestamp) {
+    if refused::is_over(plan, backup, observed, now) {
+        return;
+    }
     let (policy, store, sources) = match resolve(backup, observed) {
         Ok(found) => found,
         Err(failure) => return wait(plan, backup, observed, &failure, now),
@@ -186,6 +195,10 @@ fn start(plan: &mut Plan<BackupStatus>, install: &Install, backup: &Backup, obse
     if let Some(Wait { position, why }) = &observed.turn {
         plan.status.queue_position = Some(*position);
         plan.check_at(after(now, TURN_SECONDS));
+        if crate::plan::refused::refused(&plan.status).is_some() {
+            // What was refused stays said: by it the others in the queue know that this one holds up nobody.
+            return;
+        }
         return complete_is(plan, backup, None, Reason::Queued, &format!("it waits for its turn: {why}"), now);
     }
     let uid = backup.metadata.uid.as_deref().unwrap_or_default();
@@ -286,9 +299,12 @@ pub fn claims(backup: &Backup, policy: &BackupPolicy) -> BTreeSet<String> {
 
 fn wait(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBackup, failure: &Failure, now: Timestamp) {
     plan.status.queue_position = None;
-    let is_unready = failure.reason == Reason::StoreNotReady;
-    let grace = if is_unready { store_grace(observed.store.as_deref()) } else { GRACE_SECONDS };
-    let until = after(created(&backup.metadata), grace);
+    let until = match failure.reason {
+        // What proves its store is refused: it is in the same case.
+        reason if reason.is_refusal() => refused::may_wait_until(backup, observed.policy.as_deref()),
+        Reason::StoreNotReady => after(created(&backup.metadata), store_grace(observed.store.as_deref())),
+        _ => after(created(&backup.metadata), GRACE_SECONDS),
+    };
     let parked = parked_until(backup, observed, failure);
     let until = parked.map_or(until, |parked| parked.max(until));
     if now < until {
@@ -307,7 +323,7 @@ fn wait(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBacku
 /// A run of the schedule whose store is down waits for it for as long as its slot may be late: a store that is away for an hour costs
 /// nobody a backup. Whoever asks for one by hand wants to hear of it.
 fn parked_until(backup: &Backup, observed: &ObservedBackup, failure: &Failure) -> Option<Timestamp> {
-    let scheduled = backup.metadata.labels.as_ref().is_some_and(|l| l.contains_key(SCHEDULED_LABEL));
+    let scheduled = refused::is_scheduled(backup);
     let down = matches!(failure.reason, Reason::StoreUnreachable | Reason::StoreNotReady);
     let policy = observed.policy.as_deref().filter(|_| scheduled && down)?;
     Some(after(slot_of(backup), policy.spec.starting_deadline_seconds))

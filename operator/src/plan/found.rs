@@ -193,6 +193,10 @@ pub fn plan_found(
     observed: &ObservedPolicy,
     now: Timestamp,
 ) {
+    if observed.refused.catalogue.is_some() {
+        // The policy says so.
+        return;
+    }
     let Some(store) = readable(policy, &plan.status, observed.store.as_deref()) else { return };
     let place = place_of(store);
     let asked = asked(policy, &plan.status, observed, store, now);

@@ -11,6 +11,7 @@ pub mod names;
 pub mod observed;
 pub mod plausibility;
 pub mod policy;
+pub mod refused;
 pub mod restore;
 pub mod retention;
 pub mod schedule;

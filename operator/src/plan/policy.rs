@@ -22,6 +22,7 @@ use super::names::{
     MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SCHEDULED_LABEL, SLOT_ANNOTATION, label_value, scheduled_backup_name,
 };
 use super::observed::{Attempt, ObservedJob, created};
+use super::refused::{PolicyRefusals, as_refusal, refused, say};
 use super::restore::is_safety;
 use super::schedule::{Schedule, SoFar, due};
 use super::status::{after, find, with_condition};
@@ -58,7 +59,9 @@ pub struct ObservedPolicy {
     /// does: to find it out is to look at everything that is under way.
     pub crowded: Option<String>,
     /// Why the API server would refuse the Jobs of a run, if it would.
-    pub refused: Option<Failure>,
+    pub trial: Option<Failure>,
+    /// What the API server refused at this very attempt.
+    pub refused: PolicyRefusals,
 }
 
 /// Decides about a policy.
@@ -75,7 +78,8 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
 
     match &schedule {
         Ok(schedule) => {
-            slots(&mut plan, policy, schedule.as_ref(), store.is_ok(), &backups, now);
+            let can_run = store.is_ok() && observed.refused.backup.is_none();
+            slots(&mut plan, policy, schedule.as_ref(), can_run, &backups, now);
             if let Ok(store) = &store
                 && plan.actions.is_empty()
                 && !policy.spec.suspend
@@ -93,12 +97,13 @@ pub fn plan_policy(policy: &BackupPolicy, observed: &ObservedPolicy, now: Timest
         .and_then(|store| policy.spec.sources.iter().find_map(|source| kept_secret(source, store).err()));
     let verify = super::verify::schedule_of(policy).err();
     let globs = policy.spec.sources.iter().find_map(|source| readable(source).err());
-    if observed.refused.is_some() {
+    if observed.trial.is_some() {
         plan.check_at(after(now, trial::AGAIN_SECONDS));
     }
-    let refused = observed.refused.clone();
-    let spec = schedule.err().or(verify).or(globs).or(refused);
-    let obstacle = spec.or_else(|| store.err()).or(secrets).or_else(|| backups.trouble());
+    let spec = schedule.err().or(verify).or(globs).or_else(|| observed.trial.clone());
+    let PolicyRefusals { backup, catalogue, .. } = observed.refused.clone();
+    let obstacle = spec.or_else(|| store.err()).or(secrets);
+    let obstacle = obstacle.or(backup).or_else(|| backups.trouble()).or(catalogue);
     ready(&mut plan, policy, obstacle.as_ref(), now);
     protection::protected(&mut plan, policy, &backups, obstacle.as_ref(), now);
     plan.actions.extend(backups.old_failures());
@@ -138,6 +143,9 @@ fn slots(
         } else if let Some(running) = backups.running() {
             let note = format!("skipped the slot of {slot}: {running} is not over yet");
             plan.events.push(Event::warning(Reason::PreviousRunning, "Schedule", note));
+        } else if let Some(waiting) = backups.waiting() {
+            let note = format!("skipped the slot of {slot}: {waiting} has not started yet, and makes up for it");
+            plan.events.push(Event::normal("MissedSlots", "Schedule", note));
         } else if can_run {
             plan.actions.push(Action::CreateBackup(Box::new(scheduled(policy, name, slot))));
         } else {
@@ -260,6 +268,9 @@ fn retention(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observe
         plan.status.conditions.retain(|c| c.type_ != ConditionType::RetentionApplied.as_str());
         return;
     }
+    if refused_retention(plan, policy, observed, now) {
+        return;
+    }
     let ended = observed.retains.iter().filter_map(|a| a.ended_at().map(|at| (at, a)));
     let Some((_, last)) = ended.max_by_key(|(at, a)| (*at, a.job.name.clone())) else { return };
     let (value, reason, message) = match judge(last, Reason::StoreUnreachable, Patience::RUN, now) {
@@ -280,7 +291,44 @@ fn retention(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observe
         with_condition(conditions, ConditionType::RetentionApplied, Some(value), reason, message, generation, now);
 }
 
+/// Whether retention could not even start after the newest complete run, as that one says; then the policy says so too.
+fn refused_retention(
+    plan: &mut Plan<BackupPolicyStatus>,
+    policy: &BackupPolicy,
+    observed: &ObservedPolicy,
+    now: Timestamp,
+) -> bool {
+    let complete = observed.backups.iter().filter(|b| !is_found(b));
+    let complete = complete.filter_map(|b| b.status.as_ref()).filter(|s| s.phase == BackupPhase::Completed);
+    let newest = complete.max_by_key(|s| s.completion_time.as_ref().map(|t| t.0));
+    let said = newest.and_then(|s| find(&s.conditions, ConditionType::RetentionApplied)).and_then(as_refusal);
+    let Some(failure) = said else { return false };
+    let generation = policy.metadata.generation;
+    let conditions = &mut plan.status.conditions;
+    if say(conditions, ConditionType::RetentionApplied, Some(false), &failure, generation, now) {
+        let note = format!("retention was not applied: {}", failure.message);
+        plan.events.push(Event::warning(failure.reason, "Retain", note));
+    }
+    true
+}
+
+/// Says what keeps the controller from looking at a policy, or from writing for it.
+pub fn refuse(policy: &BackupPolicy, failure: &Failure, now: Timestamp) -> Plan<BackupPolicyStatus> {
+    let mut plan = Plan::keep(policy.status.clone().unwrap_or_default());
+    if policy.metadata.deletion_timestamp.is_none() {
+        ready(&mut plan, policy, Some(failure), now);
+    }
+    plan
+}
+
 fn ready(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, obstacle: Option<&Failure>, now: Timestamp) {
+    if let Some(failure) = obstacle.filter(|failure| failure.reason.is_refusal()) {
+        let generation = policy.metadata.generation;
+        if say(&mut plan.status.conditions, ConditionType::Ready, Some(false), failure, generation, now) {
+            plan.events.push(Event::warning(failure.reason, "Validate", failure.message.clone()));
+        }
+        return;
+    }
     let before = find(&plan.status.conditions, ConditionType::Ready).cloned();
     let (value, reason, message) = match obstacle {
         Some(failure) => (false, failure.reason, failure.message.clone()),
@@ -340,10 +388,28 @@ impl<'a> Backups<'a> {
         self.all.iter().any(|b| b.name == name)
     }
 
-    fn running(&self) -> Option<&'a str> {
-        // One that was found in the bucket is over before its status says so.
+    /// Those that are not over. One that was found in the bucket is over before its status says so, and of one that is being deleted
+    /// nothing more comes.
+    fn open(&self) -> impl Iterator<Item = &Entry<'a>> {
         let never_runs = |b: &Entry<'_>| is_found(b.backup) || is_put_back(b.backup, self.policy);
-        self.all.iter().find(|b| !b.phase.is_terminal() && !never_runs(b)).map(|b| b.name)
+        let open = self.all.iter().filter(move |b| !b.phase.is_terminal() && !never_runs(b));
+        open.filter(|b| b.backup.metadata.deletion_timestamp.is_none())
+    }
+
+    fn not_over(&self) -> Option<&'a str> {
+        self.open().next().map(|b| b.name)
+    }
+
+    /// One that has a Job.
+    fn running(&self) -> Option<&'a str> {
+        self.open().find(|b| b.has_started()).map(|b| b.name)
+    }
+
+    /// One of the schedule that waits for its turn or for its store: when it starts it saves what a later slot would have. One that the
+    /// API server refuses does not stand for later slots: each of them says what became of it.
+    fn waiting(&self) -> Option<&'a str> {
+        let waits = |b: &&Entry<'_>| !b.has_started() && refused(&b.status).is_none();
+        self.open().filter(waits).find(|b| is_scheduled(b.backup)).map(|b| b.name)
     }
 
     /// The policy's own runs that are over, the last to end first. What a restore saved before it replaced it says nothing of them.
@@ -359,13 +425,15 @@ impl<'a> Backups<'a> {
 
     /// What kept the last run from even starting: until another one gets further, the policy is not ready.
     fn trouble(&self) -> Option<Failure> {
+        if let Some((waiting, failure)) = self.open().find_map(|b| Some((b.name, refused(&b.status)?))) {
+            return Some(Failure::new(failure.reason, format!("{waiting} cannot start: {}", failure.message)));
+        }
         let ended = self.ended();
         let last = ended.first().filter(|b| b.phase == BackupPhase::Failed)?;
         let failure = last.failure();
-        failure
-            .reason
-            .is_never_started()
-            .then(|| Failure::new(failure.reason, format!("{} did not start: {}", last.name, failure.message)))
+        let never_started =
+            failure.reason.is_never_started() || (failure.reason.is_refusal() && self.running().is_none());
+        never_started.then(|| Failure::new(failure.reason, format!("{} did not start: {}", last.name, failure.message)))
     }
 
     fn old_failures(&self) -> impl Iterator<Item = Action> {
@@ -378,7 +446,16 @@ impl<'a> Backups<'a> {
     }
 }
 
+fn is_scheduled(backup: &Backup) -> bool {
+    backup.metadata.labels.as_ref().is_some_and(|l| l.contains_key(SCHEDULED_LABEL))
+}
+
 impl Entry<'_> {
+    /// Whether it is under way, be it that the rest of its Jobs is refused.
+    fn has_started(&self) -> bool {
+        self.phase == BackupPhase::Running || self.status.run_id.is_some()
+    }
+
     fn failure(&self) -> Failure {
         let complete = find(&self.status.conditions, ConditionType::Complete);
         let text = complete.map(|c| c.reason.clone()).unwrap_or_default();

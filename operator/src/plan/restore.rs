@@ -7,6 +7,7 @@ mod aftermath;
 mod choice;
 mod claims;
 mod look;
+mod refused;
 mod safety;
 mod scale;
 mod target;
@@ -21,7 +22,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::action::{Action, Event, Plan};
+use super::action::{Action, Event, Plan, Target};
 use super::backup::{reachable, store_grace};
 use super::found::unless_awaited;
 use super::job::{self, Ground, Install};
@@ -34,6 +35,7 @@ use crate::task::{Failure, Outcome, Report, RestoreTask, Scope, Select};
 pub use choice::{Choice, choose};
 pub use claims::claims;
 pub use look::wants_a_look;
+pub use refused::refuse;
 pub use safety::{as_saved, is_safety};
 pub use scale::ObservedWorkload;
 use target::targets;
@@ -42,9 +44,6 @@ use target::targets;
 pub const GRACE_SECONDS: i64 = 60;
 /// A Backup that is not there is waited for this many seconds.
 pub const BACKUP_GRACE_SECONDS: i64 = 15;
-
-/// A claim that cannot be created is given up after this many seconds.
-pub const CLAIM_SECONDS: i64 = 90;
 
 /// What the messages of a dry run begin with.
 const DRY_RUN: &str = "dry run";
@@ -67,7 +66,7 @@ pub struct ObservedRestore {
     pub policy_store: Option<Arc<BackupStore>>,
     /// What is known around the claims that it writes into. Only needed while it has no Job.
     pub ground: Ground,
-    /// The safety backup that the status names, if it is there.
+    /// The safety backup that the status names, if it is there. Not needed once the request has a Job.
     pub safety: Option<Arc<Backup>>,
     /// The workloads to stop or to bring back, as far as they are there.
     pub workloads: Vec<ObservedWorkload>,
@@ -117,6 +116,10 @@ pub fn plan_restore(
                     _ => plan.actions.push(Action::delete_job(&attempt.job)),
                 }
             }
+            if let Some(backup) = observed.safety.as_deref().filter(|backup| safety::has_not_started(backup)) {
+                // It would be made for nothing.
+                plan.actions.push(Action::DeleteBackup(Target::version(&backup.metadata)));
+            }
             scale::bring_back(&mut plan, request, observed, now);
         }
     }
@@ -159,12 +162,18 @@ fn start(
         return plan.actions.push(scale::keep(request));
     }
     let names = prepared.task.sources.clone().unwrap_or_default();
+    if let (false, Some(store)) = (scaled_down.is_empty(), observed.store.as_deref()) {
+        // What would be refused later is refused before anything is stopped for it.
+        let job = prepared.job(install, request, store, observed);
+        plan.actions.push(Action::TryJob(Box::new(job)));
+    }
+    let to_save = prepared.to_save;
     let status = &mut plan.status;
     status.scaled_down = scaled_down;
     status.phase = BackupPhase::Running;
     status.job = Some(job::restore_name(request));
     status.start_time = Some(Time(now));
-    status.safety_backup = (!prepared.to_save.is_empty()).then(|| safety::name(request));
+    status.safety_backup = (!to_save.is_empty()).then(|| safety::name(request));
     status.backup.clone_from(&choice.backup);
     if let Select::RunId(run_id) = &choice.select {
         status.run_id = Some(run_id.clone());
@@ -190,54 +199,70 @@ fn create(
         plan.status.job_uid = Some(attempt.job.uid.clone());
         return;
     }
+    let saved = refused::saved(observed);
+    if let Ok(saved) = saved {
+        let until = refused::may_wait_until(request, saved);
+        if now >= until {
+            return refused::too_late(plan, request, None, now);
+        }
+        plan.check_at(until);
+    }
     let begun = plan.status.start_time.as_ref().map_or(now, |t| t.0);
     if let Some(clearing) = observed.clearing.as_ref().filter(|c| c.since <= after(begun, HEARD_SECONDS)) {
         plan.check_at(after(now, scale::LOOK_SECONDS));
         return complete_is(plan, request, None, Reason::InProgress, &clearing.words, now);
     }
     let prepared = choose(request, &observed.backups).and_then(|choice| prepare(install, request, observed, &choice));
-    match (prepared, observed.store.as_deref()) {
-        (Ok(Prepared { task, mounts, seat, make, to_save }), Some(store)) => {
-            match scale::down(plan, request, observed, now) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(failure) => return end(plan, request, Err((failure, None)), now, now),
-            }
-            let mut since = plan.status.start_time.as_ref().map_or(now, |t| t.0);
-            if !plan.status.scaled_down.is_empty() {
-                since = after(since, scale::DOWN_SECONDS);
-            }
-            if to_save.is_empty() && observed.safety.is_none() {
-                plan.status.safety_backup = None;
-            }
-            if plan.status.safety_backup.is_some() {
-                let Some(backup) = observed.safety.as_deref() else {
-                    let backup = safety::backup(request, &task.scope.policy, to_save);
-                    return plan.actions.push(Action::CreateBackup(Box::new(backup)));
-                };
-                match safety::progress(backup, now) {
-                    Ok(safety::Progress::Done(at)) => since = since.max(at),
-                    Ok(safety::Progress::Waits(words)) => {
-                        return complete_is(plan, request, None, Reason::InProgress, &words, now);
-                    }
-                    Err(failure) => return end(plan, request, Err((failure, None)), now, now),
-                }
-            }
-            if let Some(claim) = make.first().filter(|_| now >= after(since, CLAIM_SECONDS)) {
-                let name = claim.metadata.name.as_deref().unwrap_or_default();
-                let message = format!(
-                    "claim {name} could not be created within {CLAIM_SECONDS} s: look at the namespace's quota and the controller's log"
-                );
-                let failure = Failure::new(Reason::ClaimNotFound, message);
-                return end(plan, request, Err((failure, None)), now, now);
-            }
-            plan.actions.extend(make.into_iter().map(|claim| Action::CreateClaim(Box::new(claim))));
-            let job = job::restore(install, request, store, observed.policy.as_deref(), task, mounts, seat);
-            plan.actions.push(Action::CreateJob(Box::new(job)));
+    let prepared = match (prepared, observed.store.as_deref()) {
+        (Ok(prepared), Some(store)) => (prepared, store),
+        (Err(failure), _) if is_of_the_store(failure.reason) => {
+            // One probe that fails is no reason to lose what was saved and stopped for it.
+            let words = format!("it waits: {}", failure.message);
+            return complete_is(plan, request, None, failure.reason, &words, now);
         }
-        (Err(failure), _) => end(plan, request, Err((failure, None)), now, now),
-        (Ok(_), None) => {}
+        (Err(failure), _) => return end(plan, request, Err((failure, None)), now, now),
+        (Ok(_), None) => return,
+    };
+    let (prepared, store) = prepared;
+    match scale::down(plan, request, observed, now) {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(failure) => return end(plan, request, Err((failure, None)), now, now),
     }
+    if prepared.to_save.is_empty() && observed.safety.is_none() {
+        plan.status.safety_backup = None;
+    }
+    if plan.status.safety_backup.is_some() {
+        let Some(backup) = observed.safety.as_deref() else {
+            let backup = safety::backup(request, &prepared.task.scope.policy, prepared.to_save);
+            return plan.actions.push(Action::CreateBackup(Box::new(backup)));
+        };
+        match safety::progress(backup) {
+            Ok(safety::Progress::Done) => {}
+            Ok(safety::Progress::Waits(reason, words)) => {
+                return complete_is(plan, request, None, reason, &words, now);
+            }
+            Err(failure) => return end(plan, request, Err((failure, None)), now, now),
+        }
+    }
+    plan.actions.extend(prepared.make.iter().map(|claim| Action::CreateClaim(Box::new(claim.clone()))));
+    let job = prepared.job(install, request, store, observed);
+    plan.actions.push(Action::CreateJob(Box::new(job)));
+}
+
+/// Whether a store that cannot be used now may be usable again.
+fn is_of_the_store(reason: Reason) -> bool {
+    reason.is_refusal()
+        || matches!(
+            reason,
+            Reason::StoreNotFound
+                | Reason::StoreNotReady
+                | Reason::StoreUnreachable
+                | Reason::StoreRefused
+                | Reason::ClockSkew
+                | Reason::SecretNotFound
+                | Reason::ConfigMapNotFound
+        )
 }
 
 fn follow(
@@ -281,6 +306,19 @@ struct Prepared {
     make: Vec<PersistentVolumeClaim>,
     /// Sources to save before.
     to_save: Vec<String>,
+}
+
+impl Prepared {
+    fn job(
+        &self,
+        install: &Install,
+        request: &RestoreRequest,
+        store: &BackupStore,
+        observed: &ObservedRestore,
+    ) -> k8s_openapi::api::batch::v1::Job {
+        let policy = observed.policy.as_deref();
+        job::restore(install, request, store, policy, self.task.clone(), self.mounts.clone(), self.seat.clone())
+    }
 }
 
 fn prepare(
@@ -357,29 +395,24 @@ fn wait(
         // It ends by itself.
         Reason::InProgress => {
             plan.check_at(after(now, scale::LOOK_SECONDS));
-            None
+            refused::may_wait_until(request, None)
         }
+        reason if reason.is_refusal() => refused::may_wait_until(request, None),
         Reason::NoMatchingBackup
         | Reason::InvalidConfiguration
         | Reason::StoreReadOnly
         | Reason::DataMissing
-        | Reason::DataElsewhere => Some(now),
-        Reason::BackupNotFound => Some(after(created(&request.metadata), BACKUP_GRACE_SECONDS)),
-        Reason::StoreNotReady => Some(after(created(&request.metadata), store_grace(observed.store.as_deref()))),
-        _ => Some(after(created(&request.metadata), GRACE_SECONDS)),
+        | Reason::DataElsewhere => now,
+        Reason::BackupNotFound => after(created(&request.metadata), BACKUP_GRACE_SECONDS),
+        Reason::StoreNotReady => after(created(&request.metadata), store_grace(observed.store.as_deref())),
+        _ => after(created(&request.metadata), GRACE_SECONDS),
     };
-    match until {
-        Some(until) if until <= now => {
-            plan.status.start_time = Some(Time(now));
-            end(plan, request, Err((failure, None)), now, now);
-        }
-        _ => {
-            if let Some(until) = until {
-                plan.check_at(until);
-            }
-            complete_is(plan, request, Some(false), failure.reason, &failure.message, now);
-        }
+    if until <= now {
+        plan.status.start_time = Some(Time(now));
+        return end(plan, request, Err((failure, None)), now, now);
     }
+    plan.check_at(until);
+    complete_is(plan, request, Some(false), failure.reason, &failure.message, now);
 }
 
 type Ended = Result<Option<Report>, (Failure, Option<Report>)>;

@@ -15,6 +15,7 @@ use super::job::{self, Install};
 use super::location::is_at;
 use super::names::job_name;
 use super::observed::Attempt;
+use super::refused::{as_refusal, say};
 use super::restore::is_safety;
 use super::status::{after, find, with_condition};
 use super::verdict::{Patience, Verdict, judge};
@@ -238,7 +239,31 @@ fn is_of_the_platform(reason: Reason) -> bool {
             | Reason::ImagePullFailed
             | Reason::OOMKilled
             | Reason::JobVanished
-    )
+    ) || reason.is_refusal()
+}
+
+/// Says that the API server refuses what would prove a store. That says nothing of the store itself: what was found out of it stays.
+pub fn refuse(store: &BackupStore, failure: &Failure, now: Timestamp) -> Plan<BackupStoreStatus> {
+    let mut plan = Plan::keep(store.status.clone().unwrap_or_default());
+    if store.metadata.deletion_timestamp.is_some() {
+        return plan;
+    }
+    let generation = store.metadata.generation;
+    let known = find(&plan.status.conditions, ConditionType::Ready).filter(|c| {
+        c.observed_generation == generation && matches!(c.status.as_str(), "True" | "False") && as_refusal(c).is_none()
+    });
+    let (value, told) = match known {
+        Some(ready) => {
+            let reason = serde_json::from_value(ready.reason.clone().into()).unwrap_or(failure.reason);
+            let known = ready.message.split(SINCE).next().unwrap_or_default();
+            (ready.status == "True", Failure::new(reason, format!("{known}{SINCE}{}", failure.message)))
+        }
+        None => (false, Failure::new(failure.reason, format!("it cannot be proved: {}", failure.message))),
+    };
+    if say(&mut plan.status.conditions, ConditionType::Ready, Some(value), &told, generation, now) {
+        plan.events.push(Event::warning(failure.reason, "Probe", failure.message.clone()));
+    }
+    plan
 }
 
 /// Leaves a store that has been proved, or found wanting, as it is, and says that it is to be proved again. Whether it did: not where it
@@ -597,5 +622,35 @@ mod tests {
         let regular = step(None, 6000);
         assert_eq!(regular.status.as_ref().unwrap().last_suspected_time, None);
         assert_eq!(at_once(&regular, 6050, 6051), None);
+    }
+
+    #[test]
+    fn a_refused_probe_says_why_and_leaves_a_store_that_was_proved_as_it_was() {
+        let words = |n| {
+            Failure::new(
+                Reason::QuotaExceeded,
+                format!("the API server refused to create Job shop/p{n}: exceeded quota"),
+            )
+        };
+        let plan = refuse(&store(), &words(1), at(10));
+        assert_eq!((ready_of(&plan.status), plan.events.len()), (("False".into(), "QuotaExceeded".into()), 1));
+        let said = with_status(plan.status);
+        assert!(refuse(&said, &words(1), at(100)).events.is_empty());
+        assert_eq!(
+            created(&plan_store(&install(), &said, &ObservedStore::default(), at(100))).len(),
+            1,
+            "it is tried again"
+        );
+        // A probe whose Pod is lost says more than what was refused before it.
+        let lost = plan_store(&install(), &said, &probe(&said, failed(a_job("x")), vec![]), at(1000));
+        assert_eq!(ready_of(&lost.status), ("False".into(), "PodLost".into()));
+
+        let proved = plan_store(&install(), &store(), &probe(&store(), completed(a_job("x")), vec![]), at(1000));
+        let proved = with_status(proved.status);
+        let plan = refuse(&proved, &words(1), at(5000));
+        assert_eq!((ready_of(&plan.status), plan.events.len()), (("True".into(), "Probed".into()), 1));
+        assert_eq!(plan.status.last_probe_time, proved.status.as_ref().unwrap().last_probe_time);
+        let again = refuse(&with_status(plan.status.clone()), &words(2), at(5060));
+        assert_eq!((&again.status, again.events.len()), (&plan.status, 0));
     }
 }

@@ -21,6 +21,7 @@ use super::location::is_there;
 use super::names::VERIFY_ANNOTATION;
 use super::observed::{ObservedJob, created};
 use super::policy::{ObservedPolicy, seed};
+use super::refused::say;
 use super::restore::is_safety;
 use super::schedule::{Schedule, SoFar, due};
 use super::status::{after, find, with_condition};
@@ -105,6 +106,11 @@ pub fn plan_verify(
     {
         plan.check_at(after(now, ROOM_SECONDS));
         due.queue(why);
+    }
+    if let Some(due) = due.as_mut().filter(|due| due.store.is_ok())
+        && let Some(failure) = &observed.refused.verification
+    {
+        due.store = Err(failure.clone());
     }
     sum_up(plan, policy, observed, due.as_ref().and_then(Due::waiting), now);
     if let Some(Due { backup, asked, store: Ok(store) }) = due {
@@ -243,6 +249,10 @@ fn sum_up(
             said.map(|c| c.message).unwrap_or_default()
         );
         (Some(false), reason.unwrap_or(Reason::ChecksumMismatch), message)
+    } else if let Some(wait) =
+        plan.status.verification.iter().find_map(|at| at.waiting.as_ref()).filter(|wait| wait.reason.is_refusal())
+    {
+        (None, wait.reason, format!("the next verification, of {}, cannot start: {}", wait.backup, wait.message))
     } else if let Some((name, reason, why)) = undone {
         (None, reason, format!("the last verification, of {name}, could not be done: {why}"))
     } else if let Some(newest) = whole.first() {
@@ -263,6 +273,14 @@ fn sum_up(
             plan.events.push(Event::warning(reason, "Verify", message.clone()));
         }
         (Some("False"), Some(true)) => plan.events.push(Event::normal(reason, "Verify", message.clone())),
+        (_, None) if reason.is_refusal() => {
+            let failure = Failure::new(reason, message);
+            let generation = policy.metadata.generation;
+            if say(&mut plan.status.conditions, ConditionType::Verified, None, &failure, generation, now) {
+                plan.events.push(Event::warning(reason, "Verify", failure.message));
+            }
+            return;
+        }
         _ => {}
     }
     let generation = policy.metadata.generation;

@@ -74,8 +74,6 @@ mod tests {
             run_sources: vec!["uploads".into()],
             source: Source { name: "uploads".into(), volume: Some(volume), ..Source::default() },
             safety_for: None,
-            once: false,
-            writer: None,
             mounts: Mounts::default(),
             level: 3,
             timeout_seconds: 60,

@@ -67,6 +67,10 @@ pub struct Cluster {
     pub faulty: bool,
     /// Whether the store answers.
     pub store_is_up: bool,
+    /// What the API server refuses: after so many Jobs of one look, all Jobs.
+    pub refuses_jobs_after: Option<usize>,
+    /// Whether the API server refuses Backups.
+    pub refuses_backups: bool,
     pub stores: Objects<BackupStore>,
     pub policies: Objects<BackupPolicy>,
     pub backups: Objects<Backup>,
@@ -94,6 +98,8 @@ impl Cluster {
             rng: Rng::with_seed(seed),
             faulty: true,
             store_is_up: true,
+            refuses_jobs_after: None,
+            refuses_backups: false,
             stores: Objects::default(),
             policies: Objects::default(),
             backups: Objects::default(),

@@ -6,18 +6,19 @@ use std::sync::Arc;
 use holdfast::controller::cache::{in_namespace, of_owner, of_policy};
 use holdfast::controller::line;
 use holdfast::plan::action::{Action, Plan};
-use holdfast::plan::backup::{Holds, ObservedBackup, plan_backup};
+use holdfast::plan::backup::{self, Holds, ObservedBackup, plan_backup};
 use holdfast::plan::job::{self, Ground, Install};
-use holdfast::plan::names::{SCHEDULED_LABEL, label_value};
+use holdfast::plan::names::{SCHEDULED_LABEL, TASK_LABEL, label_value};
 use holdfast::plan::observed::{Attempt, ObservedJob};
-use holdfast::plan::policy::{ObservedPolicy, plan_policy};
-use holdfast::plan::restore::{ObservedRestore, choose, plan_restore};
-use holdfast::plan::store::{ObservedStore, plan_store};
+use holdfast::plan::policy::{self, ObservedPolicy, plan_policy};
+use holdfast::plan::refused::{PolicyRefusals, Refusal};
+use holdfast::plan::restore::{self, ObservedRestore, choose, plan_restore};
+use holdfast::plan::store::{self, ObservedStore, plan_store};
 use holdfast::plan::summary::Summarize;
 use holdfast::plan::suspicion;
 use holdfast::plan::verify::{VERIFY, plan_verify, wants_room};
-use holdfast::task::{Outcome, Report};
-use holdfast_crds::{Backup, BackupPhase, RestoreRequest};
+use holdfast::task::{Failure, Outcome, Report};
+use holdfast_crds::{Backup, BackupPhase, BackupStatus, Reason, RestoreRequest};
 use kube::ResourceExt;
 
 use crate::cluster::{Cluster, NAMESPACE};
@@ -25,8 +26,21 @@ use crate::people::delete_backup;
 
 const LIMIT: Option<usize> = Some(2);
 
-/// The controller was cut off, or refused: what is left of the plan is not carried out.
+/// The controller was cut off: what is left of the plan is not carried out.
 struct CutOff;
+
+/// Why the actions of a plan ended early.
+enum Stopped {
+    CutOff,
+    /// The API server refused one of them.
+    Refused(Refusal),
+}
+
+impl From<CutOff> for Stopped {
+    fn from(_: CutOff) -> Self {
+        Self::CutOff
+    }
+}
 
 pub fn look_at_something(cluster: &mut Cluster) {
     let (stores, policies) = (cluster.world.stores.all().len(), cluster.world.policies.all().len());
@@ -90,7 +104,9 @@ fn look_at_store(cluster: &mut Cluster, name: &str) {
     let probes = attempts(cluster, store.metadata.uid.as_deref(), &[]);
     let observed = ObservedStore { suspected, probes, ..ObservedStore::default() };
     let plan = plan_store(&install(), &store, &observed, cluster.now);
-    let _ = carry_out(cluster, plan, |cluster, status| {
+    let now = cluster.now;
+    let refuse = |_: &_, refusal: &Refusal| store::refuse(&store, &refusal.failure, now);
+    let _ = carry_out(cluster, plan, refuse, |cluster, status| {
         let live =
             cluster.stores.live.get(name).filter(|o| o.metadata.resource_version == store.metadata.resource_version);
         let mut object = live.ok_or(CutOff)?.clone();
@@ -120,12 +136,30 @@ fn look_at_policy(cluster: &mut Cluster, name: &str) {
     };
     observed.crowded =
         wants_room(&policy, &observed, cluster.now).and_then(|store| line::crowded(&cluster.world, store, LIMIT));
-    let mut plan = plan_policy(&policy, &observed, cluster.now);
-    let mut verify = Plan::keep(plan.status);
-    plan_verify(&mut verify, &install(), &policy, &observed, cluster.now);
+    // As `controller/reconcile.rs` does it.
+    let now = cluster.now;
+    let both = |observed: &ObservedPolicy| {
+        let plan = plan_policy(&policy, observed, now);
+        let mut verify = Plan::keep(plan.status.clone());
+        plan_verify(&mut verify, &install(), &policy, observed, now);
+        (plan, verify)
+    };
+    let (mut plan, mut verify) = both(&observed);
+    let refused = |outcome: Result<(), Stopped>| match outcome {
+        Ok(()) => Ok(None),
+        Err(Stopped::Refused(refusal)) => Ok(Some(refusal.failure)),
+        Err(Stopped::CutOff) => Err(CutOff),
+    };
+    let Ok(verification) = refused(act(cluster, &verify.actions)) else { return };
+    let Ok(backup) = refused(act(cluster, &plan.actions)) else { return };
+    observed.refused = PolicyRefusals { backup, verification, catalogue: None };
+    if observed.refused.is_any() {
+        (plan, verify) = both(&observed);
+    }
+    plan.actions = Vec::new();
     plan.status = verify.status;
-    plan.actions.extend(verify.actions);
-    let _ = carry_out(cluster, plan, |cluster, status| {
+    let refuse = |_: &_, refusal: &Refusal| policy::refuse(&policy, &refusal.failure, now);
+    let _ = carry_out(cluster, plan, refuse, |cluster, status| {
         let live =
             cluster.policies.live.get(name).filter(|o| o.metadata.resource_version == policy.metadata.resource_version);
         let mut object = live.ok_or(CutOff)?.clone();
@@ -143,7 +177,13 @@ fn look_at_backup(cluster: &mut Cluster, name: &str) {
     let Some(backup) = cluster.world.backups.get(NAMESPACE, name) else { return };
     let observed = observe_backup(cluster, &backup);
     let plan = plan_backup(&install(), &backup, &observed, cluster.now);
-    let _ = carry_out(cluster, plan, |cluster, status| {
+    let now = cluster.now;
+    let refuse = |planned: &BackupStatus, refusal: &Refusal| {
+        let began = refusal.began || observed.jobs.iter().any(|a| a.job.task == "backup");
+        let refusal = Refusal { began, ..refusal.clone() };
+        backup::refuse(&backup, observed.policy.as_deref(), Some(planned), &refusal, now)
+    };
+    let _ = carry_out(cluster, plan, refuse, |cluster, status| {
         let live =
             cluster.backups.live.get(name).filter(|o| o.metadata.resource_version == backup.metadata.resource_version);
         let mut object = live.ok_or(CutOff)?.clone();
@@ -242,7 +282,9 @@ fn look_at_restore(cluster: &mut Cluster, name: &str) {
     let Some(request) = cluster.world.restores.get(NAMESPACE, name) else { return };
     let observed = observe_restore(cluster, &request);
     let plan = plan_restore(&install(), &request, &observed, cluster.now);
-    let _ = carry_out(cluster, plan, |cluster, status| {
+    let now = cluster.now;
+    let refuse = |_: &_, refusal: &Refusal| restore::refuse(&request, &refusal.failure, now);
+    let _ = carry_out(cluster, plan, refuse, |cluster, status| {
         let live = cluster
             .restores
             .live
@@ -306,21 +348,48 @@ fn attempt(cluster: &Cluster, job: ObservedJob) -> Attempt {
     Attempt { job, pods, events: vec![] }
 }
 
-/// Actions, then the status; each of them may be the last thing that the controller does, before it took effect or after.
+/// Actions, then the status; each of them may be the last thing that the controller does, before it took effect or after. Where an action
+/// is refused, the status says so.
 fn carry_out<S: Summarize>(
     cluster: &mut Cluster,
-    mut plan: Plan<S>,
+    plan: Plan<S>,
+    refuse: impl FnOnce(&S, &Refusal) -> Plan<S>,
     report: impl FnOnce(&mut Cluster, S) -> Result<bool, CutOff>,
 ) -> Result<(), CutOff> {
-    for action in &plan.actions {
-        dropped(cluster)?;
-        apply(cluster, action)?;
-        dropped(cluster)?;
-    }
+    let mut plan = match act(cluster, &plan.actions) {
+        Ok(()) => plan,
+        Err(Stopped::Refused(refusal)) => refuse(&plan.status, &refusal),
+        Err(Stopped::CutOff) => return Err(CutOff),
+    };
     dropped(cluster)?;
     plan.status.summarize(cluster.now);
     if report(cluster, plan.status)? {
         cluster.writes += 1;
+    }
+    Ok(())
+}
+
+fn act(cluster: &mut Cluster, actions: &[Action]) -> Result<(), Stopped> {
+    let mut jobs = 0;
+    for action in actions {
+        dropped(cluster)?;
+        let refused = match action {
+            Action::CreateJob(job) => {
+                jobs += 1;
+                let there = cluster.work.contains_key(&job.name_any());
+                let refuses = cluster.refuses_jobs_after.is_some_and(|most| jobs > most) && !there;
+                refuses.then(|| (Reason::JobRefused, job.labels().get(TASK_LABEL).cloned()))
+            }
+            Action::CreateBackup(_) => cluster.refuses_backups.then_some((Reason::RequestRefused, None)),
+            _ => None,
+        };
+        if let Some((reason, task)) = refused {
+            cluster.tally.refused();
+            let failure = Failure::new(reason, "the API server refused to create it: its words");
+            return Err(Stopped::Refused(Refusal { failure, task, began: jobs > 1 }));
+        }
+        apply(cluster, action)?;
+        dropped(cluster)?;
     }
     Ok(())
 }

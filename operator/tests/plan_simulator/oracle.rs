@@ -27,6 +27,7 @@ pub struct Tally {
     suspicious: u64,
     verified: u64,
     damaged: u64,
+    refused: u64,
     lives: u64,
 }
 
@@ -39,12 +40,19 @@ impl Tally {
         self.suspicious += other.suspicious;
         self.verified += other.verified;
         self.damaged += other.damaged;
+        self.refused += other.refused;
         self.lives += 1;
     }
 
     pub fn saw_enough(&self) -> bool {
-        let seen = [self.completed, self.failed, self.restores, self.deleted, self.suspicious, self.verified];
+        let seen =
+            [self.completed, self.failed, self.restores, self.deleted, self.suspicious, self.verified, self.refused];
         seen.iter().all(|n| *n >= self.lives / 2) && self.damaged >= self.lives / 20
+    }
+
+    /// The API server refused a write of the controller.
+    pub fn refused(&mut self) {
+        self.refused += 1;
     }
 
     /// One Job a source and run, one a restore, whatever happens. The others may be repeated.
@@ -174,7 +182,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} lives: {} backups completed ({} suspicious) and {} failed, {} restores, {} runs deleted by retention, {} found whole and {} damaged",
+            "{} lives: {} backups completed ({} suspicious) and {} failed, {} restores, {} runs deleted by retention, {} found whole and {} damaged, {} writes refused",
             self.lives,
             self.completed,
             self.suspicious,
@@ -182,7 +190,8 @@ impl fmt::Display for Tally {
             self.restores,
             self.deleted,
             self.verified,
-            self.damaged
+            self.damaged,
+            self.refused
         )
     }
 }
@@ -221,6 +230,12 @@ pub fn check_rest(cluster: &Cluster) {
     assert!(open.is_empty(), "these are never over: {open:#?}");
     let jobs: Vec<&Work> = cluster.work.values().filter(|w| w.job.end.is_none()).collect();
     assert!(jobs.is_empty(), "Jobs that run for nobody: {:?}", jobs.iter().map(|w| &w.job).collect::<Vec<_>>());
+
+    // Nothing is refused any more, and nobody says so.
+    let said = cluster.stores.live.values().flat_map(|s| s.status.iter().flat_map(|s| &s.conditions));
+    let said = said.chain(cluster.policies.live.values().flat_map(|p| p.status.iter().flat_map(|s| &s.conditions)));
+    let stale: Vec<_> = said.filter(|c| c.message.contains("the API server refused")).collect();
+    assert!(stale.is_empty(), "{stale:#?}");
 
     // Every backup that the cluster shows can be restored.
     for backup in cluster.backups.live.values() {

@@ -41,7 +41,7 @@ fn of<K: serde::de::DeserializeOwned>(kind: &str, mut object: serde_json::Value)
 
 pub fn act(cluster: &mut Cluster) {
     let policy = POLICIES[cluster.rng.usize(..POLICIES.len())];
-    match cluster.rng.u8(..22) {
+    match cluster.rng.u8(..27) {
         0..=3 => ask_for_a_backup(cluster, policy),
         4..=7 => ask_for_a_restore(cluster, policy),
         8 => delete_a_backup(cluster),
@@ -52,6 +52,9 @@ pub fn act(cluster: &mut Cluster) {
         16 => accept(cluster),
         20 => damage(cluster),
         21 => ask_for_a_verification(cluster),
+        22 => cluster.refuses_jobs_after = Some(cluster.rng.usize(..2)),
+        23 => cluster.refuses_backups = true,
+        24..=26 => (cluster.refuses_jobs_after, cluster.refuses_backups) = (None, false),
         _ => edit_a_policy(cluster, policy),
     }
 }
@@ -61,6 +64,7 @@ pub fn make_peace(cluster: &mut Cluster) {
     cluster.faulty = false;
     cluster.left_running = 2;
     cluster.store_is_up = true;
+    (cluster.refuses_jobs_after, cluster.refuses_backups) = (None, false);
     for policy in POLICIES {
         edit(cluster, policy, |p| p.spec.suspend = true);
     }

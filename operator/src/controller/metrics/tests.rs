@@ -86,6 +86,7 @@ fn full() -> World {
 
 fn exposed() -> String {
     let counters = Counters::default();
+    counters.watching("Backup", Some("shop"), true);
     counters.reconciled(Subject::Backup, Duration::from_millis(3), true);
     counters.started(0.2);
     render(Some(&full()), &counters).unwrap()

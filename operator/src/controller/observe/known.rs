@@ -57,6 +57,11 @@ pub(super) fn holds(world: &World, namespace: &str, policy: &str) -> Holds {
         if restore.status.as_ref().is_some_and(|s| s.phase.is_terminal()) {
             continue;
         }
+        // One that is being deleted gets no Job any more, whatever keeps it.
+        let has_job = || !world.jobs.of(&of_owner(&restore.uid().unwrap_or_default())).is_empty();
+        if restore.metadata.deletion_timestamp.is_some() && !has_job() {
+            continue;
+        }
         match run_of(world, namespace, policy, &restore) {
             Held::Run(run_id) => holds.run_ids.push(run_id),
             Held::Unknown => holds.unknown = true,
@@ -229,5 +234,21 @@ mod tests {
         assert_eq!(ask(serde_json::json!({"backup": "whole"}), BackupPhase::Pending), []);
         assert_eq!(ask(serde_json::json!({"backup": "gone"}), BackupPhase::Pending), [at(7)]);
         assert_eq!(ask(serde_json::json!({"store": {"name": "main", "policy": "shop"}}), BackupPhase::Pending), []);
+    }
+
+    #[test]
+    fn a_restore_that_is_being_deleted_holds_on_to_nothing_once_its_job_is_gone() {
+        let world = World::default();
+        let spec = serde_json::from_value(serde_json::json!({"from": {"policy": {"name": "shop"}}})).unwrap();
+        let status = Some(RestoreRequestStatus { phase: BackupPhase::Running, ..RestoreRequestStatus::default() });
+        let mut request = RestoreRequest { metadata: meta("undo", "uid-of-undo", 1), spec, status };
+        world.restores.put(request.clone());
+        assert!(holds(&world, "shop", "shop").unknown);
+        request.metadata.deletion_timestamp = request.metadata.creation_timestamp.clone();
+        world.restores.put(request);
+        assert!(!holds(&world, "shop", "shop").unknown);
+        let owner = Some(Owner { kind: "RestoreRequest".into(), name: "undo".into(), uid: "uid-of-undo".into() });
+        world.jobs.put(ObservedJob { owner, ..job("j") });
+        assert!(holds(&world, "shop", "shop").unknown, "its Pod may still read");
     }
 }

@@ -1,6 +1,6 @@
 //! A Backup that is being deleted: where its `deletionPolicy` is Delete its data goes first, then the finalizer. Pure.
 
-use holdfast_crds::{Backup, BackupStatus, Reason};
+use holdfast_crds::{Backup, BackupStatus, ConditionType, Reason};
 use jiff::Timestamp;
 
 use super::{ObservedBackup, reachable};
@@ -8,6 +8,7 @@ use crate::plan::action::{Action, Event, Plan, Target};
 use crate::plan::job::{self, Install};
 use crate::plan::location;
 use crate::plan::names::FINALIZER;
+use crate::plan::refused::say;
 use crate::plan::status::after;
 use crate::plan::verdict::{Patience, Verdict, judge};
 use crate::task::Failure;
@@ -65,8 +66,7 @@ pub(super) fn delete(
                 plan.actions.push(Action::CreateJob(Box::new(job)));
             }
             Err(failure) => {
-                let note = format!("the data of run {run_id} cannot be deleted yet: {}", failure.message);
-                plan.events.push(Event::warning(failure.reason, "Delete", note));
+                blocked(plan, backup, &failure, now);
                 plan.check_at(after(now, BLOCKED_SECONDS));
             }
         }
@@ -89,10 +89,19 @@ pub(super) fn delete(
             if again <= now {
                 return plan.actions.push(Action::delete_job(&attempt.job));
             }
-            let note = format!("the data of run {run_id} is not deleted yet: {}", failure.message);
-            plan.events.push(Event::warning(failure.reason, "Delete", note));
+            blocked(plan, backup, &failure, now);
             plan.check_at(again);
         }
+    }
+}
+
+/// Says why the data cannot be deleted: the object stays until it is, and nobody would know what for.
+pub(super) fn blocked(plan: &mut Plan<BackupStatus>, backup: &Backup, failure: &Failure, now: Timestamp) {
+    let run = plan.status.run_id.as_ref().map(|run_id| format!(" of run {run_id}")).unwrap_or_default();
+    let told = Failure::new(failure.reason, format!("the data{run} is not deleted yet: {}", failure.message));
+    let generation = backup.metadata.generation;
+    if say(&mut plan.status.conditions, ConditionType::DataDeleted, Some(false), &told, generation, now) {
+        plan.events.push(Event::warning(told.reason, "Delete", told.message));
     }
 }
 

@@ -1,6 +1,6 @@
 //! After a run: retention, and its Jobs deleted in time. Pure.
 
-use holdfast_crds::{Backup, BackupPhase, BackupStatus};
+use holdfast_crds::{Backup, BackupPhase, BackupStatus, ConditionType};
 use jiff::Timestamp;
 
 use super::{ObservedBackup, slot_of, stop, stop_decided, told, usable, verification};
@@ -65,7 +65,11 @@ fn retain(
     expiry: Timestamp,
 ) {
     let name = job::retain_name(backup);
+    let not_refused = |plan: &mut Plan<BackupStatus>| {
+        plan.status.conditions.retain(|c| c.type_ != ConditionType::RetentionApplied.as_str());
+    };
     if let Some(attempt) = observed.jobs.iter().find(|a| a.job.name == name) {
+        not_refused(plan);
         // A retain that failed is told on the policy.
         if let Verdict::Completed(Some(Report { outcome: Some(Outcome::Retain(retained)), .. })) =
             judge(attempt, holdfast_crds::Reason::StoreUnreachable, Patience::RUN, now)
@@ -78,7 +82,7 @@ fn retain(
     let Some(retention) = policy.spec.retention.as_ref().filter(|_| now < expiry) else { return };
     if observed.siblings.iter().any(|s| is_newer(s, backup)) {
         // The rules are the policy's: applied after the newest run they are applied to all.
-        return;
+        return not_refused(plan);
     }
     if location::confirm("it", plan.status.location.as_deref(), store).is_err() {
         // What is there now is another place, with other runs.
@@ -88,6 +92,7 @@ fn retain(
         return plan.check_at(after(now, RETAIN_AGAIN_SECONDS));
     }
     let runs = runs(backup, observed);
+    not_refused(plan);
     plan.actions.push(Action::CreateJob(Box::new(job::retain(install, backup, policy, store, retention, runs))));
 }
 

@@ -7,7 +7,7 @@ use crate::plan::fixture::{
     at, attempt, backup, backup_with, completed, ended_pod, failed, install, job as a_job, pending_pod, policy,
     ready_store, running_pod, source, store, unready_store,
 };
-use crate::plan::names::job_name;
+use crate::plan::names::{SCHEDULED_LABEL, job_name};
 use crate::plan::observed::{ObservedJob, ObservedPod, Words};
 use crate::task::RetainReport;
 

@@ -22,7 +22,7 @@ pub(super) fn plan(
 ) {
     let Some((last, ended)) = to_make_up_for(backups) else { return };
     let is_late = |at: Timestamp| at >= after(last.slot, policy.spec.starting_deadline_seconds);
-    if is_late(now) || backups.running().is_some() {
+    if is_late(now) || backups.not_over().is_some() {
         return;
     }
     if last.failure().reason == Reason::StoreUnreachable {

@@ -165,7 +165,7 @@ fn why_none(
     if let Some(failure) = obstacle {
         return failure.message.clone();
     }
-    if let Some(name) = backups.running() {
+    if let Some(name) = backups.not_over() {
         let waiting = backups.all.iter().find(|b| b.name == name && b.phase == BackupPhase::Pending);
         return match waiting.and_then(|b| find(&b.status.conditions, ConditionType::Complete)) {
             Some(said) => format!("{name} is not under way yet: {}", said.message),

@@ -96,12 +96,108 @@ fn a_policy_that_rests_writes_nothing() {
     assert!(plan.actions.is_empty());
 }
 
+fn of_schedule(name: &str, slot: i64, status: BackupStatus) -> Backup {
+    let mut backup = backup_with(name, slot, status);
+    backup.metadata.labels = Some(BTreeMap::from([(SCHEDULED_LABEL.to_owned(), "true".to_owned())]));
+    backup
+}
+
+fn refused_status() -> BackupStatus {
+    let failure = Failure::new(Reason::QuotaExceeded, "the API server refused it: exceeded quota");
+    let mut status = BackupStatus::default();
+    say(&mut status.conditions, ConditionType::Complete, Some(false), &failure, Some(1), at(SLOT));
+    status
+}
+
 #[test]
-fn a_run_that_is_not_over_makes_the_slot_pass() {
-    let plan = plan_policy(&settled(), &observed(vec![backup("by-hand", SLOT - 30)]), at(SLOT));
-    assert!(created_backups(&plan).is_empty());
-    assert_eq!(reasons(&plan), ["PreviousRunning"]);
-    assert_eq!(plan.status.last_scheduled_time, Some(Time(at(SLOT))));
+fn a_slot_passes_for_a_run_that_has_started_and_for_no_other() {
+    let with_phase = |phase| BackupStatus { phase, ..BackupStatus::default() };
+    let running = || with_phase(BackupPhase::Running);
+    let mut going = backup_with("going", SLOT - 30, running());
+    going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
+    let partly = BackupStatus { run_id: Some("r".into()), ..refused_status() };
+    let pending = || with_phase(BackupPhase::Pending);
+    let table = [
+        (backup_with("running", SLOT - 30, running()), false, &["PreviousRunning"][..]),
+        (backup_with("partly", SLOT - 30, partly), false, &["PreviousRunning", "QuotaExceeded"]),
+        // Made by hand, and without its store or its turn.
+        (backup("by-hand", SLOT - 30), true, &[]),
+        // It saves what this slot would have, once it starts.
+        (of_schedule("queued", SLOT - 600, pending()), false, &["MissedSlots"]),
+        (of_schedule("refused", SLOT - 600, refused_status()), true, &["QuotaExceeded"]),
+        (going, true, &[]),
+    ];
+    for (there, runs, told) in table {
+        let name = there.metadata.name.clone().unwrap();
+        let plan = plan_policy(&settled(), &observed(vec![there]), at(SLOT));
+        assert_eq!(!created_backups(&plan).is_empty(), runs, "{name}");
+        assert_eq!(reasons(&plan), told, "{name}");
+        assert_eq!(plan.status.last_scheduled_time, Some(Time(at(SLOT))), "{name}");
+    }
+}
+
+#[test]
+fn what_is_refused_for_a_policy_is_said_on_it_and_the_slot_stays_due() {
+    let words = |n: i64| {
+        Failure::new(Reason::RequestRefused, format!("the API server refused to create Backup shop/b{n}: denied"))
+    };
+    let refused = |n| PolicyRefusals { backup: Some(words(n)), ..PolicyRefusals::default() };
+    let with = |refused| ObservedPolicy { refused, ..observed(vec![]) };
+    let plan = plan_policy(&settled(), &with(refused(1)), at(SLOT));
+    assert_eq!(state(&plan, ConditionType::Ready), ("False".into(), "RequestRefused".into()));
+    assert_eq!(reasons(&plan), ["RequestRefused"]);
+    assert_eq!(plan.status.last_scheduled_time, Some(Time(at(SLOT - 86_400))), "it is not decided");
+    let mut said = settled();
+    said.status = Some(plan.status);
+    assert!(plan_policy(&said, &with(refused(2)), at(SLOT + 60)).events.is_empty());
+    let lifted = plan_policy(&said, &with(PolicyRefusals::default()), at(SLOT + 120));
+    assert_eq!(created_backups(&lifted), ["shop-19700102-020000"]);
+    assert_eq!(state(&lifted, ConditionType::Ready).0, "True");
+    let late = plan_policy(&said, &with(refused(3)), at(SLOT + 3601));
+    assert_eq!((created_backups(&late).len(), reasons(&late)), (0, vec!["MissedSlots"]));
+
+    let catalogue = PolicyRefusals { catalogue: Some(words(1)), ..PolicyRefusals::default() };
+    let plan = plan_policy(&settled(), &with(catalogue), at(SLOT));
+    assert_eq!(state(&plan, ConditionType::Ready), ("False".into(), "RequestRefused".into()));
+    assert_eq!(created_backups(&plan).len(), 1, "it holds up no slot");
+    let plan = refuse(&settled(), &words(1), at(SLOT));
+    assert_eq!(state(&plan, ConditionType::Ready), ("False".into(), "RequestRefused".into()));
+}
+
+#[test]
+fn a_policy_whose_run_is_refused_says_so_until_one_gets_further() {
+    let ready = |backups| {
+        let plan = plan_policy(&settled(), &observed(backups), at(SLOT - 100));
+        let ready = find(&plan.status.conditions, ConditionType::Ready).unwrap().clone();
+        (ready.reason, ready.message)
+    };
+    let waiting = of_schedule("waiting", SLOT - 600, refused_status());
+    let (reason, message) = ready(vec![waiting]);
+    assert_eq!(reason, "QuotaExceeded");
+    assert_eq!(message, "waiting cannot start: the API server refused it: exceeded quota");
+    let failed = || ended("failed", SLOT - 900, BackupPhase::Failed, Reason::QuotaExceeded);
+    assert_eq!(ready(vec![failed()]).0, "QuotaExceeded");
+    let running = BackupStatus { phase: BackupPhase::Running, ..BackupStatus::default() };
+    assert_eq!(ready(vec![failed(), of_schedule("next", SLOT - 600, running)]).0, "Ready", "it is put right");
+}
+
+#[test]
+fn retention_that_could_not_start_is_told_by_the_newest_complete_run() {
+    let mut policy = settled();
+    policy.spec.retention = Some(RetentionSpec { keep_last: Some(3), ..RetentionSpec::default() });
+    let refused = |name, slot| {
+        let mut backup = ended(name, slot, BackupPhase::Completed, Reason::Completed);
+        let failure = Failure::new(Reason::JobRefused, "the API server refused to create Job shop/r: denied");
+        let conditions = &mut backup.status.as_mut().unwrap().conditions;
+        say(conditions, ConditionType::RetentionApplied, Some(false), &failure, Some(1), at(slot));
+        backup
+    };
+    let plan = plan_policy(&policy, &observed(vec![refused("new", SLOT - 900)]), at(SLOT - 1));
+    assert_eq!(state(&plan, ConditionType::RetentionApplied), ("False".into(), "JobRefused".into()));
+    assert_eq!(reasons(&plan).iter().filter(|r| **r == "JobRefused").count(), 1);
+    let newer = ended("newer", SLOT - 600, BackupPhase::Completed, Reason::Completed);
+    let plan = plan_policy(&policy, &observed(vec![refused("old", SLOT - 900), newer]), at(SLOT - 1));
+    assert_eq!(state(&plan, ConditionType::RetentionApplied).0, "", "a later run says nothing of it");
 }
 
 #[test]
@@ -164,7 +260,7 @@ fn bad_input_is_a_condition() {
 fn what_the_api_server_would_refuse_and_globs_that_cannot_be_read_make_a_policy_not_ready() {
     let words = "the API server refuses the Job of source db: spec.template.labels: Invalid value";
     let refused = Failure::new(Reason::InvalidConfiguration, words);
-    let plan = plan_policy(&settled(), &ObservedPolicy { refused: Some(refused), ..observed(vec![]) }, at(SLOT - 100));
+    let plan = plan_policy(&settled(), &ObservedPolicy { trial: Some(refused), ..observed(vec![]) }, at(SLOT - 100));
     assert_eq!(state(&plan, ConditionType::Ready), ("False".into(), "InvalidConfiguration".into()));
     let ready = find(&plan.status.conditions, ConditionType::Ready).unwrap();
     assert!(ready.message.contains(words), "{}", ready.message);

@@ -9,11 +9,11 @@ use holdfast_crds::{
     Backup, BackupPhase, BackupPolicy, BackupSpec, ConditionType, DeletionPolicy, LocalRef, OnExisting, Reason,
     RestoreInto, RestoreRequest,
 };
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::plan::job::Ground;
 use crate::plan::names::{MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SAFETY_LABEL, job_name, label_value};
+use crate::plan::refused::refused;
 use crate::plan::status::find;
 use crate::task::{Failure, RestoreTarget};
 
@@ -136,17 +136,24 @@ pub(super) fn backup(request: &RestoreRequest, policy: &str, sources: Vec<String
 
 /// How far a safety backup is.
 pub(super) enum Progress {
-    /// Not over; in its own words.
-    Waits(String),
-    /// It is complete, since then.
-    Done(Timestamp),
+    /// Not over; in its own words, and why it waits.
+    Waits(Reason, String),
+    /// It is complete.
+    Done,
+}
+
+/// Whether a safety backup waits to start, for whatever reason.
+pub(super) fn has_not_started(backup: &Backup) -> bool {
+    let status = backup.status.as_ref();
+    backup.metadata.deletion_timestamp.is_none()
+        && status.is_none_or(|s| s.phase == BackupPhase::Pending && s.run_id.is_none())
 }
 
 /// How far it is.
 ///
 /// # Errors
 /// Why there will be none, with its own reason.
-pub(super) fn progress(backup: &Backup, now: Timestamp) -> Result<Progress, Failure> {
+pub(super) fn progress(backup: &Backup) -> Result<Progress, Failure> {
     let name = backup.metadata.name.as_deref().unwrap_or_default();
     let status = backup.status.clone().unwrap_or_default();
     let complete = find(&status.conditions, ConditionType::Complete);
@@ -156,11 +163,13 @@ pub(super) fn progress(backup: &Backup, now: Timestamp) -> Result<Progress, Fail
         return Err(Failure::new(Reason::BackupNotFound, message));
     }
     match status.phase {
-        BackupPhase::Pending | BackupPhase::Running => Ok(Progress::Waits(format!(
-            "what is there is saved first, as Backup {name}{}{words}",
-            if words.is_empty() { "" } else { ": " }
-        ))),
-        BackupPhase::Completed => Ok(Progress::Done(status.completion_time.map_or(now, |t| t.0))),
+        BackupPhase::Pending | BackupPhase::Running => {
+            let refused = refused(&status).map_or(Reason::InProgress, |failure| failure.reason);
+            let colon = if words.is_empty() { "" } else { ": " };
+            let words = format!("what is there is saved first, as Backup {name}{colon}{words}");
+            Ok(Progress::Waits(refused, words))
+        }
+        BackupPhase::Completed => Ok(Progress::Done),
         BackupPhase::Failed => {
             let reason =
                 complete.and_then(|c| serde_json::from_value(serde_json::Value::String(c.reason.clone())).ok());

@@ -3,7 +3,7 @@
 //! The number of replicas is in the status before anything is scaled, and a finalizer keeps the request until it is given back: whoever
 //! comes after a controller that died knows what to do. What somebody else has scaled meanwhile is left as it is.
 
-use holdfast_crds::{Reason, RestoreRequest, RestoreRequestStatus, ScaledWorkload, WorkloadKind};
+use holdfast_crds::{ConditionType, Reason, RestoreRequest, RestoreRequestStatus, ScaledWorkload, WorkloadKind};
 use jiff::Timestamp;
 
 use super::{ObservedRestore, complete_is};
@@ -204,6 +204,7 @@ fn give_back(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, ob
         });
         recorded.outcome = Some(outcome);
     }
+    plan.status.conditions.retain(|c| c.type_ != ConditionType::BroughtBack.as_str());
 }
 
 fn release(request: &RestoreRequest) -> Action {

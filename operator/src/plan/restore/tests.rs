@@ -143,12 +143,18 @@ fn a_claim_is_made_before_the_job_that_writes_into_it_unless_it_is_there() {
 }
 
 #[test]
-fn a_claim_that_cannot_be_made_ends_the_request() {
+fn a_claim_that_cannot_be_made_ends_the_request_at_its_deadline_in_the_servers_words() {
     let request = running_into_claim(true);
-    let plan = plan_restore(&install(), &request, &with_volume(&[]), at(5001 + CLAIM_SECONDS));
+    let failure = Failure::new(
+        Reason::RequestRefused,
+        "the API server refused to create PersistentVolumeClaim shop/copy: denied",
+    );
+    let refused = RestoreRequest { status: Some(refuse(&request, &failure, at(5100)).status), ..request };
+    let plan = plan_restore(&install(), &refused, &with_volume(&[]), at(5600));
     assert!(plan.actions.is_empty());
     assert_eq!(plan.status.phase, BackupPhase::Failed);
-    assert_eq!(complete_of(&plan).0, "ClaimNotFound");
+    assert_eq!(complete_of(&plan).0, "RequestRefused");
+    assert!(complete_of(&plan).1.contains("PersistentVolumeClaim shop/copy: denied"));
 }
 
 fn into(host: Option<&str>, secret: Option<&str>, database: Option<&str>) -> Vec<RestoreInto> {
@@ -339,8 +345,10 @@ fn what_may_be_on_its_way_is_waited_for() {
         assert_eq!((late.status.phase, complete_of(&late).0.as_str()), (BackupPhase::Failed, reason));
     }
     let busy = ObservedRestore { backups: vec![saved("busy", 1, BackupPhase::Running)], ..observed() };
-    let plan = plan_restore(&install(), &request(from_backup("busy")), &busy, at(99_999));
-    assert_eq!(plan.status.phase, BackupPhase::Pending, "a run ends by itself");
+    for (now, phase) in [(5599, BackupPhase::Pending), (5600, BackupPhase::Failed)] {
+        let plan = plan_restore(&install(), &request(from_backup("busy")), &busy, at(now));
+        assert_eq!(plan.status.phase, phase, "a run ends by itself, and is waited for until the request's deadline");
+    }
 }
 
 fn started() -> RestoreRequest {
@@ -545,8 +553,8 @@ fn what_is_there_is_saved_before_it_is_replaced() {
         assert!(is_safety(made) && made.metadata.owner_references.is_none());
     }
     let with = |phase| ObservedRestore { safety: Some(safety_backup(&request, phase)), ..observed() };
-    for phase in [BackupPhase::Pending, BackupPhase::Running] {
-        let plan = plan_restore(&install(), &request, &with(phase), at(99_999));
+    for (phase, now) in [(BackupPhase::Pending, 5599), (BackupPhase::Running, 99_999)] {
+        let plan = plan_restore(&install(), &request, &with(phase), at(now));
         assert!(plan.actions.is_empty(), "it waits for as long as that runs");
         assert!(complete_of(&plan).1.contains(&name) && complete_of(&plan).1.contains("its words"));
         assert_eq!(plan.status.phase, BackupPhase::Running);

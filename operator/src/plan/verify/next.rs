@@ -61,10 +61,12 @@ pub(super) fn next<'a>(
     Some(due)
 }
 
-/// Whether nothing more comes of a Job. Where its Backup is gone there is nobody left to say what it found.
+/// Whether nothing more comes of a Job. Where its Backup is gone or going there is nobody left to say what it found.
 fn is_over(job: &ObservedJob, observed: &ObservedPolicy) -> bool {
     let uid = job.owner.as_ref().map(|o| o.uid.as_str());
-    let owner = observed.backups.iter().find(|b| b.metadata.uid.as_deref() == uid);
+    let is_owner =
+        |b: &&std::sync::Arc<Backup>| b.metadata.uid.as_deref() == uid && b.metadata.deletion_timestamp.is_none();
+    let owner = observed.backups.iter().find(is_owner);
     let recorded = match owner {
         Some(backup) => is_recorded(job, backup.status.as_ref()),
         None => job.end.is_some(),

@@ -7,6 +7,7 @@ use crate::plan::fixture::{
     at, attempt, backup_with, completed, ended_pod, install, job as a_job, policy, ready_store, unready_store,
 };
 use crate::plan::observed::Owner;
+use crate::plan::refused::PolicyRefusals;
 use crate::task::{Outcome, Report, RetainReport, Task};
 
 const DAY: i64 = 86_400;
@@ -418,4 +419,54 @@ fn a_schedule_that_cannot_be_read_is_named_by_its_field() {
     };
     let (backup, verification) = spread("H H * * *");
     assert_ne!(backup, verification);
+}
+
+#[test]
+fn a_verification_whose_job_is_refused_waits_and_says_why_once() {
+    let backups = [kept("a", 1, None)];
+    let mut policy = due_on(3, &backups);
+    let refused = |words: &str| {
+        let verification = Some(Failure::new(Reason::JobRefused, words));
+        let refused = PolicyRefusals { verification, ..PolicyRefusals::default() };
+        ObservedPolicy { refused, ..observed(backups.to_vec()) }
+    };
+    let words = "the API server refused to create Job shop/v1: denied";
+    let said = plan(&policy, &refused(words), 3 * DAY + 10);
+    assert_eq!((started(&said), said.events.len()), (None, 1));
+    let waiting = said.status.verification.as_ref().unwrap().waiting.clone().unwrap();
+    assert_eq!((waiting.backup.as_str(), waiting.reason), ("a", Reason::JobRefused));
+    let verified = find(&said.status.conditions, ConditionType::Verified).unwrap();
+    assert_eq!((verified.status.as_str(), verified.reason.as_str()), ("Unknown", "JobRefused"));
+    assert!(verified.message.ends_with(words), "{}", verified.message);
+    policy.status = Some(said.status);
+    assert!(plan(&policy, &refused(words), 3 * DAY + 70).events.is_empty());
+    let lifted = plan(&policy, &observed(backups.to_vec()), 3 * DAY + 100);
+    assert_eq!(started(&lifted).as_deref(), Some("run-of-a"));
+    let harmed = [said_damaged(kept("a", 1, None))];
+    let damaged =
+        plan(&policy, &ObservedPolicy { refused: refused(words).refused, ..observed(harmed.to_vec()) }, 3 * DAY + 100);
+    assert_eq!(
+        find(&damaged.status.conditions, ConditionType::Verified).unwrap().status,
+        "False",
+        "damage is told first"
+    );
+}
+
+fn said_damaged(backup: Backup) -> Backup {
+    said(backup, Some(false), Reason::ChecksumMismatch)
+}
+
+#[test]
+fn what_ended_on_a_backup_that_is_being_deleted_is_in_nobodys_way() {
+    let backups = [kept("a", 1, None), kept("b", 2, None)];
+    let policy = due_on(3, &backups);
+    let ended = completed(of("v", &backups[0]));
+    let mut going = backups[0].clone();
+    let with = |going: &Backup| {
+        let all = vec![going.clone(), backups[1].clone()];
+        plan(&policy, &ObservedPolicy { verifications: vec![ended.clone()], ..observed(all) }, 3 * DAY + 10)
+    };
+    assert_eq!(started(&with(&going)), None, "what it found is to be written down first");
+    going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
+    assert_eq!(started(&with(&going)).as_deref(), Some("run-of-b"));
 }
