@@ -400,9 +400,9 @@ mod tests {
         let observer = Observer::new(client, Arc::new(World::default()), install(), None);
         let now = Timestamp::from_second(1000).unwrap();
 
-        let refused = observer.refusal(&policy, Some(&store), now).await.unwrap();
-        assert!(refused.message.contains("source db: spec.template.labels: Invalid value"), "{refused}");
-        assert_eq!(observer.refusal(&policy, Some(&store), now).await, Some(refused));
+        let failure = observer.refusal(&policy, Some(&store), now).await.unwrap();
+        assert!(failure.message.contains("source db: spec.template.labels: Invalid value"), "{failure}");
+        assert_eq!(observer.refusal(&policy, Some(&store), now).await, Some(failure));
         assert!(asked.lock().unwrap().iter().all(|query| query.contains("dryRun=All")));
         assert_eq!(asked.lock().unwrap().len(), 1, "once");
 

@@ -62,7 +62,7 @@ pub struct Context {
 pub async fn work(context: Arc<Context>) {
     while let Some(request) = context.queue.next().await {
         let begun = Instant::now();
-        let attempt = tokio::time::timeout(ATTEMPT, reconcile(&context, &request));
+        let attempt = tokio::time::timeout(ATTEMPT, Box::pin(reconcile(&context, &request)));
         let outcome = AssertUnwindSafe(attempt).catch_unwind().await;
         let failed = match outcome {
             Ok(Ok(Ok(again))) => {

@@ -50,7 +50,7 @@ pub fn confirm(what: &str, location: Option<&str>, store: &BackupStore) -> Resul
 }
 
 /// The failure with what to do about data that is in another place than its store says.
-pub fn with_advice(failure: Failure) -> Failure {
+pub fn with_advice(failure: &Failure) -> Failure {
     let message = format!(
         "{}: copy the objects there, which is noticed within the hour, or create a BackupStore for the old place and restore with from.store",
         failure.message
@@ -62,7 +62,7 @@ pub fn with_advice(failure: Failure) -> Failure {
 pub(super) fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, store: Option<&BackupStore>, now: Timestamp) {
     let Some(store) = store.filter(|_| plan.status.phase == BackupPhase::Completed) else { return };
     let run = format!("run {}", plan.status.run_id.as_deref().unwrap_or_default());
-    match confirm(&run, plan.status.location.as_deref(), store).map_err(with_advice) {
+    match confirm(&run, plan.status.location.as_deref(), store).map_err(|failure| with_advice(&failure)) {
         Err(failure) => {
             if !is_elsewhere(&plan.status) {
                 plan.events.push(Event::warning(failure.reason, "Backup", failure.message.clone()));

@@ -322,7 +322,7 @@ fn each_is_told_with_the_object_the_field_and_the_next_step() {
         (
             "a restore that saves into a store to restore from",
             of_restore(&json!({"from": {"backup": "one"}, "onExisting": "Replace"}), |o| {
-                o.store = Some(Arc::new(read_only()))
+                o.store = Some(Arc::new(read_only()));
             }),
             Reason::StoreReadOnly,
             &["BackupStore main is read-only", "safetyBackup: false"],

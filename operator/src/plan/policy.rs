@@ -416,7 +416,7 @@ impl<'a> Backups<'a> {
     fn ended(&self) -> Vec<&Entry<'a>> {
         // What came back without its status and was not to be found never ran.
         let is_run = |b: &&Entry<'_>| {
-            !is_safety(b.backup) && !(b.phase == BackupPhase::Failed && b.failure().reason == Reason::SlotPassed)
+            !is_safety(b.backup) && (b.phase != BackupPhase::Failed || b.failure().reason != Reason::SlotPassed)
         };
         let mut ended: Vec<_> = self.all.iter().filter(|b| b.phase.is_terminal()).filter(is_run).collect();
         ended.sort_by_key(|b| Reverse((b.status.completion_time.as_ref().map(|t| t.0), b.slot)));

@@ -335,7 +335,7 @@ fn prepare(
     };
     if let Some(backup) = &choice.backup {
         location::confirm(&format!("the data of Backup {backup}"), choice.location.as_deref(), store)
-            .map_err(location::with_advice)?;
+            .map_err(|failure| location::with_advice(&failure))?;
     }
     reachable(&choice.store, store)?;
     let mut make = claims::to_make(request, &targets, &observed.ground);

@@ -51,6 +51,7 @@ pub const PROBE_SECONDS: i64 = 150;
 /// What a worker is to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all_fields = "camelCase")]
+#[allow(clippy::large_enum_variant, reason = "there is one of them at a time")]
 pub enum Task {
     /// Prove a store: write, read, list and delete a canary object (a read-only store: list).
     Probe(ProbeTask),

@@ -210,8 +210,8 @@ fn ask(link: &mut Link, asked: Asked) -> Result<(), Failure> {
 }
 
 /// What a line before the transfer says; none where it only says that the server saves.
-fn announced(link: &Link, line: &[u8]) -> Result<Option<End>, Failure> {
-    End::parse(line).map_err(|words| {
+fn announced(link: &Link, text: &[u8]) -> Result<Option<End>, Failure> {
+    End::parse(text).map_err(|words| {
         let words = words.strip_prefix('-').unwrap_or(&words).to_owned();
         link.refused("PSYNC", &Reply::Error(words), Reason::DumpFailed)
     })

@@ -31,13 +31,11 @@ pub fn is_put_back(backup: &Backup, policy: Option<&BackupPolicy>) -> bool {
         return false;
     }
     // What is looked at as one stays one: a policy's deadline may be edited while a run waits.
-    match status.and_then(|s| find(&s.conditions, ConditionType::Complete)) {
-        Some(told) => told.reason == Reason::SlotPassed.to_string(),
-        None => {
-            let deadline = policy.map_or(DEADLINE_SECONDS, |p| p.spec.starting_deadline_seconds);
-            created(&backup.metadata) > after(slot_of(backup), deadline.saturating_add(MARGIN_SECONDS))
-        }
+    if let Some(told) = status.and_then(|s| find(&s.conditions, ConditionType::Complete)) {
+        return told.reason == Reason::SlotPassed.to_string();
     }
+    let deadline = policy.map_or(DEADLINE_SECONDS, |p| p.spec.starting_deadline_seconds);
+    created(&backup.metadata) > after(slot_of(backup), deadline.saturating_add(MARGIN_SECONDS))
 }
 
 /// Waits until the bucket was read for it. What is found there is written on it by then; else there is nothing.

@@ -39,7 +39,7 @@ pub fn refuse(
             let until = may_wait_until(backup, policy);
             // Jobs that are there are to be stopped with it: that is for who has looked at them.
             if now >= until && !refusal.began {
-                give_up(&mut plan, backup, &ObservedBackup::default(), failure.clone(), now);
+                give_up(&mut plan, backup, &ObservedBackup::default(), failure, now);
                 return plan;
             }
             plan.check_at(until);
@@ -93,7 +93,7 @@ pub(super) fn is_over(
             return false;
         }
     };
-    give_up(plan, backup, observed, failure, now);
+    give_up(plan, backup, observed, &failure, now);
     true
 }
 
@@ -116,7 +116,7 @@ fn give_up(
     plan: &mut Plan<BackupStatus>,
     backup: &Backup,
     observed: &ObservedBackup,
-    failure: Failure,
+    failure: &Failure,
     now: Timestamp,
 ) {
     let began = observed.jobs.iter().filter(|a| a.job.task == "backup");

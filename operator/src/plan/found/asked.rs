@@ -70,8 +70,8 @@ pub(super) fn asked(
     // What is gone or elsewhere may come back, and may have been copied.
     let mut next = None;
     let lost = of_store().any(|s| s.phase == holdfast_crds::BackupPhase::Completed && !is_there(s));
-    let last = status.catalogue.as_ref().filter(|c| c.place == place).and_then(|c| c.time.as_ref()).map(|t| t.0);
-    let hourly = last.filter(|_| lost).and_then(|last| {
+    let read_before = status.catalogue.as_ref().filter(|c| c.place == place).and_then(|c| c.time.as_ref()).map(|t| t.0);
+    let hourly = read_before.filter(|_| lost).and_then(|last| {
         let due = after(last, READY_SECONDS);
         next = Some(due);
         (due <= now).then_some(last)

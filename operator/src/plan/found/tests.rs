@@ -465,7 +465,7 @@ fn backups_whose_data_is_gone_count_for_nothing_until_it_is_back() {
     };
     let probed = |s: &mut holdfast_crds::BackupStoreStatus| s.missing = Some(missing.clone());
     let emptied = |s: &mut holdfast_crds::BackupStoreStatus| {
-        s.empty = Some(EmptyStatus { place: place.clone(), time: Time(later) })
+        s.empty = Some(EmptyStatus { place: place.clone(), time: Time(later) });
     };
     let mut unfound = backups.clone();
     unfound[0].status.as_mut().unwrap().verification = Some(holdfast_crds::VerificationStatus {

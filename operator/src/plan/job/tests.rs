@@ -241,6 +241,7 @@ fn template(value: serde_json::Value) -> JobTemplate {
 }
 
 #[test]
+#[allow(clippy::large_stack_arrays, reason = "it is one table")]
 fn every_job_keeps_to_all_levels_of_the_template() {
     let mut install = install();
     install.template = template(serde_json::json!({

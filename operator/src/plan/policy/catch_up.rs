@@ -27,7 +27,7 @@ pub(super) fn plan(
     }
     if last.failure().reason == Reason::StoreUnreachable {
         let probed = store.status.as_ref().and_then(|s| s.last_probe_time.as_ref()).map(|t| t.0);
-        if !probed.is_some_and(|probed| probed > ended) {
+        if probed.is_none_or(|probed| probed <= ended) {
             return;
         }
     } else if now < after(ended, AGAIN_SECONDS) {

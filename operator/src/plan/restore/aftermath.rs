@@ -29,19 +29,19 @@ pub(super) fn told(
         return failure;
     }
     let engines: BTreeSet<&str> = job.sources.iter().map(|(_, engine)| engine.as_str()).collect();
-    let states = engines.into_iter().map(|engine| {
+    let left = engines.into_iter().map(|engine| {
         let of_it = job.sources.iter().filter(|(_, e)| e == engine).map(|(source, _)| source.as_str());
         format!("{}: {}", of_it.collect::<Vec<_>>().join(", "), state(engine))
     });
     let order = if job.sources.len() > 1 { " (one source after the other)" } else { "" };
     let saved =
         status.safety_backup.as_ref().map(|b| format!("; Backup {b} has what was there before")).unwrap_or_default();
-    let states: Vec<String> = states.collect();
+    let left: Vec<String> = left.collect();
     let message = format!(
         "{}. Look at the target, then restore with another RestoreRequest, which clears away what this one left{saved}. What the target may look \
          like{order}: {}",
         failure.message,
-        states.join("; ")
+        left.join("; ")
     );
     Failure::new(failure.reason, message)
 }

@@ -757,7 +757,7 @@ fn before_the_newest_is_chosen_the_bucket_is_read_for_what_the_cluster_has_forgo
     let with = |catalogue: Option<CatalogueStatus>, backups: Vec<Arc<Backup>>| {
         let status = BackupPolicyStatus { catalogue, ..BackupPolicyStatus::default() };
         let policy = Some(Arc::new(BackupPolicy { status: Some(status), ..policy() }));
-        ObservedRestore { policy, backups, ..observed() }
+        ObservedRestore { backups, policy, ..observed() }
     };
     let place = ready_store().spec.s3.place();
     let read = |own: i64, newest: Option<&str>| {

@@ -68,7 +68,7 @@ fn saying(reason: &str, message: &str) -> (ObservedPod, Vec<Words>) {
 }
 
 #[test]
-#[allow(clippy::too_many_lines, reason = "it is one table")]
+#[allow(clippy::too_many_lines, clippy::large_stack_arrays, reason = "it is one table")]
 fn what_a_pod_misses_is_told_with_object_key_field_and_what_to_do() {
     let preempt = " preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
     let table = [

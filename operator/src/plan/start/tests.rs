@@ -16,6 +16,7 @@ pub(super) fn words(reason: &str, message: &str) -> Words {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "it is one table")]
 fn a_pod_that_does_not_start_is_told_in_the_platforms_words() {
     let creating = Some(words("ContainerCreating", ""));
     let table = [

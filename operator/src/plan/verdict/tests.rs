@@ -78,6 +78,7 @@ fn judged(pod: ObservedPod, events: &[Words], patience: Patience, now: i64) -> V
     judge(&attempt, FALLBACK, patience, at(now))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "each is made for this")]
 fn waits_until(pod: ObservedPod, events: &[Words], patience: Patience) -> i64 {
     let ends = |now| matches!(judged(pod.clone(), events, patience, now), Verdict::Failed(..));
     (100..2000).find(|now| ends(*now)).unwrap_or(i64::MAX)

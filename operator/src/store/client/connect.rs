@@ -70,7 +70,7 @@ fn http_client(store: &StoreTask) -> Result<SharedHttpClient, Failure> {
             builder.build_with_connector_fn(|settings, components| {
                 let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
                 connector.set_connector_settings(settings.cloned());
-                connector.set_sleep_impl(components.and_then(|c| c.sleep_impl()));
+                connector.set_sleep_impl(components.and_then(aws_sdk_s3::config::RuntimeComponents::sleep_impl));
                 connector.build_http()
             })
         } else {
@@ -92,7 +92,7 @@ fn http_client(store: &StoreTask) -> Result<SharedHttpClient, Failure> {
         let connector = Connector::builder().tls_provider(provider.clone()).tls_context(context.clone());
         let mut connector = connector.proxy_config(ProxyConfig::from_env());
         connector.set_connector_settings(settings.cloned());
-        connector.set_sleep_impl(components.and_then(|c| c.sleep_impl()));
+        connector.set_sleep_impl(components.and_then(aws_sdk_s3::config::RuntimeComponents::sleep_impl));
         connector.build()
     }))
 }

@@ -16,7 +16,7 @@ use crate::plan::observed::{Attempt, ObservedJob};
 use crate::plan::status::find;
 use crate::plan::turn::Wait;
 
-const WORDS: &str = r#"the API server refused to create Job shop/b: exceeded quota: none"#;
+const WORDS: &str = "the API server refused to create Job shop/b: exceeded quota: none";
 
 fn observed() -> ObservedBackup {
     ObservedBackup {
