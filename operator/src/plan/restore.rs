@@ -407,6 +407,7 @@ fn wait(
         Reason::StoreNotReady => after(created(&request.metadata), store_grace(observed.store.as_deref())),
         _ => after(created(&request.metadata), GRACE_SECONDS),
     };
+    let until = until.min(refused::may_wait_until(request, None));
     if until <= now {
         plan.status.start_time = Some(Time(now));
         return end(plan, request, Err((failure, None)), now, now);

@@ -75,7 +75,7 @@ fn a_refusal_is_said_once_in_the_servers_words_and_tried_again_until_the_deadlin
         assert_eq!((plan.status.phase, plan.actions.len()), (BackupPhase::Running, 1));
 
         let plan = plan_backup(&install(), &waiting, &observed(), at(4600));
-        assert_eq!((plan.status.phase, plan.actions.len(), plan.events.len()), (BackupPhase::Failed, 0, 1));
+        assert_eq!((plan.status.phase, plan.actions.len(), plan.events.len()), (BackupPhase::Failed, 0, 2));
         let (_, reason, message) = complete_of(&plan.status);
         assert_eq!(reason, "QuotaExceeded");
         assert!(message.starts_with(WORDS) && message.contains("it was tried until"), "{message}");
