@@ -253,6 +253,8 @@ impl Reason {
             | Self::PodLost
             | Self::ChecksumMismatch
             | Self::Stalled => Retry::Again,
+            // By the controller, until the deadline of the object.
+            reason if reason.is_refusal() => Retry::Again,
             _ => Retry::Never,
         }
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use holdfast::task::{Mounts, ProbeTask, Report, StoreTask, Task};
 use holdfast_crds::{PostgresSource, Reason, Source, VolumeSource};
-use job::{Job, backup, backup_on, run};
+use job::{Job, backup, backup_on, run, run_id};
 use postgres::{Cluster, Secret};
 use relay::{HttpProxy, by_ipv6};
 use s3::Server;
@@ -47,8 +47,10 @@ async fn store_and_database_are_reached_by_addresses_of_ipv6() {
     let report = run(&probe(store.clone())).await;
     assert_eq!(report.reason, Reason::Completed, "{}", report.message);
     cluster.create_database("by_ipv6");
-    for host in ["::1", "[::1]"] {
+    for (day, host) in [(1, "::1"), (2, "[::1]")] {
         let mut task = backup(store.clone(), &cluster, &secret, "by_ipv6");
+        // What a run has stored once is not stored again.
+        task.run_id = run_id(day);
         let source = task.source.postgres.take().unwrap();
         task.source.postgres = Some(PostgresSource { host: host.into(), port: postgres.into(), ..source });
         let report = run(&Task::Backup(Box::new(task))).await;
@@ -56,6 +58,7 @@ async fn store_and_database_are_reached_by_addresses_of_ipv6() {
     }
     // Where nobody listens the message has the address as it would stand in a URL.
     let mut task = backup(store, &cluster, &secret, "by_ipv6");
+    task.run_id = run_id(3);
     let source = task.source.postgres.take().unwrap();
     task.source.postgres = Some(PostgresSource { host: "::1".into(), port: 1, ..source });
     let report = run(&Task::Backup(Box::new(task))).await;

@@ -229,7 +229,11 @@ pub fn check_rest(cluster: &Cluster) {
         .collect();
     assert!(open.is_empty(), "these are never over: {open:#?}");
     let jobs: Vec<&Work> = cluster.work.values().filter(|w| w.job.end.is_none()).collect();
-    assert!(jobs.is_empty(), "Jobs that run for nobody: {:?}", jobs.iter().map(|w| &w.job).collect::<Vec<_>>());
+    assert!(
+        jobs.is_empty(),
+        "Jobs that run for nobody: {:?}",
+        jobs.iter().map(|w| (&w.job, &w.pods)).collect::<Vec<_>>()
+    );
 
     // Nothing is refused any more, and nobody says so.
     let said = cluster.stores.live.values().flat_map(|s| s.status.iter().flat_map(|s| &s.conditions));
