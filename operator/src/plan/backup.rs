@@ -22,7 +22,7 @@ use super::found;
 use super::job::{self, Ground, Install, Run};
 use super::location;
 use super::names::{FINALIZER, SLOT_ANNOTATION, run_id};
-use super::observed::{Attempt, created};
+use super::observed::{Attempt, ObservedJob, created};
 use super::restore::is_safety;
 use super::status::{after, duration_text, find, with_condition};
 use super::turn::Wait;
@@ -387,9 +387,13 @@ fn follow(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBac
 /// Ends Jobs that are still there although what became of their source is *written* down: a Pod must not start later, and one that another
 /// container keeps must not go on for ever.
 fn stop_decided(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &ObservedBackup, now: Timestamp) {
-    let written = backup.status.as_ref().map(|s| s.artifacts.as_slice()).unwrap_or_default();
-    let decided = written.iter().filter(|w| w.phase.is_terminal()).map(|w| job::backup_name(backup, &w.source));
-    for attempt in decided.filter_map(|name| observed.jobs.iter().find(|j| j.job.name == name)) {
+    let Some(written) = &backup.status else { return };
+    let ended = written.artifacts.iter().filter(|a| a.phase.is_terminal());
+    let decided: Vec<String> = ended.map(|a| job::backup_name(backup, &a.source)).collect();
+    // One that was refused as a whole may have Jobs that it does not list.
+    let is_decided =
+        |job: &ObservedJob| decided.contains(&job.name) || (written.phase.is_terminal() && job.task == "backup");
+    for attempt in observed.jobs.iter().filter(|a| is_decided(&a.job)) {
         stop(plan, attempt, now);
     }
 }

@@ -185,6 +185,22 @@ impl Cluster {
         }
     }
 
+    /// What was made for an object that had gone by then goes, too: the garbage collector looks for its owner and finds none.
+    pub fn collect_orphans(&mut self) {
+        let owners: Vec<String> = self.work.values().filter_map(|w| Some(w.job.owner.as_ref()?.uid.clone())).collect();
+        let lives = |uid: &str| {
+            let is_it = |meta: &ObjectMeta| meta.uid.as_deref() == Some(uid);
+            self.stores.live.values().any(|o| is_it(&o.metadata))
+                || self.policies.live.values().any(|o| is_it(&o.metadata))
+                || self.backups.live.values().any(|o| is_it(&o.metadata))
+                || self.restores.live.values().any(|o| is_it(&o.metadata))
+        };
+        let gone: Vec<String> = owners.into_iter().filter(|uid| !lives(uid)).collect();
+        for uid in gone {
+            self.collect_garbage(&uid);
+        }
+    }
+
     /// One of the watches tells a little.
     pub fn hear(&mut self) {
         let most = self.rng.usize(1..6);

@@ -74,6 +74,7 @@ fn come_to_rest(cluster: &mut Cluster) -> u64 {
         let writes = cluster.writes;
         controller::look_at_all(cluster);
         worker::finish_all(cluster);
+        cluster.collect_orphans();
         oracle::check(cluster);
         steps += 1;
         cluster.now += jiff::SignedDuration::from_secs(15);
