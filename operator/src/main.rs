@@ -32,7 +32,7 @@ enum LogFormat {
 #[derive(Subcommand)]
 enum Command {
     /// Watch policies and what belongs to them, and make it so.
-    Controller(controller::Args),
+    Controller(Box<controller::Args>),
     /// Run one task of a Job.
     Worker(worker::Args),
     /// Print the CustomResourceDefinitions as YAML.
@@ -48,7 +48,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         anyhow::bail!("a TLS provider is installed already");
     }
     match cli.command {
-        Command::Controller(args) => Ok(controller::run(args).await.map(|()| ExitCode::SUCCESS)?),
+        Command::Controller(args) => Ok(controller::run(*args).await.map(|()| ExitCode::SUCCESS)?),
         Command::Worker(args) => Ok(worker::run(args).await),
         Command::Crds => {
             for crd in holdfast_crds::all() {

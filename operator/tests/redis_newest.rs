@@ -65,7 +65,7 @@ fn expiries(redis: &Redis) -> Vec<i64> {
     let mut client = redis.client();
     let mut ask = |key: &str, fields: [&str; 2]| -> Vec<i64> {
         let answer = client.run(&["HPEXPIRETIME", key, "FIELDS", "2", fields[0], fields[1]]);
-        answer.elements().iter().map(|element| element.number()).collect()
+        answer.elements().iter().map(redis::Answer::number).collect()
     };
     [ask("hash:expiring", ["late", "never"]), ask("hash:expiring:big", ["field-8", "field-9"])].concat()
 }

@@ -32,7 +32,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use client::{Answer, Client};
+#[allow(unused_imports, reason = "some tests name what a server answers")]
+pub use client::Answer;
+use client::Client;
 use holdfast::task::{Mounts, RedisTarget, RestoreTarget, Target};
 use holdfast_crds::{RedisSource, TlsMode, TlsSpec};
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
