@@ -17,7 +17,7 @@ pub struct Cluster {
 }
 
 /// The kinds the tests speak of: kind, path of the group and version, plural, whether it lives in a namespace.
-const KINDS: [(&str, &str, &str, bool); 23] = [
+const KINDS: [(&str, &str, &str, bool); 24] = [
     ("BackupStore", "apis/holdfast.dev/v1alpha1", "backupstores", true),
     ("BackupPolicy", "apis/holdfast.dev/v1alpha1", "backuppolicies", true),
     ("Backup", "apis/holdfast.dev/v1alpha1", "backups", true),
@@ -29,6 +29,7 @@ const KINDS: [(&str, &str, &str, bool); 23] = [
     ("Service", "api/v1", "services", true),
     ("ServiceAccount", "api/v1", "serviceaccounts", true),
     ("PersistentVolumeClaim", "api/v1", "persistentvolumeclaims", true),
+    ("ResourceQuota", "api/v1", "resourcequotas", true),
     ("CoreEvent", "api/v1", "events", true),
     ("Event", "apis/events.k8s.io/v1", "events", true),
     ("Deployment", "apis/apps/v1", "deployments", true),

@@ -64,9 +64,13 @@ fn a_quota_on_limits_and_required_labels_are_kept_by_every_job_once_the_store_sa
     scene.space.wait_gone("Backup", "tuesday", PROMISE);
     let target = scene.postgres.source("db", &copy)["postgres"].clone();
     let from = json!({"store": {"name": "main", "policy": "shop", "runId": run}});
-    let restored = scene.try_restore(&restore("undo", &from, &json!([{"source": "db", "postgres": {
-        "host": target["host"], "port": target["port"], "database": copy, "credentialsSecret": target["credentialsSecret"],
-    }}])));
+    let restored = scene.try_restore(&restore(
+        "undo",
+        &from,
+        &json!([{"source": "db", "postgres": {
+            "host": target["host"], "database": copy, "credentialsSecret": target["credentialsSecret"],
+        }}]),
+    ));
     assert_eq!(phase(&restored), "Completed", "{:#}", restored["status"]);
     scene.postgres.drop_database(&copy);
 

@@ -113,7 +113,10 @@ impl Observer {
             let policy = &backup.spec.policy_ref.name;
             observed.siblings = known::restore_points(&self.world, &namespace, policy);
             observed.holds = known::holds(&self.world, &namespace, policy);
-            observed.retaining = known::is_retaining(&self.world, &namespace, backup, &observed.siblings);
+            observed.retention_waits = observed
+                .policy
+                .as_deref()
+                .is_some_and(|policy| known::retention_waits(&self.world, policy, backup, &observed.siblings));
         }
         if status.phase == BackupPhase::Running || refused(&status).is_some() {
             observed.siblings = known::restore_points(&self.world, &namespace, &backup.spec.policy_ref.name);

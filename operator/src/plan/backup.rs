@@ -57,8 +57,9 @@ pub struct ObservedBackup {
     pub siblings: Vec<Arc<Backup>>,
     /// What restores hold on to. Only needed for retention.
     pub holds: Holds,
-    /// Whether another run's retain Job of the policy is not over, or its result not recorded. Only needed for retention.
-    pub retaining: bool,
+    /// Whether another run's retain Job of the policy, or a Job that reads its bucket, is not over, or its result not recorded. Only needed
+    /// for retention.
+    pub retention_waits: bool,
     /// What is known around the claims that its Jobs mount. Only needed while it is Pending.
     pub ground: Ground,
     /// Whether the namespace is going away: nothing can be created in it any more.

@@ -218,7 +218,7 @@ pub fn plan_found(
             return;
         }
         // What retention deletes meanwhile would be told as if it were there, or missed.
-        if observed.catalogue_waits || observed.retains.iter().any(|a| a.job.end.is_none()) {
+        if observed.catalogue_waits || observed.retains.iter().any(|a| a.ended_at().is_none()) {
             return plan.check_at(after(now, TURN_SECONDS));
         }
         if let Some(since) = asked.at().filter(|since| now < after(*since, 2)) {
@@ -236,7 +236,7 @@ pub fn plan_found(
         Verdict::Waiting { check_at, .. } => plan.check_at(check_at),
         Verdict::Completed(Some(Report { message, outcome: Some(Outcome::Catalogue(report)), .. })) => {
             let began = attempt.job.created;
-            if observed.retains.iter().any(|a| a.job.end.as_ref().is_none_or(|end| end.at >= began)) {
+            if observed.retains.iter().any(|a| a.ended_at().is_none_or(|end| end >= began)) {
                 let again = (!attempt.job.deleting).then(|| Action::delete_job(&attempt.job));
                 return plan.actions.extend(again);
             }

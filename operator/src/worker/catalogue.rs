@@ -1,6 +1,6 @@
 //! Tells which complete runs of a policy are in the bucket. Talks to the bucket, and writes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_crds::Reason;
 use tracing::warn;
@@ -17,8 +17,7 @@ pub(super) async fn run(task: &CatalogueTask) -> Result<Report, Failure> {
     let catalogue = catalogue::read(&bucket, &folder).await?;
     let (mut report, mut message) = tell(task, &catalogue);
     let judged = judge(task, &bucket, &folder, &catalogue).await?;
-    let spans = |wanted: bool| Span::of(judged.iter().map(|(run_id, is_there)| (*run_id, *is_there == Some(wanted))));
-    (report.there, report.gone) = (spans(true), spans(false));
+    (report.there, report.gone) = spans(&judged, &catalogue);
     let gone: Vec<&str> = judged.iter().filter(|(_, is_there)| *is_there == Some(false)).map(|(id, _)| *id).collect();
     if let Some(first) = gone.first() {
         message = format!(
@@ -31,6 +30,20 @@ pub(super) async fn run(task: &CatalogueTask) -> Result<Report, Failure> {
         message = format!("{message}; in doubt: {first}, and {more} more like it");
     }
     Ok(Report { reason: Reason::Completed, message, outcome: Some(Outcome::Catalogue(report)) })
+}
+
+/// The stretches of what is there and of what is gone. A run that is in the listing and was not expected has ended since: it is in no
+/// stretch of what is gone.
+fn spans(judged: &[(&str, Option<bool>)], catalogue: &Catalogue) -> (Vec<Span>, Vec<Span>) {
+    let mut runs: BTreeMap<&str, Option<bool>> = judged.iter().copied().collect();
+    let of = |runs: &BTreeMap<&str, Option<bool>>, wanted| {
+        Span::of(runs.iter().rev().map(|(run_id, is_there)| (*run_id, *is_there == Some(wanted))))
+    };
+    let there = of(&runs, true);
+    for run in &catalogue.runs {
+        runs.entry(&run.run_id).or_default();
+    }
+    (there, of(&runs, false))
 }
 
 /// Of each run that is expected whether it is there; none where that cannot be told. What is not in the listing is looked for by its key: one
@@ -135,5 +148,30 @@ fn found(run: &CatalogueRun) -> FoundRun {
         stored_bytes: bytes(|a| a.stored_bytes),
         source_bytes: bytes(|a| a.source_bytes),
         items: sum(|m| u64::try_from(m.items).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_was_not_expected_is_not_said_to_be_gone_with_its_neighbours() {
+        let run = |run_id: &str| CatalogueRun {
+            run_id: run_id.to_owned(),
+            slot: jiff::Timestamp::UNIX_EPOCH,
+            run_sources: BTreeSet::new(),
+            manifests: BTreeMap::new(),
+            stored: None,
+        };
+        let catalogue = Catalogue { runs: vec![run("r2"), run("r5")], ..Catalogue::default() };
+        let judged = [("r1", Some(false)), ("r3", Some(false)), ("r4", Some(true)), ("r6", Some(true)), ("r7", None)];
+        let (there, gone) = spans(&judged, &catalogue);
+        let is_in = |spans: &[Span], run: &str| spans.iter().any(|span| span.has(run));
+        for (run_id, expected) in judged {
+            assert_eq!(is_in(&there, run_id), expected == Some(true), "{run_id}");
+            assert_eq!(is_in(&gone, run_id), expected == Some(false), "{run_id}");
+        }
+        assert!(!is_in(&gone, "r2"), "{gone:?}");
     }
 }

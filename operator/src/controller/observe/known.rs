@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_crds::{Backup, BackupPhase, RestoreRequest};
+use holdfast_crds::{Backup, BackupPhase, BackupPolicy, RestoreRequest};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -119,13 +119,13 @@ pub(super) fn clearing(world: &World, namespace: &str, policy: &str, asked: Vec<
     let jobs = cached.chain(asked).filter(|job| matches!(job.task.as_str(), "retain" | "delete"));
     let backups = world.backups.of(&of_policy(namespace, policy));
     let is_unrecorded = |job: &ObservedJob| {
-        if !job.end.as_ref().is_some_and(|end| end.completed) {
+        if job.end.as_ref().is_some_and(|end| !end.completed) {
             return false;
         }
         let deleted: Vec<String> = world.pods.of(&of_owner(&job.uid)).iter().flat_map(|p| deleted_by(p)).collect();
         backups.iter().any(|b| run_id_of(b).is_some_and(|run_id| deleted.contains(run_id)))
     };
-    let first = jobs.filter(|job| job.end.is_none() || is_unrecorded(job)).min_by_key(|job| job.created)?;
+    let first = jobs.filter(|job| is_at_work(world, job) || is_unrecorded(job)).min_by_key(|job| job.created)?;
     let what = if first.task == "retain" { "the retention of" } else { "the deletion of a backup of" };
     let words =
         format!("it waits for {what} BackupPolicy {policy} (Job {}): nothing is read while it deletes", first.name);
@@ -136,22 +136,25 @@ fn run_id_of(backup: &Backup) -> Option<&String> {
     backup.status.as_ref()?.run_id.as_ref()
 }
 
-/// Whether another retain Job of the policy is under way, or what it deleted is not recorded yet.
-pub(super) fn is_retaining(world: &World, namespace: &str, backup: &Backup, siblings: &[Arc<Backup>]) -> bool {
-    let policy = label_value(&backup.spec.policy_ref.name);
-    world.jobs.of(&of_policy(namespace, &policy)).iter().filter(|job| job.task == "retain").any(|job| {
-        let owner = job.owner.as_ref().map(|o| o.uid.as_str()).unwrap_or_default();
-        if Some(owner) == backup.metadata.uid.as_deref() {
-            return false;
-        }
-        if job.end.is_none() {
-            return true;
-        }
+/// Whether retention has to wait: another retain Job of the policy is under way, or what it deleted is not recorded yet; or the bucket is being
+/// read for the policy, or what was found in it is not recorded yet.
+pub(super) fn retention_waits(world: &World, policy: &BackupPolicy, backup: &Backup, siblings: &[Arc<Backup>]) -> bool {
+    let namespace = policy.namespace().unwrap_or_default();
+    let is_unrecorded = |job: &ObservedJob| {
         let deleted = world.pods.of(&of_owner(&job.uid)).iter().flat_map(|p| deleted_by(p)).collect::<Vec<_>>();
-        siblings
-            .iter()
-            .any(|s| s.status.as_ref().and_then(|s| s.run_id.as_ref()).is_some_and(|run_id| deleted.contains(run_id)))
-    })
+        siblings.iter().any(|s| run_id_of(s).is_some_and(|id| deleted.contains(id)))
+    };
+    let is_others = |job: &ObservedJob| job.owner.as_ref().map(|o| &o.uid) != backup.metadata.uid.as_ref();
+    let jobs = world.jobs.of(&of_policy(&namespace, &label_value(&policy.name_any())));
+    let mut retains = jobs.iter().filter(|job| job.task == "retain" && is_others(job));
+    let readings = world.jobs.of(&of_owner(&policy.uid().unwrap_or_default()));
+    retains.any(|job| is_at_work(world, job) || is_unrecorded(job))
+        || readings.iter().any(|job| !job.deleting && job.end.as_ref().is_none_or(|end| end.completed))
+}
+
+/// Whether the worker of a Job has not ended. A container that others inject may keep the Job for longer.
+fn is_at_work(world: &World, job: &ObservedJob) -> bool {
+    job.end.is_none() && !world.pods.of(&of_owner(&job.uid)).iter().any(|pod| pod.outlives_its_worker())
 }
 
 enum Held {
@@ -173,7 +176,7 @@ mod tests {
     use holdfast_crds::{BackupStatus, RestoreRequestStatus};
 
     use super::*;
-    use crate::plan::fixture::{at, backup_with, completed, ended_pod, job, meta};
+    use crate::plan::fixture::{at, backup_with, completed, ended_pod, job, meta, policy};
     use crate::plan::observed::Owner;
     use crate::task::RetainReport;
 
@@ -210,6 +213,40 @@ mod tests {
         assert_eq!(look(vec![]), Some(at(100)));
         world.backups.remove(&crate::controller::cache::Key::new("shop", "one"));
         assert_eq!(look(vec![]), None);
+    }
+
+    #[test]
+    fn retention_waits_for_another_one_until_its_worker_has_ended_and_for_a_reading_until_it_is_recorded() {
+        let world = World::default();
+        let mut two = backup_with("two", 1, BackupStatus { run_id: Some("r2".into()), ..BackupStatus::default() });
+        two.metadata.uid = Some("uid-of-two".into());
+        let one =
+            Arc::new(backup_with("one", 1, BackupStatus { run_id: Some("r1".into()), ..BackupStatus::default() }));
+        let waits = || retention_waits(&world, &policy(), &two, &[Arc::clone(&one)]);
+        assert!(!waits());
+        world.jobs.put(of_task("retain", "retain"));
+        assert!(waits());
+        // A container that others inject keeps the Job; what the worker did is known.
+        let pod = |deleted: &str| {
+            let report = RetainReport { deleted: vec![deleted.into()], ..RetainReport::default() };
+            let words = Report::completed("", Some(Outcome::Retain(report))).to_termination_message();
+            ObservedPod { phase: "Running".into(), job_uid: "uid-of-retain".into(), ..ended_pod("p", 0, &words) }
+        };
+        world.pods.put(pod("r1"));
+        assert!(waits(), "its Backup is still there");
+        world.pods.put(pod("r0"));
+        assert!(!waits());
+
+        let owner = Some(Owner { kind: "BackupPolicy".into(), name: "shop".into(), uid: "policy-uid".into() });
+        let reading = ObservedJob { owner, ..of_task("reading", "catalogue") };
+        world.jobs.put(reading.clone());
+        assert!(waits());
+        world.jobs.put(completed(reading.clone()));
+        assert!(waits(), "what it found has no Backup yet");
+        world.jobs.put(ObservedJob { deleting: true, ..completed(reading.clone()) });
+        assert!(!waits());
+        world.jobs.put(crate::plan::fixture::failed(reading));
+        assert!(!waits(), "a bucket that cannot be read holds up nothing for ever");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! After a run: retention, and its Jobs deleted in time. Pure.
 
-use holdfast_crds::{Backup, BackupPhase, BackupStatus, ConditionType};
+use holdfast_crds::{Backup, BackupPhase, BackupStatus, ConditionType, Reason};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{ObservedBackup, slot_of, stop, stop_decided, told, usable, verification};
 use crate::plan::action::{Action, Plan, Target};
@@ -10,7 +11,8 @@ use crate::plan::job::{self, Install};
 use crate::plan::location;
 use crate::plan::names::run_id;
 use crate::plan::plausibility;
-use crate::plan::status::after;
+use crate::plan::refused::as_refusal;
+use crate::plan::status::{after, with_condition};
 use crate::plan::verdict::{Patience, Verdict, judge};
 use crate::plan::verify::{VERIFY, is_damaged};
 use crate::task::{KnownRun, Outcome, Report};
@@ -65,17 +67,24 @@ fn retain(
     expiry: Timestamp,
 ) {
     let name = job::retain_name(backup);
+    let is_retention = |c: &Condition| c.type_ == ConditionType::RetentionApplied.as_str();
     let not_refused = |plan: &mut Plan<BackupStatus>| {
-        plan.status.conditions.retain(|c| c.type_ != ConditionType::RetentionApplied.as_str());
+        plan.status.conditions.retain(|c| !is_retention(c) || as_refusal(c).is_none());
     };
     if let Some(attempt) = observed.jobs.iter().find(|a| a.job.name == name) {
         not_refused(plan);
         // A retain that failed is told on the policy.
-        if let Verdict::Completed(Some(Report { outcome: Some(Outcome::Retain(retained)), .. })) =
-            judge(attempt, holdfast_crds::Reason::StoreUnreachable, Patience::RUN, now)
-        {
+        let verdict = judge(attempt, Reason::StoreUnreachable, Patience::RUN, now);
+        if let Verdict::Completed(Some(Report { outcome: Some(Outcome::Retain(retained)), .. })) = &verdict {
             plan.actions.extend(gone(backup, observed, &retained.deleted));
         }
+        // A Job that another container keeps goes before its time: that it was there is remembered.
+        if attempt.job.end.is_none() {
+            remember(plan, backup, verdict, now);
+        }
+        return;
+    }
+    if plan.status.conditions.iter().any(|c| is_retention(c) && as_refusal(c).is_none()) {
         return;
     }
     let (Some(policy), Some(store)) = (observed.policy.as_deref(), observed.store.as_deref()) else { return };
@@ -88,12 +97,24 @@ fn retain(
         // What is there now is another place, with other runs.
         return;
     }
-    if usable(&policy.spec.store_ref.name, Some(store)).is_err() || observed.retaining || observed.holds.unknown {
+    if usable(&policy.spec.store_ref.name, Some(store)).is_err() || observed.retention_waits || observed.holds.unknown {
         return plan.check_at(after(now, RETAIN_AGAIN_SECONDS));
     }
     let runs = runs(backup, observed);
     not_refused(plan);
     plan.actions.push(Action::CreateJob(Box::new(job::retain(install, backup, policy, store, retention, runs))));
+}
+
+/// Writes down how the retention after a run ended.
+fn remember(plan: &mut Plan<BackupStatus>, backup: &Backup, verdict: Verdict, now: Timestamp) {
+    let (value, reason, message) = match verdict {
+        Verdict::Completed(report) => (true, Reason::Completed, report.map(|r| r.message).unwrap_or_default()),
+        Verdict::Failed(failure, _) => (false, failure.reason, failure.message),
+        Verdict::Running | Verdict::Waiting { .. } => return,
+    };
+    let (type_, generation) = (ConditionType::RetentionApplied, backup.metadata.generation);
+    plan.status.conditions =
+        with_condition(&plan.status.conditions, type_, Some(value), reason, message, generation, now);
 }
 
 /// Whether another run completed later. What was found in the bucket starts no retention, so it does not stand for a later run.

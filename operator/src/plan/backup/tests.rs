@@ -442,7 +442,7 @@ fn retention_follows_a_completed_run_and_knows_what_must_be_there() {
         none(&ObservedBackup { policy: Some(Arc::new(policy())), ..observed.clone() }, 1102),
         "no retention, no Job"
     );
-    assert!(none(&ObservedBackup { retaining: true, ..observed.clone() }, 1102), "one at a time");
+    assert!(none(&ObservedBackup { retention_waits: true, ..observed.clone() }, 1102), "one at a time");
     let unknown = Holds { run_ids: vec![], unknown: true };
     assert!(none(&ObservedBackup { holds: unknown, ..observed.clone() }, 1102), "a restore may read any run");
     assert!(none(&observed, 1101 + COMPLETED_JOB_SECONDS), "an old run starts nothing any more");
@@ -743,8 +743,28 @@ fn a_retention_whose_pod_is_kept_counts_and_its_job_is_deleted() {
     let job = ObservedJob { name: name.clone(), task: "retain".into(), ..a_job("x") };
     let retained = r#"{"reason":"Completed","outcome":{"retain":{"deleted":[],"kept":1}}}"#;
     let jobs = vec![attempt(job, vec![kept_pod(0, retained)])];
-    assert!(deleted_jobs(&plan_backup(&install(), &backup, &kept(jobs.clone()), at(1610))).is_empty());
+    let told = plan_backup(&install(), &backup, &kept(jobs.clone()), at(1610));
+    assert!(deleted_jobs(&told).is_empty());
     assert_eq!(deleted_jobs(&plan_backup(&install(), &backup, &kept(jobs), at(1660))), [name.as_str()]);
+    assert!(retain_task(&plan_backup(&install(), &backup, &kept(vec![]), at(1661))).is_some());
+    let backup = Backup { status: Some(told.status), ..backup };
+    assert_eq!(retain_task(&plan_backup(&install(), &backup, &kept(vec![]), at(1661))), None, "it was applied already");
+}
+
+#[test]
+fn a_job_whose_pod_has_succeeded_is_left_to_complete() {
+    let complete = BackupStatus {
+        phase: BackupPhase::Completed,
+        completion_time: Some(Time(at(1600))),
+        ..BackupStatus::default()
+    };
+    let backup = backup_with("b", 100, complete);
+    let name = job::backup_name(&backup, "db");
+    let pod = ObservedPod { phase: "Succeeded".into(), ..kept_pod(0, STORED) };
+    let jobs = vec![attempt(ObservedJob { name: name.clone(), ..a_job("x") }, vec![pod])];
+    let left = ObservedBackup { jobs, ..observed() };
+    assert!(deleted_jobs(&plan_backup(&install(), &backup, &left, at(1630))).is_empty(), "its log is worth keeping");
+    assert_eq!(deleted_jobs(&plan_backup(&install(), &backup, &left, at(1660))), [name.as_str()]);
 }
 
 #[test]

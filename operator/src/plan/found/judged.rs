@@ -12,8 +12,9 @@ use crate::plan::observed::{Attempt, created};
 use crate::plan::policy::ObservedPolicy;
 use crate::task::{CatalogueReport, Outcome, Report, Span};
 
-/// A Backup that ended so shortly before the reading began may not have been asked for.
-const MARGIN_SECONDS: i64 = 300;
+/// The clocks of the controller and of the API server may be so many seconds apart: a Backup that ended so shortly before the reading began
+/// may have ended after it.
+const MARGIN_SECONDS: i64 = 10;
 /// At most this many Backups are named in an event.
 const NAMED: usize = 5;
 
@@ -74,5 +75,5 @@ fn is_older(backup: &Backup, began: Timestamp) -> bool {
 pub(super) fn misses(retain: &Attempt) -> Option<Timestamp> {
     let reports = retain.pods.iter().filter_map(|pod| Report::from_termination_message(&pod.ended.as_ref()?.message));
     let misses = |report: Report| matches!(report.outcome, Some(Outcome::Retain(retained)) if retained.missing > 0);
-    reports.into_iter().any(misses).then_some(retain.job.end.as_ref()?.at)
+    reports.into_iter().any(misses).then_some(retain.ended_at()?)
 }

@@ -502,6 +502,13 @@ fn backups_whose_data_is_gone_count_for_nothing_until_it_is_back() {
     let [lost] = &reported(&told)[..] else { panic!("{told:?}") };
     assert_eq!(lost.metadata.name.as_deref(), Some("shop-22"));
     assert!(told.events.iter().any(|e| e.reason == "DataMissing" && e.note.contains("shop-22")), "{:?}", told.events);
+    // One that ended as the reading began may have ended after it, by another clock.
+    for (ago, is_judged) in [(5, false), (30, true)] {
+        let mut young = complete(22);
+        young.status.as_mut().unwrap().completion_time = Some(Time(after(now, -ago)));
+        let told = of(&policy, &with_store(&probed, vec![complete(21), young], vec![answer.clone()]), after(now, 9));
+        assert_eq!(reported(&told).len(), usize::from(is_judged), "{ago} s");
+    }
     let backups = vec![complete(21), lost.clone()];
     policy.status = Some(told.status);
     assert!(of(&policy, &with_store(&probed, backups.clone(), vec![]), after(now, 10)).actions.is_empty(), "once");

@@ -55,7 +55,7 @@ pub(super) fn next<'a>(
         let backup = job.owner.as_ref().map(|o| o.name.as_str()).unwrap_or_default();
         due.queue(&format!("Backup {backup} of the same policy is being verified"));
     }
-    if observed.retains.iter().any(|a| a.job.end.is_none()) {
+    if observed.retains.iter().any(|a| a.ended_at().is_none()) {
         due.queue("the retention of the same policy is being applied");
     }
     Some(due)
