@@ -182,7 +182,8 @@ fn a_store_that_is_gone_during_the_upload_fails_with_store_unreachable_and_the_b
     gate.wait_for_a_dump();
     s3.stop();
     gate.open();
-    let bad = scene.space.wait("Backup", "bad", "has ended", PROMISE, has_ended);
+    // Three Pods one after the other, the first of which waits for the store.
+    let bad = scene.space.wait("Backup", "bad", "has ended", seconds(240), has_ended);
     is_failure(&bad, &["StoreUnreachable"]);
     s3.come_back();
 

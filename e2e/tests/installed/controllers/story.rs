@@ -153,7 +153,7 @@ pub fn run(story: &Story, faults: Vec<Fault>) -> Ran {
         });
         let _end = Last(&over);
         // A policy that comes after its store was probed has the bucket read, and one that was there may not need it: here always the first.
-        scene.space.wait("BackupStore", "main", "is Ready", seconds(60), |store| {
+        scene.space.wait("BackupStore", "main", "is Ready", seconds(150), |store| {
             condition(store, "Ready")["status"] == "True"
         });
         let told = (story.play)(&scene);
