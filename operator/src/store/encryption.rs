@@ -150,9 +150,10 @@ impl Identities {
 
 fn undecryptable(why: &age::DecryptError) -> Failure {
     match why {
-        age::DecryptError::NoMatchingKeys => {
-            Failure::new(Reason::KeyMissing, "none of the identities in spec.encryption.identitySecret can decrypt it")
-        }
+        age::DecryptError::NoMatchingKeys => Failure::new(
+            Reason::KeyMissing,
+            "none of the identities of the Secret in spec.encryption.identitySecret can decrypt it",
+        ),
         why => Failure::new(Reason::ChecksumMismatch, format!("it cannot be decrypted: {why}")),
     }
 }

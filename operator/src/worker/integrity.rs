@@ -33,10 +33,15 @@ pub(super) async fn identities(file: &Path, store: &StoreTask) -> Result<Identit
     let text = tokio::fs::read_to_string(file).await.map_err(|e| {
         Failure::new(Reason::KeyMissing, format!("the Secret in spec.encryption.identitySecret cannot be read: {e}"))
     });
-    text.and_then(|text| Identities::parse(&text)).map_err(|failure| match &store.identity_secret {
+    text.and_then(|text| Identities::parse(&text)).map_err(|failure| named(failure, store))
+}
+
+/// With the name of the Secret that the private keys come from.
+fn named(failure: Failure, store: &StoreTask) -> Failure {
+    match &store.identity_secret {
         Some(secret) => Failure::new(failure.reason, failure.message.replacen(THE_SECRET, secret, 1)),
         None => failure,
-    })
+    }
 }
 
 /// An encrypted backup must be one that can be decrypted, and its manifest be as it was sealed.
@@ -81,8 +86,11 @@ pub(super) async fn confirm_seal(
     }
     identities.confirm(&stored, seal).map_err(|failure| match failure.reason {
         Reason::KeyMissing => {
-            let message = format!("{}: it is encrypted to the keys {ids}", failure.message);
-            Failure::new(failure.reason, message).about(key)
+            let message = format!(
+                "{}: it is encrypted to the keys {ids}, and the private key of one of them belongs there",
+                failure.message
+            );
+            named(Failure::new(failure.reason, message), store).about(key)
         }
         _ => failure.about(key),
     })

@@ -5,6 +5,8 @@ mod dry_run;
 mod elsewhere;
 mod once;
 
+use std::collections::BTreeSet;
+
 use holdfast_crds::Reason;
 use tracing::info;
 
@@ -102,8 +104,8 @@ fn select<'a>(task: &RestoreTask, catalogue: &'a Catalogue) -> Result<&'a Catalo
     found.ok_or_else(|| {
         let wanted = match &task.select {
             Select::RunId(run_id) => format!("run {run_id}"),
-            Select::At(Some(at)) => format!("a complete backup at or before {at}"),
-            Select::At(None) => "any complete backup".to_owned(),
+            Select::At(Some(at)) => format!("complete backup at or before {at}"),
+            Select::At(None) => "complete backup".to_owned(),
         };
         let mut complete: Vec<&CatalogueRun> =
             catalogue.runs.iter().filter(|r| r.is_complete() && !r.is_safety()).collect();
@@ -117,17 +119,34 @@ fn select<'a>(task: &RestoreTask, catalogue: &'a Catalogue) -> Result<&'a Catalo
         Failure::new(
             Reason::NoMatchingBackup,
             format!(
-                "store {} holds no {} of policy {}/{}{of} with what is asked for; there are {} complete ones{}{}{unread}",
+                "store {} holds no {} of policy {}/{}{of}{}; there are {} complete ones{}{}{unread}",
                 task.store.name,
-                wanted.trim_start_matches("any "),
+                wanted,
                 task.scope.namespace,
                 task.scope.policy,
+                missing(task, &complete),
                 complete.len(),
                 if names.is_empty() { "" } else { ", newest first: " },
                 names.join(", "),
             ),
         )
     })
+}
+
+/// Which of the sources that are asked for no complete run has, in words, and which there are: the name is written in another way, or was
+/// another one when the runs were made.
+fn missing(task: &RestoreTask, complete: &[&CatalogueRun]) -> String {
+    let held: BTreeSet<&str> = complete.iter().flat_map(|run| run.manifests.keys()).map(String::as_str).collect();
+    let asked = task.sources.iter().flatten().map(String::as_str);
+    let missing: Vec<&str> = asked.filter(|source| !held.contains(source)).collect();
+    if task.sources.is_none() || held.is_empty() {
+        return String::new();
+    }
+    if missing.is_empty() {
+        return " with all of spec.sources".to_owned();
+    }
+    let held: Vec<&str> = held.into_iter().collect();
+    format!(" with source {}: they hold {}, correct spec.sources", missing.join(", "), held.join(", "))
 }
 
 /// "The newest" means nothing where several clusters have written to one folder: the newest may be of the wrong one, or of the new cluster's

@@ -13,6 +13,9 @@ use holdfast_crds::{OnExisting, Source};
 use crate::postgres::{self, Cluster, Secret};
 use crate::s3;
 
+/// A password that is wrong wherever it is given, and as secret as a right one.
+pub const WRONG: &str = "wr0ngs3cret";
+
 /// A worker that runs, or has ended.
 pub struct Job {
     pub child: std::process::Child,
@@ -72,7 +75,7 @@ impl Job {
         let mut left: Vec<_> = std::fs::read_dir(self.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["log", "report"]);
-        for secret in [s3::SECRET, postgres::PASSWORD] {
+        for secret in [s3::SECRET, postgres::PASSWORD, WRONG] {
             assert!(!log.contains(secret) && !text.contains(secret), "{log}");
         }
         report

@@ -47,6 +47,8 @@ pub(super) struct Deployment {
     pub sharded: bool,
     /// As whom it is spoken to: database and name.
     pub user: Option<(String, String)>,
+    /// Whether no credentials are given at all.
+    anonymous: bool,
 }
 
 impl Deployment {
@@ -57,10 +59,11 @@ impl Deployment {
         options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
         options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
         let address = address(&options.hosts);
-        let user = options.credential.as_ref().and_then(user);
+        let (user, anonymous) = (options.credential.as_ref().and_then(user), options.credential.is_none());
         // What the driver says of its own options may hold parts of the connection string.
         let client = Client::with_options(options).map_err(|error| trouble::of_options(&address, &error))?;
-        let mut deployment = Self { client, address, version: String::new(), replicated: false, sharded: false, user };
+        let mut deployment =
+            Self { client, address, version: String::new(), replicated: false, sharded: false, user, anonymous };
         let hello = deployment.ask("admin", doc! {"hello": 1}, Reason::SourceUnreachable).await?;
         deployment.sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
         deployment.replicated = deployment.sharded || hello.contains_key("setName");
@@ -82,7 +85,9 @@ impl Deployment {
 
     /// What the driver said, with the place in front. `otherwise` is the reason where its words tell none.
     pub fn failure(&self, database: &str, otherwise: Reason, error: &mongodb::error::Error) -> Failure {
-        trouble::failure(&self.place(database), otherwise, error)
+        let place = self.place(database);
+        let nobody = self.anonymous.then(|| trouble::of_nobody(&place, error)).flatten();
+        nobody.unwrap_or_else(|| trouble::failure(&place, otherwise, error))
     }
 
     /// A database, for messages.

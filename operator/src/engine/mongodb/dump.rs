@@ -130,7 +130,7 @@ fn nothing(deployment: &Deployment, database: Option<&str>, databases: &[String]
             databases.len()
         ),
         (database, false) => format!(
-            "{}: includeCollections and excludeCollections leave nothing to save",
+            "{}: includeCollections and excludeCollections leave nothing to save: correct their patterns",
             deployment.place(database.unwrap_or_default())
         ),
     };

@@ -61,6 +61,20 @@ pub(super) fn failure(place: &str, otherwise: Reason, error: &Error) -> Failure 
     Failure::new(reason, format!("{place}: {words}"))
 }
 
+/// The failure of whoever may not do something and has not said who they are; none where it is another one.
+pub(super) fn of_nobody(place: &str, error: &Error) -> Option<Failure> {
+    const UNAUTHORIZED: i32 = 13;
+    let ErrorKind::Command(command) = error.kind.as_ref() else { return None };
+    (command.code == UNAUTHORIZED).then(|| {
+        let message = format!(
+            "{place}: {} ({UNAUTHORIZED}): the server wants a user and a password: name their Secret in credentialsSecret, or write them \
+             into the connection string",
+            one_line(&command.message)
+        );
+        Failure::new(Reason::SourceRefused, message)
+    })
+}
+
 /// Words of the network and of TLS, with what to do about them. The first that fits counts.
 const CONNECTION: &[(&str, &str)] = &[
     (
@@ -70,18 +84,21 @@ const CONNECTION: &[(&str, &str)] = &[
     ("not valid for name", "the server's certificate is for another host name: check host"),
     ("NotValidForName", "the server's certificate is for another host name: check host"),
     ("xpired", "the server's certificate has expired: renew it there"),
-    ("invalid peer certificate", "the server's certificate is not from an authority in tls.caBundle"),
+    (
+        "invalid peer certificate",
+        "the server's certificate is not from an authority in tls.caBundle: put the authority's there",
+    ),
     ("efused", "check host and port and that the server runs"),
     ("lookup address", "check host: the name does not resolve"),
-    ("timed out", "check host and port and that no NetworkPolicy or firewall is in the way"),
+    (
+        "timed out",
+        "check host and port, tls.mode (a server without TLS may not answer at all), and that no NetworkPolicy or firewall is in the way",
+    ),
 ];
 
 fn of_connection(words: &str) -> &'static str {
     let known = CONNECTION.iter().find(|(known, _)| words.contains(known));
-    known.map_or(
-        "check that the server runs and speaks MongoDB on this port, and whether it wants tls",
-        |(_, advice)| advice,
-    )
+    known.map_or("check that the server runs and speaks MongoDB on this port, and tls.mode", |(_, advice)| advice)
 }
 
 /// What a code or words of the server's mean, and what to do.

@@ -51,7 +51,7 @@ const CONNECTION: &[(&str, Reason, &str)] = &[
     (
         "pg_hba.conf rejects connection",
         Reason::SourceRefused,
-        "allow this user, database and address in the server's pg_hba.conf",
+        "allow this user, database and address in the server's pg_hba.conf, and check tls.mode",
     ),
     (
         "authentication failed",
@@ -69,12 +69,17 @@ const CONNECTION: &[(&str, Reason, &str)] = &[
     (
         "certificate verify failed",
         Reason::SourceRefused,
-        "the server's certificate has expired, or is not from an authority in tls.caBundle",
+        "the server's certificate is not from an authority in tls.caBundle, or has expired: put the authority's there, or renew the server's",
     ),
     (
         "does not match host name",
         Reason::SourceRefused,
-        "the server's certificate is for another host name: check host, or use VerifyCa",
+        "the server's certificate is for another host name: check host, or set tls.mode to VerifyCa",
+    ),
+    (
+        "could not read root certificate file",
+        Reason::InvalidConfiguration,
+        "there is no certificate (PEM) in tls.caBundle: put that of the server's authority there",
     ),
     (
         "server does not support SSL",
@@ -86,12 +91,12 @@ const CONNECTION: &[(&str, Reason, &str)] = &[
     (
         "timeout expired",
         Reason::SourceUnreachable,
-        "check host and port and that no NetworkPolicy or firewall is in the way",
+        "check host and port, that the server speaks PostgreSQL on this port, and that no NetworkPolicy or firewall is in the way",
     ),
     (
         "Connection timed out",
         Reason::SourceUnreachable,
-        "check host and port and that no NetworkPolicy or firewall is in the way",
+        "check host and port, that the server speaks PostgreSQL on this port, and that no NetworkPolicy or firewall is in the way",
     ),
     ("No route to host", Reason::SourceUnreachable, "check host and the network"),
     ("Network is unreachable", Reason::SourceUnreachable, "check host and the network"),

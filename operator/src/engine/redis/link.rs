@@ -67,14 +67,15 @@ impl Login {
             Some(folder) => {
                 let user = secret(folder, "username").map_err(&invalid)?.filter(|user| !user.is_empty());
                 let password = secret(folder, "password").map_err(&invalid)?;
-                (user, Some(password.ok_or_else(|| invalid("the mounted Secret has no password".to_owned()))?))
+                (user, Some(password.ok_or_else(|| invalid("the Secret has no password".to_owned()))?))
             }
             None => (None, None),
         };
         Ok(Self {
             address: Address { host: bare_host(host).to_owned(), port },
             mode: spec.mode,
-            tls: tls::config(spec.mode, mounts.ca.as_deref())?,
+            tls: tls::config(spec.mode, mounts.ca.as_deref())
+                .map_err(|failure| failure.about(&format!("redis at {}:{port}", host_before_port(host))))?,
             user,
             password,
             connect_limit: CONNECT_LIMIT,
@@ -172,7 +173,7 @@ fn secret(folder: &Path, key: &str) -> Result<Option<String>, String> {
     match fs::read_to_string(folder.join(key)) {
         Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("the mounted {key} cannot be read: {error}")),
+        Err(error) => Err(format!("the {key} in the Secret cannot be read: {error}")),
     }
 }
 

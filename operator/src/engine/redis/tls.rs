@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::task::Failure;
+use crate::task::{CA_BUNDLE, Failure};
 
 /// The certificates of public authorities, as Debian installs them.
 const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -36,7 +36,10 @@ pub(super) fn config(mode: TlsMode, ca: Option<&Path>) -> Result<Option<Arc<Clie
     }
     let chain = if checked {
         let file = ca.unwrap_or(Path::new(SYSTEM_CERTIFICATES));
-        let about = |why: String| unfit(format!("{}: {why}", file.display()));
+        let about = |why: String| match ca {
+            Some(_) => unfit(format!("{CA_BUNDLE}: {why}")),
+            None => unfit(format!("{}: {why}: set {CA_BUNDLE}", file.display())),
+        };
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(file).map_err(|e| about(e.to_string()))? {
             let certificate = certificate.map_err(|e| about(e.to_string()))?;
@@ -48,7 +51,9 @@ pub(super) fn config(mode: TlsMode, ca: Option<&Path>) -> Result<Option<Arc<Clie
             }
         }
         if roots.is_empty() {
-            return Err(about("it holds no certificate".to_owned()));
+            return Err(about(
+                "there is no certificate (PEM) in it: put that of the server's authority there".to_owned(),
+            ));
         }
         let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
         Some(builder.build().map_err(|e| about(e.to_string()))?)

@@ -69,7 +69,7 @@ fn of_certificate(words: &str) -> &'static str {
     } else if words.contains("xpired") {
         "the server's certificate has expired: renew it there"
     } else {
-        "the server's certificate is not from an authority in tls.caBundle"
+        "the server's certificate is not from an authority in tls.caBundle: put the authority's there"
     }
 }
 

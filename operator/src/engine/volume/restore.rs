@@ -34,7 +34,13 @@ impl<'a> Backup<'a> {
     pub fn of(manifest: &'a Manifest) -> Result<Self, Failure> {
         let find = |format: &str| {
             manifest.artifacts.iter().find(|a| a.format == format).ok_or_else(|| {
-                let why = format!("the backup of source {} has no artifact of format {format}", manifest.source);
+                let Manifest { source, engine, .. } = manifest;
+                let why = match engine.as_str() {
+                    "volume" | "config" => format!("the backup of source {source} has no artifact of format {format}"),
+                    _ => format!(
+                        "the backup of source {source} is of {engine}, and spec.into names a claim for it: write {engine}: there"
+                    ),
+                };
                 Failure::new(Reason::InvalidConfiguration, why)
             })
         };

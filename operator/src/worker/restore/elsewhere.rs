@@ -1,5 +1,7 @@
 //! What is in the bucket where nothing of the policy is: the names next to the one that was asked for. Talks to the bucket.
 
+use holdfast_crds::S3Spec;
+
 use crate::store::catalogue::Catalogue;
 use crate::store::client::Bucket;
 use crate::store::keys;
@@ -23,10 +25,25 @@ pub(super) async fn told(bucket: &Bucket, task: &RestoreTask, catalogue: &Catalo
         (true, false) => {
             format!("nothing is there of this namespace; {below} are the namespaces {}", listed(&namespaces))
         }
-        (true, true) => format!("{below} is nothing at all: look at bucket and prefix of the BackupStore"),
+        (true, true) => {
+            let prefixes = if s3.prefix().is_empty() { Vec::new() } else { names(bucket, "").await };
+            let has = if prefixes.is_empty() { String::new() } else { format!("it has {}; ", listed(&prefixes)) };
+            format!(
+                "{below} is nothing at all ({}): {has}correct spec.s3.bucket or spec.s3.prefix of BackupStore {}",
+                place(s3),
+                task.store.name
+            )
+        }
     };
     failure.message = format!("{}; {there}", failure.message);
     failure
+}
+
+fn place(s3: &S3Spec) -> String {
+    match s3.prefix() {
+        "" => format!("bucket {}", s3.bucket),
+        prefix => format!("prefix {prefix} of bucket {}", s3.bucket),
+    }
 }
 
 async fn names(bucket: &Bucket, folder: &str) -> Vec<String> {
