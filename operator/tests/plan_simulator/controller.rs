@@ -222,7 +222,7 @@ fn observe_backup(cluster: &Cluster, backup: &Backup) -> ObservedBackup {
     ObservedBackup {
         jobs: attempts(cluster, backup.metadata.uid.as_deref(), &needed),
         holds: holds(cluster, policy_name),
-        retaining: is_retaining(cluster, backup, &siblings),
+        retention_waits: is_retaining(cluster, backup, &siblings),
         siblings,
         policy,
         store,

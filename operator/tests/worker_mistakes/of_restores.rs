@@ -56,8 +56,8 @@ async fn a_mistake_in_a_restore_is_told_with_its_field() {
     let key = |name: &str| {
         let file = keys.path().join(name);
         assert!(Command::new("age-keygen").arg("-o").arg(&file).output().unwrap().status.success());
-        let text = std::fs::read_to_string(file).unwrap();
-        text.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap().to_owned()
+        let pair = std::fs::read_to_string(file).unwrap();
+        pair.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap().to_owned()
     };
     let (public, _) = (key("own"), key("other"));
     std::fs::write(keys.path().join("public"), format!("{public}\n")).unwrap();
