@@ -136,6 +136,11 @@ impl Postgres {
         let quoted = |text: &str| text.replace('\\', r"\\").replace('\'', r"\'");
         let (host, name, password) = (self.host(), quoted(database), quoted(&self.password));
         let connection = format!("host={host} user=postgres dbname='{name}' password='{password}'");
+        // Its Service may hear of the server later than who asks in its Pod.
+        wait_for(&format!("{host} can be reached"), seconds(60), || {
+            let ended = teller.exec(&["pg_isready", "-h", &host], b"");
+            if ended.ok { Ok(()) } else { Err(ended.text()) }
+        });
         let ended = teller.exec(&["pg_dump", "--schema-only", "-d", &connection], b"");
         assert!(ended.ok, "pg_dump of {database}: {}", ended.stderr);
         let schema = ended.text().lines().filter(|line| tells_of_the_schema(line)).collect::<Vec<_>>().join("\n");

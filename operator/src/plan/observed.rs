@@ -200,9 +200,10 @@ impl Attempt {
     }
 
     /// Until when a Job that has not ended, and whose worker has, is left to end by itself: then nothing but another container keeps it. A Pod
-    /// that failed is made anew, so its Job is not left.
+    /// that failed although its worker had completed is made anew, so its Job is not left.
     pub fn ends_itself_until(&self) -> Option<Timestamp> {
-        let ended = self.pods.iter().filter(|pod| pod.phase != "Failed").filter_map(|pod| pod.ended.as_ref()?.at);
+        let of = |pod: &ObservedPod| pod.ended.as_ref().filter(|end| pod.phase != "Failed" || end.exit_code != 0)?.at;
+        let ended = self.pods.iter().filter_map(of);
         ended.max().map(|at| after(at, OTHERS_SECONDS))
     }
 

@@ -752,19 +752,17 @@ fn a_retention_whose_pod_is_kept_counts_and_its_job_is_deleted() {
 }
 
 #[test]
-fn a_job_whose_pod_has_succeeded_is_left_to_complete() {
-    let complete = BackupStatus {
-        phase: BackupPhase::Completed,
-        completion_time: Some(Time(at(1600))),
-        ..BackupStatus::default()
-    };
-    let backup = backup_with("b", 100, complete);
-    let name = job::backup_name(&backup, "db");
-    let pod = ObservedPod { phase: "Succeeded".into(), ..kept_pod(0, STORED) };
-    let jobs = vec![attempt(ObservedJob { name: name.clone(), ..a_job("x") }, vec![pod])];
-    let left = ObservedBackup { jobs, ..observed() };
-    assert!(deleted_jobs(&plan_backup(&install(), &backup, &left, at(1630))).is_empty(), "its log is worth keeping");
-    assert_eq!(deleted_jobs(&plan_backup(&install(), &backup, &left, at(1660))), [name.as_str()]);
+fn a_job_whose_pod_has_ended_is_left_to_end_so_that_its_log_is_kept() {
+    for (end, pod_phase, exit_code) in [(BackupPhase::Completed, "Succeeded", 0), (BackupPhase::Failed, "Failed", 12)] {
+        let status = BackupStatus { phase: end, completion_time: Some(Time(at(1600))), ..BackupStatus::default() };
+        let backup = backup_with("b", 100, status);
+        let name = job::backup_name(&backup, "db");
+        let pod = ObservedPod { phase: pod_phase.into(), ..kept_pod(exit_code, STORED) };
+        let jobs = vec![attempt(ObservedJob { name: name.clone(), ..a_job("x") }, vec![pod])];
+        let left = ObservedBackup { jobs, ..observed() };
+        assert!(deleted_jobs(&plan_backup(&install(), &backup, &left, at(1630))).is_empty(), "{pod_phase}");
+        assert_eq!(deleted_jobs(&plan_backup(&install(), &backup, &left, at(1660))), [name.as_str()]);
+    }
 }
 
 #[test]
