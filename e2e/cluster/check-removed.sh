@@ -41,7 +41,7 @@ report mounts "$(our_mounts)"
 report "control groups" "$(our_cgroups)"
 report "nft tables" "$(our_tables)"
 report addresses "$(our_address)"
-report "routes to Pods" "$(ip -o route show root "$pod_range")"
+report "routes to Pods" "$(our_routes)"
 report files "$(our_files)"
 report folders "$(our_folders)"
 ((found == 0)) || exit 1

@@ -29,6 +29,8 @@ our_tables() {
   fi
 }
 
+our_routes() { ip -o route show root "$pod_range"; }
+
 our_address() { ip -o address show | awk -v address="$node_address/32" '$4 == address'; }
 
 # Settings of the kernel that the kubelet, kube-proxy and the network change, below /proc/sys.

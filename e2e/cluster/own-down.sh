@@ -55,6 +55,12 @@ remove_network() {
     nft delete table $table
   done
   if [[ -n $(our_address) ]]; then ip address del "$node_address/32" dev lo; fi
+  # The kernel takes the devices of Pods away some time after their network namespaces, and the routes with them.
+  local _
+  for _ in {1..300}; do
+    if [[ -z $(our_routes) ]]; then return; fi
+    sleep 0.1
+  done
 }
 
 restore_settings() {

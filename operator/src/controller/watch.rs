@@ -563,40 +563,58 @@ mod tests {
         }
     }
 
-    /// An API server whose first list is empty, and that lets no watch begin.
-    async fn without_watches() -> std::net::SocketAddr {
-        let lists = Arc::new(AtomicUsize::new(0));
-        let answer = move |uri: axum::http::Uri| async move {
-            let (code, body) = if uri.query().unwrap_or_default().contains("watch=true") {
-                (
-                    410,
-                    json!({"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410, "message": "too old"}),
-                )
-            } else {
-                let number = lists.fetch_add(1, Ordering::SeqCst);
-                let items: Vec<Backup> = (0..number).map(|n| backup(&format!("b{n}"), 1)).collect();
-                let version = json!({"resourceVersion": number.to_string()});
-                (
-                    200,
-                    json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "BackupList", "metadata": version, "items": items}),
-                )
-            };
-            let head = [(axum::http::header::CONTENT_TYPE, "application/json")];
-            (axum::http::StatusCode::from_u16(code).unwrap(), head, body.to_string())
+    /// A client of an API server that answers like this, with a code and a body. `answer` is told whether a watch is asked for.
+    async fn client_of<A>(answer: impl Fn(bool) -> A + Clone + Send + Sync + 'static) -> Client
+    where
+        A: Future<Output = (u16, serde_json::Value)> + Send + 'static,
+    {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let answer = move |uri: axum::http::Uri| {
+            let answer = answer(uri.query().unwrap_or_default().contains("watch=true"));
+            async move {
+                let (code, body) = answer.await;
+                let head = [(axum::http::header::CONTENT_TYPE, "application/json")];
+                (axum::http::StatusCode::from_u16(code).unwrap(), head, body.to_string())
+            }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
-        address
+        let mut config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        config.default_retry = false;
+        Client::try_from(config).unwrap()
+    }
+
+    fn refusal(code: u16, reason: &str, message: &str) -> (u16, serde_json::Value) {
+        (code, json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": message}))
+    }
+
+    fn list(version: usize, items: &[Backup]) -> (u16, serde_json::Value) {
+        let version = json!({"resourceVersion": version.to_string()});
+        let kind = "BackupList";
+        (200, json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": kind, "metadata": version, "items": items}))
+    }
+
+    /// An API server whose first list is empty, and that lets no watch begin.
+    async fn without_watches() -> Client {
+        let lists = Arc::new(AtomicUsize::new(0));
+        client_of(move |is_watch| {
+            let lists = lists.clone();
+            async move {
+                if is_watch {
+                    return refusal(410, "Expired", "too old");
+                }
+                let number = lists.fetch_add(1, Ordering::SeqCst);
+                let items: Vec<Backup> = (0..number).map(|n| backup(&format!("b{n}"), 1)).collect();
+                list(number, &items)
+            }
+        })
+        .await
     }
 
     #[tokio::test]
     async fn a_watch_that_may_not_begin_where_the_last_one_ended_lists_everything_anew() {
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let address = without_watches().await;
-        let mut config = kube::Config::new(format!("http://{address}").parse().unwrap());
-        config.default_retry = false;
-        let client = Client::try_from(config).unwrap();
+        let client = without_watches().await;
         let world = Arc::new(World::default());
         let (unreadable, _unreadable) = mpsc::unbounded_channel();
         let (heard, mut lists) = mpsc::unbounded_channel();
@@ -619,40 +637,26 @@ mod tests {
     }
 
     /// An API server that lets Backups be listed from the third time on.
-    async fn without_rights_at_first() -> std::net::SocketAddr {
+    async fn without_rights_at_first() -> Client {
         let lists = Arc::new(AtomicUsize::new(0));
-        let answer = move |uri: axum::http::Uri| async move {
-            let is_watch = uri.query().unwrap_or_default().contains("watch=true");
-            let (code, body) = if !is_watch && lists.fetch_add(1, Ordering::SeqCst) < 2 {
-                (
-                    403,
-                    json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "no rights"}),
-                )
-            } else if is_watch {
-                std::future::pending().await
-            } else {
-                let version = json!({"resourceVersion": "1"});
-                let items = [backup("b", 1)];
-                (
-                    200,
-                    json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "BackupList", "metadata": version, "items": items}),
-                )
-            };
-            let head = [(axum::http::header::CONTENT_TYPE, "application/json")];
-            (axum::http::StatusCode::from_u16(code).unwrap(), head, body.to_string())
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
-        address
+        client_of(move |is_watch| {
+            let lists = lists.clone();
+            async move {
+                if is_watch {
+                    return std::future::pending().await;
+                }
+                if lists.fetch_add(1, Ordering::SeqCst) < 2 {
+                    return refusal(403, "Forbidden", "no rights");
+                }
+                list(1, &[backup("b", 1)])
+            }
+        })
+        .await
     }
 
     #[tokio::test]
     async fn a_namespace_that_may_not_be_listed_is_told_and_begins_once_it_may() {
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let mut config = kube::Config::new(format!("http://{}", without_rights_at_first().await).parse().unwrap());
-        config.default_retry = false;
-        let client = Client::try_from(config).unwrap();
+        let client = without_rights_at_first().await;
         let world = Arc::new(World::default());
         let counters = Arc::new(Counters::default());
         let (unreadable, _unreadable) = mpsc::unbounded_channel();

@@ -225,6 +225,11 @@ pub fn plan_found(
             // The API server tells whole seconds: one that is made now could not be told from one that was made before.
             return plan.check_at(after(since, 2));
         }
+        let judges_from = asked.since.and_then(|since| judged::judges_from(observed, store, since));
+        if let Some(from) = judges_from.filter(|from| now < *from) {
+            // Else what ended just before would be judged an hour later.
+            return plan.check_at(from);
+        }
         let known = runs_with_a_backup(observed).into_iter().collect();
         let own = asked.own_since.is_some();
         let reading = job::Reading { what, known, expected: judged::expected(observed, store), own };

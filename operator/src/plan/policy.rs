@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 
 use super::action::{Action, Event, Plan, Target};
-use super::backup::{is_put_back, kept_secret, readable, slot_of, usable};
+use super::backup::{RETENTION_APPLIED, is_put_back, kept_secret, readable, slot_of, usable};
 use super::found::{is_foreign, is_found};
 use super::location::{is_elsewhere, is_missing, is_there};
 use super::names::{
@@ -273,14 +273,8 @@ fn retention(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observe
     }
     let ended = observed.retains.iter().filter_map(|a| a.ended_at().map(|at| (at, a)));
     let Some((_, last)) = ended.max_by_key(|(at, a)| (*at, a.job.name.clone())) else { return };
-    let (value, reason, message) = match judge(last, Reason::StoreUnreachable, Patience::RUN, now) {
-        Verdict::Completed(report) => {
-            let message = report.map(|r| r.message).filter(|m| !m.is_empty());
-            (true, Reason::Completed, message.unwrap_or_else(|| "retention was applied".to_owned()))
-        }
-        Verdict::Failed(failure, _) => (false, failure.reason, failure.message),
-        Verdict::Running | Verdict::Waiting { .. } => return,
-    };
+    let verdict = judge(last, Reason::StoreUnreachable, Patience::RUN, now);
+    let Some((value, reason, message)) = verdict.into_condition(RETENTION_APPLIED) else { return };
     let conditions = &mut plan.status.conditions;
     let before = find(conditions, ConditionType::RetentionApplied);
     if !value && before.is_none_or(|b| b.message != message) {

@@ -53,6 +53,20 @@ pub enum Verdict {
     Failed(Failure, Option<Report>),
 }
 
+impl Verdict {
+    /// Value, reason and message of a condition; none while the Job is under way. `completed` is said where its worker left no word.
+    pub fn into_condition(self, completed: &str) -> Option<(bool, Reason, String)> {
+        match self {
+            Self::Completed(report) => {
+                let message = report.map(|r| r.message).filter(|m| !m.is_empty());
+                Some((true, Reason::Completed, message.unwrap_or_else(|| completed.to_owned())))
+            }
+            Self::Failed(failure, _) => Some((false, failure.reason, failure.message)),
+            Self::Running | Self::Waiting { .. } => None,
+        }
+    }
+}
+
 /// Judges a Job. `fallback` is the reason where a worker failed and left no word.
 pub fn judge(attempt: &Attempt, fallback: Reason, patience: Patience, now: Timestamp) -> Verdict {
     match &attempt.job.end {

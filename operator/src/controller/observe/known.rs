@@ -118,14 +118,10 @@ pub(super) fn clearing(world: &World, namespace: &str, policy: &str, asked: Vec<
     let cached = cached.iter().map(|job| (**job).clone());
     let jobs = cached.chain(asked).filter(|job| matches!(job.task.as_str(), "retain" | "delete"));
     let backups = world.backups.of(&of_policy(namespace, policy));
-    let is_unrecorded = |job: &ObservedJob| {
-        if job.end.as_ref().is_some_and(|end| !end.completed) {
-            return false;
-        }
-        let deleted: Vec<String> = world.pods.of(&of_owner(&job.uid)).iter().flat_map(|p| deleted_by(p)).collect();
-        backups.iter().any(|b| run_id_of(b).is_some_and(|run_id| deleted.contains(run_id)))
-    };
-    let first = jobs.filter(|job| is_at_work(world, job) || is_unrecorded(job)).min_by_key(|job| job.created)?;
+    let has_failed = |job: &ObservedJob| job.end.as_ref().is_some_and(|end| !end.completed);
+    let clears =
+        |job: &ObservedJob| is_at_work(world, job) || (!has_failed(job) && is_unrecorded(world, job, &backups));
+    let first = jobs.filter(clears).min_by_key(|job| job.created)?;
     let what = if first.task == "retain" { "the retention of" } else { "the deletion of a backup of" };
     let words =
         format!("it waits for {what} BackupPolicy {policy} (Job {}): nothing is read while it deletes", first.name);
@@ -140,21 +136,23 @@ fn run_id_of(backup: &Backup) -> Option<&String> {
 /// read for the policy, or what was found in it is not recorded yet.
 pub(super) fn retention_waits(world: &World, policy: &BackupPolicy, backup: &Backup, siblings: &[Arc<Backup>]) -> bool {
     let namespace = policy.namespace().unwrap_or_default();
-    let is_unrecorded = |job: &ObservedJob| {
-        let deleted = world.pods.of(&of_owner(&job.uid)).iter().flat_map(|p| deleted_by(p)).collect::<Vec<_>>();
-        siblings.iter().any(|s| run_id_of(s).is_some_and(|id| deleted.contains(id)))
-    };
     let is_others = |job: &ObservedJob| job.owner.as_ref().map(|o| &o.uid) != backup.metadata.uid.as_ref();
     let jobs = world.jobs.of(&of_policy(&namespace, &label_value(&policy.name_any())));
     let mut retains = jobs.iter().filter(|job| job.task == "retain" && is_others(job));
     let readings = world.jobs.of(&of_owner(&policy.uid().unwrap_or_default()));
-    retains.any(|job| is_at_work(world, job) || is_unrecorded(job))
+    retains.any(|job| is_at_work(world, job) || is_unrecorded(world, job, siblings))
         || readings.iter().any(|job| !job.deleting && job.end.as_ref().is_none_or(|end| end.completed))
 }
 
 /// Whether the worker of a Job has not ended. A container that others inject may keep the Job for longer.
 fn is_at_work(world: &World, job: &ObservedJob) -> bool {
     job.end.is_none() && !world.pods.of(&of_owner(&job.uid)).iter().any(|pod| pod.outlives_its_worker())
+}
+
+/// Whether a Job has deleted runs of which these Backups still tell.
+fn is_unrecorded(world: &World, job: &ObservedJob, backups: &[Arc<Backup>]) -> bool {
+    let deleted: Vec<String> = world.pods.of(&of_owner(&job.uid)).iter().flat_map(|p| deleted_by(p)).collect();
+    backups.iter().any(|b| run_id_of(b).is_some_and(|run_id| deleted.contains(run_id)))
 }
 
 enum Held {

@@ -22,6 +22,8 @@ pub const COMPLETED_JOB_SECONDS: i64 = 3600;
 /// The Jobs of a failed run are kept for this many seconds, so that their logs can be read.
 pub const FAILED_JOB_SECONDS: i64 = 24 * 3600;
 
+/// What is said of a retention whose worker left no word.
+pub const RETENTION_APPLIED: &str = "retention was applied";
 const RETAIN_AGAIN_SECONDS: i64 = 15;
 
 /// What is left to do once a run is over.
@@ -107,11 +109,7 @@ fn retain(
 
 /// Writes down how the retention after a run ended.
 fn remember(plan: &mut Plan<BackupStatus>, backup: &Backup, verdict: Verdict, now: Timestamp) {
-    let (value, reason, message) = match verdict {
-        Verdict::Completed(report) => (true, Reason::Completed, report.map(|r| r.message).unwrap_or_default()),
-        Verdict::Failed(failure, _) => (false, failure.reason, failure.message),
-        Verdict::Running | Verdict::Waiting { .. } => return,
-    };
+    let Some((value, reason, message)) = verdict.into_condition(RETENTION_APPLIED) else { return };
     let (type_, generation) = (ConditionType::RetentionApplied, backup.metadata.generation);
     plan.status.conditions =
         with_condition(&plan.status.conditions, type_, Some(value), reason, message, generation, now);

@@ -766,6 +766,25 @@ fn a_job_whose_pod_has_ended_is_left_to_end_so_that_its_log_is_kept() {
 }
 
 #[test]
+fn a_job_whose_pod_would_be_made_anew_is_deleted_at_once() {
+    let status = BackupStatus {
+        phase: BackupPhase::Failed,
+        completion_time: Some(Time(at(1600))),
+        ..BackupStatus::default()
+    };
+    let backup = backup_with("b", 100, status);
+    let name = job::backup_name(&backup, "db");
+    // Killed for its memory, failed in a way that may pass, and failed by another container although it had completed.
+    for exit_code in [137, 11, 0] {
+        let pod = ObservedPod { phase: "Failed".into(), ..kept_pod(exit_code, STORED) };
+        let jobs = vec![attempt(ObservedJob { name: name.clone(), ..a_job("x") }, vec![pod])];
+        let left = ObservedBackup { jobs, ..observed() };
+        let plan = plan_backup(&install(), &backup, &left, at(1601));
+        assert_eq!(deleted_jobs(&plan), [name.as_str()], "{exit_code}");
+    }
+}
+
+#[test]
 fn a_run_writes_down_the_place_that_it_is_stored_in() {
     let place = ready_store().spec.s3.place();
     assert_eq!(running(&observed()).status.unwrap().location, Some(place));

@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use super::asked::is_known;
 use crate::plan::action::{Action, Event, Plan};
 use crate::plan::location::{gone, seen};
-use crate::plan::observed::{Attempt, created};
+use crate::plan::observed::{Attempt, ObservedPod, created};
 use crate::plan::policy::ObservedPolicy;
-use crate::task::{CatalogueReport, Outcome, Report, Span};
+use crate::plan::status::after;
+use crate::task::{CatalogueReport, Span};
 
 /// The clocks of the controller and of the API server may be so many seconds apart: a Backup that ended so shortly before the reading began
 /// may have ended after it.
@@ -66,14 +67,23 @@ pub(super) fn judge(
 }
 
 fn is_older(backup: &Backup, began: Timestamp) -> bool {
+    began.duration_since(ended(backup)).as_secs() > MARGIN_SECONDS
+}
+
+fn ended(backup: &Backup) -> Timestamp {
     let ended = backup.status.as_ref().and_then(|s| s.completion_time.as_ref()).map(|t| t.0);
-    let ended = ended.unwrap_or_default().max(created(&backup.metadata));
-    began.duration_since(ended).as_secs() > MARGIN_SECONDS
+    ended.unwrap_or_default().max(created(&backup.metadata))
+}
+
+/// From when on a reading can judge every Backup that had ended by `since`, when their data was doubted.
+pub(super) fn judges_from(observed: &ObservedPolicy, store: &BackupStore, since: Timestamp) -> Option<Timestamp> {
+    let of_store = observed.backups.iter().filter(|b| is_known(b, store));
+    let newest = of_store.map(|b| ended(b)).filter(|ended| *ended <= since).max();
+    newest.map(|ended| after(ended, MARGIN_SECONDS + 1))
 }
 
 /// When a retain Job ended that found runs missing which the cluster knows.
 pub(super) fn misses(retain: &Attempt) -> Option<Timestamp> {
-    let reports = retain.pods.iter().filter_map(|pod| Report::from_termination_message(&pod.ended.as_ref()?.message));
-    let misses = |report: Report| matches!(report.outcome, Some(Outcome::Retain(retained)) if retained.missing > 0);
-    reports.into_iter().any(misses).then_some(retain.ended_at()?)
+    let misses = retain.pods.iter().filter_map(ObservedPod::retained).any(|retained| retained.missing > 0);
+    retain.ended_at().filter(|_| misses)
 }

@@ -495,6 +495,17 @@ fn backups_whose_data_is_gone_count_for_nothing_until_it_is_back() {
         assert_eq!(of(&policy, &with_store(&told, backups.clone(), vec![]), now).actions, []);
     }
 
+    // What ended just before it was missed is judged, too: the reading waits until it can.
+    let mut young = complete(22);
+    young.status.as_mut().unwrap().completion_time = Some(Time(after(later, -3)));
+    let seen = with_store(&probed, vec![complete(21), young], vec![]);
+    let waiting = of(&policy, &seen, after(later, 4));
+    assert_eq!((&waiting.actions[..], waiting.next_check), (&[][..], Some(after(later, 8))));
+    let asked = of(&policy, &seen, after(later, 8));
+    let answer = answered(&asked, judgement(&[], &[21, 22]), after(later, 8));
+    let judged = ObservedPolicy { catalogues: vec![answer], ..seen };
+    assert_eq!(reported(&of(&policy, &judged, after(later, 12))).len(), 2);
+
     // The listing decides: of what it lacks the Backup says so, and the policy counts without it.
     let asked = of(&policy, &suspicions[0], now);
     let answer = answered(&asked, judgement(&[21], &[22]), now);
