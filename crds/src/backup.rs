@@ -145,7 +145,9 @@ pub struct BackupStatus {
     /// it is over, with the reason Completed or Failed; while it is not there is no such condition. `Consistent`: each source is as it was at one
     /// instant; while it is False its message names those that are not. `Plausible`: it is as large as the
     /// backups before it let expect; while it is False (Suspicious) its message says what is too small. `Verified`: it was read to its
-    /// end and is as it was stored; False: it is damaged; Unknown: that could not be found out.
+    /// end and is as it was stored; False: it is damaged; Unknown: that could not be found out. `RetentionApplied`: how retention
+    /// ended after it; there only where it was refused, or where another container kept its Job. `DataDeleted`, while it is being
+    /// deleted and False: why its data is still there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

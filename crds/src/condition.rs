@@ -14,7 +14,8 @@ pub enum ConditionType {
     Encrypted,
     /// A policy's newest ended backup is complete.
     LastBackupSucceeded,
-    /// A policy's retention was applied after its newest complete backup. On a Backup: it could not be applied after it.
+    /// A policy's retention was applied after its newest complete backup. On a Backup: how it ended
+    /// after it, where it was refused or where another container kept its Job.
     RetentionApplied,
     /// Each source of a policy is in a complete backup that is not older than `maxAge`.
     Protected,

@@ -29,7 +29,12 @@ pub const PROMISE: Duration = Duration::from_secs(125);
 impl Scene<'static> {
     /// A scene on the shared servers.
     pub fn new(purpose: &str) -> Self {
-        Self::on(purpose, S3::shared(), Postgres::shared(18))
+        Self::inside(Space::new(purpose))
+    }
+
+    /// A scene on the shared servers, in a namespace that is there already.
+    pub fn inside(space: Space) -> Self {
+        Self::within(space, S3::shared(), Postgres::shared(18))
     }
 }
 

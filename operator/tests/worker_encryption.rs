@@ -14,9 +14,9 @@ use std::process::{Command, Stdio};
 
 use holdfast::store::encryption::key_id;
 use holdfast::store::manifest::Manifest;
-use holdfast::task::{BackupTask, Outcome, ProbeTask, Select, StoreTask, Task};
+use holdfast::task::{BackupTask, Outcome, Select, StoreTask, Task};
 use holdfast_crds::{OnExisting, Reason};
-use job::{backup, folder, run};
+use job::{backup, folder, probe, run};
 use postgres::{Cluster, Secret};
 use s3::{Server, TestBucket};
 
@@ -188,7 +188,7 @@ async fn a_recipient_that_is_none_is_told_by_the_probe() {
     let test = Server::shared().await.bucket().await;
     let typing_error = Key::new().public.replace("age1", "age1q");
     let store = StoreTask { recipients: vec![typing_error], ..test.store() };
-    let report = run(&Task::Probe(ProbeTask { store, namespace: "shop".into(), newest: vec![] })).await;
+    let report = run(&probe(store)).await;
     assert_eq!(report.reason, Reason::InvalidConfiguration);
     assert!(report.message.contains("recipients[0]"), "{}", report.message);
 }

@@ -17,19 +17,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use holdfast::task::{Mounts, ProbeTask, Report, StoreTask, Task};
+use holdfast::task::{Mounts, Report, StoreTask, Task};
 use holdfast_crds::{PostgresSource, Reason, Source, VolumeSource};
-use job::{Job, backup, backup_on, run, run_id};
+use job::{Job, backup, backup_on, probe, run, run_id};
 use postgres::{Cluster, Secret};
 use relay::{HttpProxy, by_ipv6};
 use s3::Server;
 
 /// A host that nobody but a proxy knows.
 const ELSEWHERE: &str = "s3.elsewhere.invalid";
-
-fn probe(store: StoreTask) -> Task {
-    Task::Probe(ProbeTask { store, namespace: "shop".into(), newest: vec![] })
-}
 
 async fn run_with(task: &Task, variables: &[(&str, &str)]) -> Report {
     Job::start_with(task, variables).report().await

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast::store::client::Bucket;
-use holdfast::task::{BackupTask, ProbeTask, RestoreTarget, Select, StorePatience, StoreTask, Target, Task};
+use holdfast::task::{BackupTask, RestoreTarget, Select, StorePatience, StoreTask, Target, Task};
 use holdfast_crds::{OnExisting, Reason, Source};
 use job::{run, run_id};
 use proxy::{Fate, Proxy};
@@ -202,10 +202,7 @@ async fn clocks_that_are_apart_are_told_by_what_each_says_and_a_try_by_the_store
     });
     let from = large();
     let store = test.store_at(refusing.endpoint());
-    for task in [
-        Task::Probe(ProbeTask { store: store.clone(), namespace: "shop".into(), newest: vec![] }),
-        backup(store, from.path(), 1),
-    ] {
+    for task in [job::probe(store.clone()), backup(store, from.path(), 1)] {
         let report = run(&task).await;
         assert_eq!(report.reason, Reason::ClockSkew, "{}", report.message);
         let told = ["the store's clock says 2026-01-01T00:00:00Z", "this node's 202", "RequestTimeTooSkewed"];

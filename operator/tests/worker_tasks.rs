@@ -25,7 +25,7 @@ use holdfast::task::{
 };
 use holdfast::task::{Writer, Writers};
 use holdfast_crds::{OnExisting, Reason, RetentionSpec};
-use job::{Job, backup, folder, run, run_id, scope};
+use job::{Job, backup, folder, probe, run, run_id, scope};
 use postgres::{Cluster, Secret};
 use proxy::{Fate, Proxy, with_body};
 use runs::put_run;
@@ -34,7 +34,6 @@ use s3::Server;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_tells_why_a_store_is_not_fit() {
     let test = Server::shared().await.bucket().await;
-    let probe = |store| Task::Probe(ProbeTask { store, namespace: "shop".into(), newest: vec![] });
     assert_eq!(run(&probe(test.store())).await.reason, Reason::Completed);
     assert_eq!(test.keys().await, Vec::<String>::new(), "the canary is gone");
 

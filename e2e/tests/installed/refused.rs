@@ -1,12 +1,10 @@
 //! What the API server refuses is said on every object that it is about, in its own words; slots go on, and what waits starts once it is put right.
 
-use holdfast_e2e::bucket::S3;
-use holdfast_e2e::command::try_kubectl;
 use holdfast_e2e::controller::{Controller, Settings};
 use holdfast_e2e::images::deployment;
 use holdfast_e2e::objects::{backup, condition, has_ended, phase, restore};
-use holdfast_e2e::postgres::Postgres;
 use holdfast_e2e::proxy::Proxy;
+use holdfast_e2e::rule::Rule;
 use holdfast_e2e::scene::{PROMISE, Scene};
 use holdfast_e2e::space::Space;
 use holdfast_e2e::wait::{seconds, wait_for};
@@ -29,55 +27,21 @@ fn no_jobs(scene: &Scene<'_>) {
     scene.space.wait("ResourceQuota", "no-jobs", "is in force", seconds(60), counts);
 }
 
-/// Jobs with a label are denied in one namespace; both objects go when this is dropped.
-struct Denial(String);
+const NOT_WANTED: &str = "jobs of this kind are not wanted here";
 
-impl Denial {
-    fn of(space: &Space, task: &str) -> Self {
-        let name = format!("{}-denies", space.name());
-        let policy = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
-            "spec": {
-                "failurePolicy": "Fail",
-                "matchConstraints": {"resourceRules": [
-                    {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]},
-                ]},
-                "validations": [{
-                    "expression": format!("!('holdfast.dev/task' in object.metadata.labels) || object.metadata.labels['holdfast.dev/task'] != '{task}'"),
-                    "message": "jobs of this kind are not wanted here",
-                }],
-            },
-        });
-        let binding = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
-            "spec": {
-                "policyName": name, "validationActions": ["Deny"],
-                "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name()}}},
-            },
-        });
-        for object in [policy, binding] {
-            let ended = try_kubectl(&["apply", "-f", "-"], object.to_string().as_bytes());
-            assert!(ended.ok, "{}", ended.text());
-        }
-        let job = json!({
-            "apiVersion": "batch/v1", "kind": "Job",
-            "metadata": {"name": "tried", "labels": {"holdfast.dev/task": task}},
-            "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "none"}]}}},
-        });
-        wait_for("it is in force", seconds(60), || match space.dry_run(&job) {
-            Err(_) => Ok(()),
-            Ok(_) => Err("the Job would be taken".to_owned()),
-        });
-        Self(name)
-    }
-}
-
-impl Drop for Denial {
-    fn drop(&mut self) {
-        for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
-            try_kubectl(&["delete", kind, &self.0, "--ignore-not-found"], b"");
-        }
-    }
+/// Jobs of this kind are denied in one namespace.
+fn deny(space: &Space, task: &str) -> Rule {
+    let expression = format!(
+        "!('holdfast.dev/task' in object.metadata.labels) || object.metadata.labels['holdfast.dev/task'] != '{task}'"
+    );
+    let rule = Rule::new(space, &["batch"], &["jobs"], &expression, NOT_WANTED);
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": "tried", "labels": {"holdfast.dev/task": task}},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "none"}]}}},
+    });
+    rule.wait_until_it_refuses(space, &job, NOT_WANTED);
+    rule
 }
 
 #[test]
@@ -86,9 +50,9 @@ fn a_job_that_the_api_server_refuses_is_said_everywhere_and_runs_once_it_is_put_
     let database = scene.postgres.seed(LITTLE);
     let ready = |s: &Value| condition(s, "Ready")["status"] == "True";
     scene.space.wait("BackupStore", "main", "is proved", PROMISE, ready);
-    let denial = Denial::of(&scene.space, "backup");
+    let denial = deny(&scene.space, "backup");
     scene.policy("shop", &database, &json!({"schedule": "@every 20s"}));
-    let words = "jobs of this kind are not wanted here";
+    let words = NOT_WANTED;
     let refused = |p: &Value| {
         let ready = condition(p, "Ready");
         ready["status"] == "False" && ready["message"].as_str().unwrap_or_default().contains(words)
@@ -174,13 +138,13 @@ fn nothing_is_stopped_for_a_restore_that_is_refused_and_what_was_stopped_comes_b
         request["spec"]["scaleDown"] = json!([{"kind": "Deployment", "name": "api"}]);
         request
     };
-    let words = "jobs of this kind are not wanted here";
+    let words = NOT_WANTED;
     let ends = |name: &str| {
         let ended = scene.space.wait("RestoreRequest", name, "has ended", seconds(240), has_ended);
         assert_eq!(phase(&ended), "Failed", "{ended:#}");
         assert!(says(&ended, "Complete", "JobRefused", words), "{ended:#}");
     };
-    let denial = Denial::of(&scene.space, "restore");
+    let denial = deny(&scene.space, "restore");
     scene.space.apply(&request("refused"));
     let refused = |r: &Value| says(r, "Complete", "JobRefused", words);
     scene.space.wait("RestoreRequest", "refused", "says why", seconds(60), refused);
@@ -189,7 +153,7 @@ fn nothing_is_stopped_for_a_restore_that_is_refused_and_what_was_stopped_comes_b
     drop(denial);
 
     // Here the Job would be taken, and it is the safety backup that never begins.
-    let _denial = Denial::of(&scene.space, "backup");
+    let _denial = deny(&scene.space, "backup");
     scene.space.apply(&request("unsaved"));
     scene.space.wait("Deployment", "api", "is stopped", seconds(60), |d| d["spec"]["replicas"] == 0);
     ends("unsaved");
@@ -211,8 +175,8 @@ fn a_watched_namespace_that_is_gone_holds_up_no_other() {
         server: Some(proxy.url()),
         ..Settings::for_namespace(space.name())
     });
-    let here = Scene::within(space, S3::shared(), Postgres::shared(18));
-    let there = Scene::within(far, S3::shared(), Postgres::shared(18));
+    let here = Scene::inside(space);
+    let there = Scene::inside(far);
     let database = here.postgres.seed(LITTLE);
     here.policy("shop", &database, &Value::Null);
     here.backup("here", "shop");

@@ -35,7 +35,7 @@ fn a_quota_on_limits_and_required_labels_are_kept_by_every_job_once_the_store_sa
     let rule = Rule::new(&space, &["batch", ""], &["jobs", "pods"], label, "every workload names its cost center");
     rule.wait_until_it_refuses(&space, &a_pod(), "names its cost center");
 
-    let scene = Scene::within(space, holdfast_e2e::bucket::S3::shared(), holdfast_e2e::postgres::Postgres::shared(18));
+    let scene = Scene::inside(space);
     let mut store = scene.bucket.store("main", PREFIX);
     store["spec"]["jobTemplate"] = json!({
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}},
@@ -99,7 +99,7 @@ fn users_and_groups_that_a_platform_gives_by_namespace_are_kept_where_the_templa
     let rule = Rule::new(&space, &[""], &["pods"], &expression, words);
     rule.wait_until_it_refuses(&space, &a_pod(), words);
 
-    let scene = Scene::within(space, holdfast_e2e::bucket::S3::shared(), holdfast_e2e::postgres::Postgres::shared(18));
+    let scene = Scene::inside(space);
     let refused = |s: &Value| {
         let ready = condition(s, "Ready");
         ready["status"] != "True" && ready["message"].as_str().is_some_and(|message| message.contains(words))

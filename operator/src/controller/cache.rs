@@ -69,6 +69,11 @@ impl<K: Cached> Kind<K> {
         self.read(|inner| inner.index.get(what).map_or(0, BTreeSet::len))
     }
 
+    /// How many objects there are.
+    pub fn total(&self) -> usize {
+        self.read(|inner| inner.objects.len())
+    }
+
     /// All objects.
     pub fn all(&self) -> Vec<Arc<K>> {
         self.read(|inner| inner.objects.values().cloned().collect())

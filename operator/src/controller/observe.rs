@@ -14,10 +14,10 @@ use kube::{Client, ResourceExt};
 use super::apply::Error;
 use super::cache::{World, of_owner, of_policy, of_store};
 use super::line;
-use crate::plan::backup::ObservedBackup;
+use crate::plan::backup::{ObservedBackup, is_scheduled};
 use crate::plan::found::{is_found, is_unread, wants_room};
 use crate::plan::job::{self, Ground, Install};
-use crate::plan::names::{FINALIZER, SCALE_FINALIZER, SCHEDULED_LABEL};
+use crate::plan::names::{FINALIZER, SCALE_FINALIZER};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod};
 use crate::plan::policy::ObservedPolicy;
 use crate::plan::refused::{PolicyRefusals, refused};
@@ -75,7 +75,7 @@ impl Observer {
         let turn = if pending { line::turn_of(&self.world, backup, self.limit) } else { None };
         // Nothing is asked of the API server for one that waits: there may be hundreds of them.
         let starts = pending && turn.is_none();
-        let by_hand = !backup.labels().contains_key(SCHEDULED_LABEL) && !is_found(backup);
+        let by_hand = !is_scheduled(backup) && !is_found(backup);
         if starts && by_hand {
             // Whoever edits a policy and then asks for a backup means the policy as edited: the watch of policies may lag behind.
             policy = self.server.policy(&namespace, &backup.spec.policy_ref.name).await?;
@@ -257,7 +257,7 @@ impl Observer {
             Ok(refused) => {
                 let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
                 // Those of policies that are gone go with the first of another.
-                if trials.len() > 2 * self.world.policies.all().len() + 16 {
+                if trials.len() > 2 * self.world.policies.total() + 16 {
                     trials.clear();
                 }
                 trials.insert(uid, question.answered(refused.clone(), now));

@@ -208,13 +208,13 @@ async fn reconcile_policy(
     let decide = |observed: &ObservedPolicy| {
         let mut plan = plan_policy(policy, observed, now);
         remember(&mut plan.status, context.install.writer.as_ref(), policy, observed);
-        plan
+        let mut verify = Plan::keep(plan.status.clone());
+        plan_verify(&mut verify, &context.install, policy, observed, now);
+        let mut found = Plan::keep(verify.status.clone());
+        plan_found(&mut found, &context.install, policy, observed, now);
+        (plan, verify, found)
     };
-    let mut plan = decide(&observed);
-    let mut verify = Plan::keep(plan.status.clone());
-    plan_verify(&mut verify, &context.install, policy, &observed, now);
-    let mut found = Plan::keep(verify.status.clone());
-    plan_found(&mut found, &context.install, policy, &observed, now);
+    let (mut plan, mut verify, mut found) = decide(&observed);
     let verified = act(context, policy, &verify.actions).await;
     let taken_in = act(context, policy, &found.actions).await;
     let scheduled = act(context, policy, &plan.actions).await;
@@ -222,11 +222,7 @@ async fn reconcile_policy(
         PolicyRefusals { backup: failure(&scheduled), catalogue: failure(&taken_in), verification: failure(&verified) };
     if observed.refused.is_any() {
         // The same once more, for the status alone: now it is known what came of it.
-        plan = decide(&observed);
-        verify = Plan::keep(plan.status.clone());
-        plan_verify(&mut verify, &context.install, policy, &observed, now);
-        found = Plan::keep(verify.status.clone());
-        plan_found(&mut found, &context.install, policy, &observed, now);
+        (plan, verify, found) = decide(&observed);
     }
     let scheduled = match scheduled {
         // Whether its slot was decided on is not known.

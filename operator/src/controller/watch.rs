@@ -361,15 +361,17 @@ fn store_changed(Sinks { world, .. }: &Sinks, store: &BackupStore) -> Vec<Reques
 }
 
 fn policy_changed(Sinks { world, .. }: &Sinks, policy: &BackupPolicy) -> Vec<Request> {
-    around_policy(world, policy)
+    let mut requests = around_policy(world, policy);
+    requests.extend(waiting_restores(world, &policy.key().namespace));
+    requests
 }
 
+/// A policy and those of its Backups that are not over.
 fn around_policy(world: &World, policy: &BackupPolicy) -> Vec<Request> {
     let key = policy.key();
     let backups = world.backups.of(&of_policy(&key.namespace, &key.name));
     let mut requests: Vec<Request> =
         backups.iter().filter(|b| !phase(b).is_terminal()).map(|b| request(Subject::Backup, b.key())).collect();
-    requests.extend(waiting_restores(world, &key.namespace));
     requests.push(request(Subject::Policy, key));
     requests
 }

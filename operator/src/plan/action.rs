@@ -6,7 +6,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::observed::ObservedJob;
+use super::observed::{Attempt, ObservedJob};
 
 /// What is to be done about one object. Carried out in this order: the actions, the status, the events.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +25,17 @@ impl<S> Plan<S> {
     /// A plan that leaves everything as it is.
     pub fn keep(status: S) -> Self {
         Self { actions: Vec::new(), status, events: Vec::new(), next_check: None }
+    }
+
+    /// Deletes a Job that has not ended, once it cannot be expected to end by itself any more.
+    pub fn stop(&mut self, attempt: &Attempt, now: Timestamp) {
+        if attempt.job.end.is_some() || attempt.job.deleting {
+            return;
+        }
+        match attempt.ends_itself_until() {
+            Some(until) if now < until => self.check_at(until),
+            _ => self.actions.push(Action::delete_job(&attempt.job)),
+        }
     }
 
     /// Looks again at `at`, or before if the plan already says so.

@@ -24,14 +24,14 @@ use super::location;
 use super::names::{FINALIZER, SLOT_ANNOTATION, run_id};
 use super::observed::{Attempt, ObservedJob, created};
 use super::restore::is_safety;
-use super::status::{after, duration_text, find, with_condition};
+use super::status::{after, duration_text, find, reason_of, with_condition};
 use super::turn::Wait;
 use super::verdict::{Patience, Verdict, judge};
 use crate::task::{Failure, Globs, Outcome, PROBE_SECONDS, Report};
 
-pub use ended::{COMPLETED_JOB_SECONDS, FAILED_JOB_SECONDS};
+pub use ended::{COMPLETED_JOB_SECONDS, FAILED_JOB_SECONDS, RETENTION_APPLIED};
 pub use put_back::is_put_back;
-pub use refused::refuse;
+pub use refused::{is_scheduled, refuse};
 
 /// What a run needs may be this many seconds late: it waits as Pending, then it fails.
 pub const GRACE_SECONDS: i64 = 60;
@@ -144,6 +144,11 @@ pub fn not_there(name: &str) -> Failure {
     Failure::new(Reason::StoreNotFound, format!("BackupStore {name} is not there: create it in this namespace"))
 }
 
+/// There is no policy of this name.
+fn no_policy(name: &str) -> Failure {
+    Failure::new(Reason::PolicyNotFound, format!("BackupPolicy {name} is not there: create it in this namespace"))
+}
+
 /// Whether a store has been proved, and if not why.
 ///
 /// # Errors
@@ -160,16 +165,11 @@ pub fn reachable<'a>(name: &str, store: &'a BackupStore) -> Result<&'a BackupSto
         let said = ready.map(|c| format!(": {}", c.message)).unwrap_or_default();
         return Err(Failure::new(Reason::StoreNotReady, format!("BackupStore {name} is being proved{said}")));
     };
-    let reason = match ready.reason.as_str() {
-        "BucketNotFound" | "CredentialsRejected" | "StoreRefused" => Reason::StoreRefused,
-        "Unreachable" => Reason::StoreUnreachable,
-        "ClockSkew" => Reason::ClockSkew,
-        "SecretNotFound" => Reason::SecretNotFound,
-        "ConfigMapNotFound" => Reason::ConfigMapNotFound,
-        "JobRefused" => Reason::JobRefused,
-        "QuotaExceeded" => Reason::QuotaExceeded,
-        "RequestRefused" => Reason::RequestRefused,
-        "RequestFailed" => Reason::RequestFailed,
+    let reason = match reason_of(ready) {
+        Some(Reason::BucketNotFound | Reason::CredentialsRejected | Reason::StoreRefused) => Reason::StoreRefused,
+        Some(Reason::Unreachable) => Reason::StoreUnreachable,
+        Some(reason @ (Reason::ClockSkew | Reason::SecretNotFound | Reason::ConfigMapNotFound)) => reason,
+        Some(reason) if reason.is_refusal() => reason,
         _ => Reason::StoreNotReady,
     };
     Err(Failure::new(reason, format!("BackupStore {name} is not ready ({}): {}", ready.reason, ready.message)))
@@ -227,10 +227,7 @@ type Resolved<'a> = (&'a BackupPolicy, &'a BackupStore, Vec<&'a Source>);
 
 fn resolve<'a>(backup: &Backup, observed: &'a ObservedBackup) -> Result<Resolved<'a>, Failure> {
     let name = &backup.spec.policy_ref.name;
-    let Some(policy) = observed.policy.as_deref() else {
-        let message = format!("BackupPolicy {name} is not there: create it in this namespace");
-        return Err(Failure::new(Reason::PolicyNotFound, message));
-    };
+    let policy = observed.policy.as_deref().ok_or_else(|| no_policy(name))?;
     let wanted = backup.spec.sources.as_deref();
     let names = || policy.spec.sources.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(unknown) = wanted.into_iter().flatten().find(|w| policy.spec.sources.iter().all(|s| s.name != **w)) {
@@ -395,18 +392,7 @@ fn stop_decided(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &Obser
     let is_decided =
         |job: &ObservedJob| decided.contains(&job.name) || (written.phase.is_terminal() && job.task == "backup");
     for attempt in observed.jobs.iter().filter(|a| is_decided(&a.job)) {
-        stop(plan, attempt, now);
-    }
-}
-
-/// Deletes a Job that has not ended, once it cannot be expected to end by itself any more.
-fn stop(plan: &mut Plan<BackupStatus>, attempt: &Attempt, now: Timestamp) {
-    if attempt.job.end.is_some() || attempt.job.deleting {
-        return;
-    }
-    match attempt.ends_itself_until() {
-        Some(until) if now < until => plan.check_at(until),
-        _ => plan.actions.push(Action::delete_job(&attempt.job)),
+        plan.stop(attempt, now);
     }
 }
 

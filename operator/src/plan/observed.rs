@@ -2,10 +2,11 @@
 
 mod read;
 
-use holdfast_crds::JobTemplate;
+use holdfast_crds::{JobTemplate, Reason};
 use jiff::Timestamp;
 
 use super::status::after;
+use crate::task::{Outcome, Report, RetainReport};
 pub use read::created;
 
 /// The object that a Job belongs to.
@@ -149,6 +150,14 @@ impl ObservedPod {
         let completed = self.ended.as_ref().is_some_and(|end| end.exit_code == 0);
         self.ended.is_some() && (self.phase == "Running" || (self.phase == "Failed" && completed))
     }
+
+    /// What its worker reports of a retention, if it does.
+    pub fn retained(&self) -> Option<RetainReport> {
+        match Report::from_termination_message(&self.ended.as_ref()?.message)?.outcome? {
+            Outcome::Retain(retained) => Some(retained),
+            _ => None,
+        }
+    }
 }
 
 /// What the platform says: one word and one sentence.
@@ -200,9 +209,11 @@ impl Attempt {
     }
 
     /// Until when a Job that has not ended, and whose worker has, is left to end by itself: then nothing but another container keeps it. A Pod
-    /// that failed although its worker had completed is made anew, so its Job is not left.
+    /// that failed is made anew unless its worker's exit code ends the Job, so such a Job is not left: one that was killed for its memory
+    /// would be killed once more.
     pub fn ends_itself_until(&self) -> Option<Timestamp> {
-        let of = |pod: &ObservedPod| pod.ended.as_ref().filter(|end| pod.phase != "Failed" || end.exit_code != 0)?.at;
+        let is_final = |end: &ContainerEnd| Reason::FINAL_EXIT_CODES.contains(&end.exit_code);
+        let of = |pod: &ObservedPod| pod.ended.as_ref().filter(|end| pod.phase != "Failed" || is_final(end))?.at;
         let ended = self.pods.iter().filter_map(of);
         ended.max().map(|at| after(at, OTHERS_SECONDS))
     }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 
 use super::action::{Action, Event, Plan, Target};
-use super::backup::{RETENTION_APPLIED, is_put_back, kept_secret, readable, slot_of, usable};
+use super::backup::{RETENTION_APPLIED, is_put_back, is_scheduled, kept_secret, readable, slot_of, usable};
 use super::found::{is_foreign, is_found};
 use super::location::{is_elsewhere, is_missing, is_there};
 use super::names::{
@@ -25,9 +25,9 @@ use super::observed::{Attempt, ObservedJob, created};
 use super::refused::{PolicyRefusals, as_refusal, refused, say};
 use super::restore::is_safety;
 use super::schedule::{Schedule, SoFar, due};
-use super::status::{after, find, with_condition};
+use super::status::{after, find, reason_of, with_condition};
 use super::trial;
-use super::verdict::{Patience, Verdict, judge};
+use super::verdict::{Patience, judge};
 use crate::task::Failure;
 
 pub use protection::is_of_all_sources;
@@ -257,7 +257,7 @@ fn plausible(conditions: &mut Vec<Condition>, ended: &[&Entry<'_>], policy: &Bac
     let Some((name, said)) = told else {
         return conditions.retain(|c| c.type_ != ConditionType::Plausible.as_str());
     };
-    let reason = serde_json::from_value(said.reason.clone().into()).unwrap_or(Reason::Suspicious);
+    let reason = reason_of(said).unwrap_or(Reason::Suspicious);
     let (value, message) = (said.status == "True", format!("{name}: {}", said.message));
     let generation = policy.metadata.generation;
     *conditions = with_condition(conditions, ConditionType::Plausible, Some(value), reason, message, generation, now);
@@ -434,14 +434,10 @@ impl<'a> Backups<'a> {
         self.all
             .iter()
             .filter(|b| b.phase == BackupPhase::Failed && b.backup.metadata.deletion_timestamp.is_none())
-            .filter(|b| b.backup.metadata.labels.as_ref().is_some_and(|l| l.contains_key(SCHEDULED_LABEL)))
+            .filter(|b| is_scheduled(b.backup))
             .skip(FAILED_KEPT)
             .map(|b| Action::DeleteBackup(Target::version(&b.backup.metadata)))
     }
-}
-
-fn is_scheduled(backup: &Backup) -> bool {
-    backup.metadata.labels.as_ref().is_some_and(|l| l.contains_key(SCHEDULED_LABEL))
 }
 
 impl Entry<'_> {
@@ -452,8 +448,7 @@ impl Entry<'_> {
 
     fn failure(&self) -> Failure {
         let complete = find(&self.status.conditions, ConditionType::Complete);
-        let text = complete.map(|c| c.reason.clone()).unwrap_or_default();
-        let reason = serde_json::from_value(serde_json::Value::String(text)).unwrap_or(Reason::DumpFailed);
+        let reason = complete.and_then(reason_of).unwrap_or(Reason::DumpFailed);
         Failure::new(reason, complete.map(|c| c.message.clone()).unwrap_or_default())
     }
 }

@@ -6,7 +6,7 @@ use holdfast_crds::{BackupPhase, BackupStatus, ConditionType, Reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::status::{find, with_condition};
+use super::status::{find, reason_of, with_condition};
 use crate::task::Failure;
 
 /// What the API server did not do for an object.
@@ -46,7 +46,7 @@ pub fn refused(status: &BackupStatus) -> Option<Failure> {
 
 /// The refusal that a condition tells of, if it does.
 pub fn as_refusal(condition: &Condition) -> Option<Failure> {
-    let reason: Reason = serde_json::from_value(condition.reason.clone().into()).ok()?;
+    let reason: Reason = reason_of(condition)?;
     reason.is_refusal().then(|| Failure::new(reason, condition.message.clone()))
 }
 

@@ -23,7 +23,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::{Action, Event, Plan, Target};
-use super::backup::{reachable, store_grace};
+use super::backup::{not_there, reachable, store_grace};
 use super::found::unless_awaited;
 use super::job::{self, Ground, Install};
 use super::location;
@@ -110,11 +110,8 @@ pub fn plan_restore(
         (BackupPhase::Completed | BackupPhase::Failed, _) => {
             // A Pod that never started must not start later. A Job that ended stays as long as the request does.
             // Nor must one go on for ever that another container keeps.
-            if let Some(attempt) = observed.job.as_ref().filter(|a| a.job.end.is_none() && !a.job.deleting) {
-                match attempt.ends_itself_until() {
-                    Some(until) if now < until => plan.check_at(until),
-                    _ => plan.actions.push(Action::delete_job(&attempt.job)),
-                }
+            if let Some(attempt) = &observed.job {
+                plan.stop(attempt, now);
             }
             if let Some(backup) = observed.safety.as_deref().filter(|backup| safety::has_not_started(backup)) {
                 // It would be made for nothing.
@@ -329,10 +326,7 @@ fn prepare(
 ) -> Result<Prepared, Failure> {
     let policy = observed.policy.as_deref();
     let (sources, mut targets, mut mounts) = targets(request, choice, policy)?;
-    let Some(store) = observed.store.as_deref() else {
-        let message = format!("BackupStore {} is not there: create it in this namespace", choice.store);
-        return Err(Failure::new(Reason::StoreNotFound, message));
-    };
+    let store = observed.store.as_deref().ok_or_else(|| not_there(&choice.store))?;
     if let Some(backup) = &choice.backup {
         location::confirm(&format!("the data of Backup {backup}"), choice.location.as_deref(), store)
             .map_err(|failure| location::with_advice(&failure))?;

@@ -22,6 +22,11 @@ pub fn find(conditions: &[Condition], type_: ConditionType) -> Option<&Condition
     conditions.iter().find(|c| c.type_ == type_.as_str())
 }
 
+/// The reason of a condition, where this version knows it.
+pub fn reason_of(condition: &Condition) -> Option<Reason> {
+    serde_json::from_value(condition.reason.clone().into()).ok()
+}
+
 /// From start to end as people write it: `45s`, `1m12s`, `2h3m`.
 pub fn duration_text(start: Timestamp, end: Timestamp) -> String {
     let seconds = end.duration_since(start).as_secs().max(0);

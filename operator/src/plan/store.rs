@@ -17,7 +17,7 @@ use super::names::job_name;
 use super::observed::Attempt;
 use super::refused::{as_refusal, say};
 use super::restore::is_safety;
-use super::status::{after, find, with_condition};
+use super::status::{after, find, reason_of, with_condition};
 use super::verdict::{Patience, Verdict, judge};
 use crate::task::{Failure, Outcome, ProbeReport};
 
@@ -254,7 +254,7 @@ pub fn refuse(store: &BackupStore, failure: &Failure, now: Timestamp) -> Plan<Ba
     });
     let (value, told) = match known {
         Some(ready) => {
-            let reason = serde_json::from_value(ready.reason.clone().into()).unwrap_or(failure.reason);
+            let reason = reason_of(ready).unwrap_or(failure.reason);
             let known = ready.message.split(SINCE).next().unwrap_or_default();
             (ready.status == "True", Failure::new(reason, format!("{known}{SINCE}{}", failure.message)))
         }
@@ -274,7 +274,7 @@ fn unanswered(plan: &mut Plan<BackupStoreStatus>, store: &BackupStore, failure: 
         c.observed_generation == store.metadata.generation && matches!(c.status.as_str(), "True" | "False")
     });
     let Some(ready) = ready else { return false };
-    let reason = serde_json::from_value(ready.reason.clone().into()).unwrap_or(failure.reason);
+    let reason = reason_of(ready).unwrap_or(failure.reason);
     let count = status.unanswered_probes.unwrap_or(0).saturating_add(1);
     if count >= UNANSWERED_PROBES || is_of_the_platform(reason) {
         return false;

@@ -4,7 +4,7 @@ use holdfast_crds::{Backup, BackupPhase, BackupStore, ConditionType, Reason, Res
 use jiff::Timestamp;
 
 use super::observed::{Attempt, ObservedJob};
-use super::status::find;
+use super::status::{find, reason_of};
 use super::verdict::{Patience, Verdict, judge};
 
 /// Whether a failure is one of the store. A Secret or a ConfigMap that is missing is, where it is one that the store names.
@@ -61,7 +61,7 @@ pub fn store_of_restore<'a>(request: &'a RestoreRequest, backup: Option<&'a Back
 pub fn of_restore(request: &RestoreRequest, store: &BackupStore) -> Option<Timestamp> {
     let status = request.status.as_ref().filter(|s| s.phase == BackupPhase::Failed)?;
     let complete = find(&status.conditions, ConditionType::Complete)?;
-    let reason = serde_json::from_value(complete.reason.clone().into()).ok()?;
+    let reason = reason_of(complete)?;
     // One that never began waited for a probe, and says what that found.
     let begun = status.job.is_some() && blames(store, reason, &complete.message);
     status.completion_time.as_ref().map(|t| t.0).filter(|_| begun)

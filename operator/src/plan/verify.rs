@@ -24,7 +24,7 @@ use super::policy::{ObservedPolicy, seed};
 use super::refused::say;
 use super::restore::is_safety;
 use super::schedule::{Schedule, SoFar, due};
-use super::status::{after, find, with_condition};
+use super::status::{after, find, reason_of, with_condition};
 use crate::task::Failure;
 use next::{Due, next};
 
@@ -238,7 +238,7 @@ fn sum_up(
     let total = own.len();
     let (value, reason, message) = if let Some(first) = damaged.first() {
         let said = verified(first);
-        let reason = said.as_ref().and_then(|c| serde_json::from_value(c.reason.clone().into()).ok());
+        let reason = said.as_ref().and_then(reason_of);
         let named: Vec<String> = damaged.iter().take(NAMED).map(|b| name(b)).collect();
         let more = if damaged.len() > NAMED { format!(" and {} more", damaged.len() - NAMED) } else { String::new() };
         let message = format!(

@@ -4,23 +4,28 @@ use holdfast_crds::{BackupPolicy, BackupPolicyStatus, WriterStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::names::ACCEPT_WRITERS_ANNOTATION;
+use super::observed::ObservedPod;
 use super::policy::ObservedPolicy;
-use crate::task::{Outcome, Report, Writer, Writers};
+use crate::task::{Writer, Writers};
 
 /// At most this many IDs are remembered, the newest.
 const REMEMBERED: usize = 16;
 
 /// What the retention of a policy is told.
 pub fn writers(leader: Option<&Writer>, policy: &BackupPolicy) -> Option<Writers> {
-    let status = policy.status.clone().unwrap_or_default();
-    let annotation = policy.metadata.annotations.as_ref().and_then(|a| a.get(ACCEPT_WRITERS_ANNOTATION));
     let of = |w: &WriterStatus| Writer { id: w.id.clone(), since: w.since.0 };
     Some(Writers {
         leader: leader?.clone(),
-        before: status.writers.iter().map(of).collect(),
-        others: status.other_writers.iter().map(|w| w.id.clone()).collect(),
-        accepted: annotation.into_iter().flat_map(|text| text.split(',')).map(|id| id.trim().to_owned()).collect(),
+        before: policy.status.iter().flat_map(|s| &s.writers).map(of).collect(),
+        others: policy.status.iter().flat_map(|s| &s.other_writers).map(|w| w.id.clone()).collect(),
+        accepted: accepted(policy),
     })
+}
+
+/// IDs of writers that somebody has said are gone for good.
+fn accepted(policy: &BackupPolicy) -> Vec<String> {
+    let annotation = policy.metadata.annotations.as_ref().and_then(|a| a.get(ACCEPT_WRITERS_ANNOTATION));
+    annotation.into_iter().flat_map(|text| text.split(',')).map(|id| id.trim().to_owned()).collect()
 }
 
 /// Remembers who leads, once it has begun a run of the policy, and which others its retention has found.
@@ -40,17 +45,13 @@ pub fn remember(
         let forgotten = status.writers.len().saturating_sub(REMEMBERED);
         status.writers.drain(..forgotten);
     }
-    let reports = observed.retains.iter().flat_map(|a| &a.pods).filter_map(|pod| pod.ended.as_ref());
-    let reports = reports.filter_map(|end| Report::from_termination_message(&end.message));
-    for report in reports {
-        let Some(Outcome::Retain(retained)) = report.outcome else { continue };
-        for other in retained.other_writers {
-            if !status.other_writers.iter().any(|w| w.id == other.id) {
-                status.other_writers.push(WriterStatus { id: other.id, since: Time(other.since) });
-            }
+    let retained = observed.retains.iter().flat_map(|a| &a.pods).filter_map(ObservedPod::retained);
+    for other in retained.flat_map(|retained| retained.other_writers) {
+        if !status.other_writers.iter().any(|w| w.id == other.id) {
+            status.other_writers.push(WriterStatus { id: other.id, since: Time(other.since) });
         }
     }
-    let accepted = writers(Some(leader), policy).map(|w| w.accepted).unwrap_or_default();
+    let accepted = accepted(policy);
     status.other_writers.retain(|w| !accepted.contains(&w.id));
     let forgotten = status.other_writers.len().saturating_sub(REMEMBERED);
     status.other_writers.drain(..forgotten);
@@ -63,7 +64,7 @@ mod tests {
 
     use super::*;
     use crate::plan::fixture::{at, attempt, backup_with, ended_pod, failed, job, policy};
-    use crate::task::RetainReport;
+    use crate::task::{Outcome, Report, RetainReport};
 
     fn writer(id: &str, since: i64) -> Writer {
         Writer { id: id.into(), since: at(since) }

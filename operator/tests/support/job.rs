@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast::store::keys::PolicyFolder;
-use holdfast::task::{BackupTask, Mounts, Report, RestoreTarget, RestoreTask, Scope, Select, StoreTask, Task};
+use holdfast::task::{
+    BackupTask, Mounts, ProbeTask, Report, RestoreTarget, RestoreTask, Scope, Select, StoreTask, Task,
+};
 use holdfast_crds::{OnExisting, Source};
 
 use crate::postgres::{self, Cluster, Secret};
@@ -15,6 +17,11 @@ use crate::s3;
 
 /// A password that is wrong wherever it is given, and as secret as a right one.
 pub const WRONG: &str = "wr0ngs3cret";
+
+/// The probe of a store that holds nothing yet.
+pub fn probe(store: StoreTask) -> Task {
+    Task::Probe(ProbeTask { store, namespace: "shop".into(), newest: vec![] })
+}
 
 /// A worker that runs, or has ended.
 pub struct Job {

@@ -1,10 +1,10 @@
 //! Of a BackupStore: endpoint, region, bucket, keys, certificates.
 
-use holdfast::task::{ProbeTask, StoreTask, Task};
+use holdfast::task::StoreTask;
 use holdfast_crds::{ConfigMapKey, Reason};
 
 use crate::certificates::Certificates;
-use crate::job::WRONG;
+use crate::job::{WRONG, probe};
 use crate::postgres::Cluster;
 use crate::proxy::{Fate, Proxy};
 use crate::redis::Redis;
@@ -28,7 +28,6 @@ async fn a_mistake_in_a_store_is_told_with_its_field() {
         store
     };
     let at = |endpoint: String| named(test.store_at(endpoint));
-    let probe = |store: StoreTask| Task::Probe(ProbeTask { store, namespace: "shop".into(), newest: vec![] });
     let with_ca = |mut store: StoreTask, ca: &str| {
         store.ca = Some(certificates.file(ca));
         store.s3.ca_bundle = Some(ConfigMapKey { config_map: "authorities".into(), key: "ca.crt".into() });

@@ -9,10 +9,9 @@ use kube::ResourceExt;
 use crate::controller::cache::{World, in_namespace, of_owner, of_policy};
 use crate::plan::backup::Holds;
 use crate::plan::names::label_value;
-use crate::plan::observed::{ObservedJob, ObservedPod, created};
+use crate::plan::observed::{ObservedJob, created};
 use crate::plan::restore::{Clearing, is_safety, wants_a_look};
 use crate::plan::verify;
-use crate::task::{Outcome, Report};
 
 /// The Backups of a policy, but for those that were made before a restore: the policy's figures and its retention do not know them.
 pub(super) fn restore_points(world: &World, namespace: &str, policy: &str) -> Vec<Arc<Backup>> {
@@ -151,7 +150,9 @@ fn is_at_work(world: &World, job: &ObservedJob) -> bool {
 
 /// Whether a Job has deleted runs of which these Backups still tell.
 fn is_unrecorded(world: &World, job: &ObservedJob, backups: &[Arc<Backup>]) -> bool {
-    let deleted: Vec<String> = world.pods.of(&of_owner(&job.uid)).iter().flat_map(|p| deleted_by(p)).collect();
+    let pods = world.pods.of(&of_owner(&job.uid));
+    let retained = pods.iter().filter_map(|pod| pod.retained());
+    let deleted: Vec<String> = retained.flat_map(|retained| retained.deleted).collect();
     backups.iter().any(|b| run_id_of(b).is_some_and(|run_id| deleted.contains(run_id)))
 }
 
@@ -161,22 +162,14 @@ enum Held {
     Nothing,
 }
 
-fn deleted_by(pod: &ObservedPod) -> Vec<String> {
-    let report = pod.ended.as_ref().and_then(|end| Report::from_termination_message(&end.message));
-    match report.and_then(|r| r.outcome) {
-        Some(Outcome::Retain(retained)) => retained.deleted,
-        _ => Vec::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use holdfast_crds::{BackupStatus, RestoreRequestStatus};
 
     use super::*;
     use crate::plan::fixture::{at, backup_with, completed, ended_pod, job, meta, policy};
-    use crate::plan::observed::Owner;
-    use crate::task::RetainReport;
+    use crate::plan::observed::{ObservedPod, Owner};
+    use crate::task::{Outcome, Report, RetainReport};
 
     fn of_task(name: &str, task: &str) -> ObservedJob {
         let owner = Some(Owner { kind: "Backup".into(), name: "one".into(), uid: "uid-of-one".into() });

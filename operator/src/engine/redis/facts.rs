@@ -53,21 +53,18 @@ impl Facts {
 
     /// Major and minor number of the version of Redis that it is or says it is like.
     pub fn version(&self) -> (u32, u32) {
-        let mut numbers = self.text("redis_version").split('.').map(|number| number.parse().unwrap_or(0));
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+        numbers(self.text("redis_version"))
     }
 
     /// Whether it is a Valkey whose own RDB is newer than what is read here.
     pub fn is_newer_valkey(&self) -> bool {
-        let number = |text: &str| text.split('.').take(2).map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
-        self.is_valkey() && number(self.text("valkey_version")) > number(NEWEST_VALKEY)
+        self.is_valkey() && numbers(self.text("valkey_version")) > numbers(NEWEST_VALKEY)
     }
 
     /// The newest version of RDB that it reads, as far as its own version tells: one that cannot be asked.
     pub fn rdb_version(&self) -> u32 {
         if self.is_valkey() {
-            let major = self.text("valkey_version").split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-            return if major >= 9_u32 { VALKEY } else { 11 };
+            return if numbers(self.text("valkey_version")).0 >= 9 { VALKEY } else { 11 };
         }
         match self.version() {
             (0..=3, _) => 6,
@@ -168,6 +165,12 @@ pub(super) fn slot(key: &[u8]) -> u16 {
 pub(super) fn reads(own: u32, found: u32) -> bool {
     // From 12 on Redis and Valkey went different ways: Valkey's own versions begin at 80, and it keeps off 12 to 79.
     if own >= 80 { found <= 11 || (80..=own).contains(&found) } else { found <= own }
+}
+
+/// Major and minor number of a version.
+fn numbers(version: &str) -> (u32, u32) {
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use holdfast_crds::{Backup, BackupPhase, BackupStatus, ConditionType, Reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{ObservedBackup, slot_of, stop, stop_decided, told, usable, verification};
+use super::{ObservedBackup, slot_of, stop_decided, told, usable, verification};
 use crate::plan::action::{Action, Plan, Target};
 use crate::plan::found::{is_foreign, is_found};
 use crate::plan::job::{self, Install};
@@ -45,7 +45,7 @@ pub(super) fn tidy(
     }
     // What a retention did is read while its Job is there; a container that keeps that Job is not waited for.
     let retains = observed.jobs.iter().filter(|a| a.job.name == job::retain_name(backup));
-    retains.filter(|a| a.ended_at().is_some()).for_each(|attempt| stop(plan, attempt, now));
+    retains.filter(|a| a.ended_at().is_some()).for_each(|attempt| plan.stop(attempt, now));
     let stopped =
         |name: &str| plan.actions.iter().any(|a| matches!(a, Action::DeleteJob(target) if target.name == name));
     let ours = observed.jobs.iter().filter(|a| a.job.task != VERIFY);

@@ -8,7 +8,7 @@ use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStatus, ConditionTy
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{ObservedBackup, TURN_SECONDS, complete_is, end, not_there, reachable, slot_of};
+use super::{ObservedBackup, TURN_SECONDS, complete_is, end, no_policy, not_there, reachable, slot_of};
 use crate::plan::action::Plan;
 use crate::plan::found::{is_found, is_read_since};
 use crate::plan::names::SLOT_ANNOTATION;
@@ -43,10 +43,7 @@ pub(super) fn look(plan: &mut Plan<BackupStatus>, backup: &Backup, observed: &Ob
     let (slot, made) = (slot_of(backup), created(&backup.metadata));
     let name = &backup.spec.policy_ref.name;
     let read = match observed.policy.as_deref() {
-        None => {
-            let message = format!("BackupPolicy {name} is not there: create it in this namespace");
-            Err(Failure::new(Reason::PolicyNotFound, message))
-        }
+        None => Err(no_policy(name)),
         Some(policy) => {
             let store_name = &policy.spec.store_ref.name;
             let store = observed.store.as_deref().ok_or_else(|| not_there(store_name));

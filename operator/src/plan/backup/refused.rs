@@ -107,7 +107,7 @@ fn replaces(other: &Backup, backup: &Backup) -> bool {
 }
 
 /// Whether a Backup was made for a slot.
-pub(super) fn is_scheduled(backup: &Backup) -> bool {
+pub fn is_scheduled(backup: &Backup) -> bool {
     backup.metadata.labels.as_ref().is_some_and(|l| l.contains_key(SCHEDULED_LABEL))
 }
 

@@ -7,7 +7,7 @@ use holdfast_crds::{Backup, BackupStatus, ConditionType, Reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{COMPLETED_JOB_SECONDS, FAILED_JOB_SECONDS, ObservedBackup, stop};
+use super::{COMPLETED_JOB_SECONDS, FAILED_JOB_SECONDS, ObservedBackup};
 use crate::plan::action::{Action, Event, Plan};
 use crate::plan::job;
 use crate::plan::observed::Attempt;
@@ -55,7 +55,7 @@ fn tidy(plan: &mut Plan<BackupStatus>, attempt: &Attempt, now: Timestamp) {
         Some(until) if now < until => plan.check_at(until),
         Some(_) => plan.actions.push(Action::delete_job(&attempt.job)),
         // One that was given up must not start later.
-        None => stop(plan, attempt, now),
+        None => plan.stop(attempt, now),
     }
 }
 

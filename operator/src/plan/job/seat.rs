@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
     SecurityContext, Toleration,
 };
 
+use super::levels::united;
 use super::mount::{Data, SourceMount};
 use super::nodes;
 use crate::task::Failure;
@@ -164,11 +165,7 @@ pub fn seat(mounts: &[SourceMount], run_as: &[RunAs], purpose: Use, ground: &Gro
         if !seat.nodes.contains(&holder.node) {
             seat.nodes.push(holder.node.clone());
         }
-        for toleration in &holder.tolerations {
-            if !seat.tolerations.contains(toleration) {
-                seat.tolerations.push(toleration.clone());
-            }
-        }
+        seat.tolerations = united(std::mem::take(&mut seat.tolerations), holder.tolerations.clone());
     }
     Ok(Some(seat))
 }
@@ -217,13 +214,8 @@ impl Seat {
     }
 
     /// What the Pod tolerates, beside what the policy says.
-    pub(super) fn tolerations(&self, mut said: Vec<Toleration>) -> Vec<Toleration> {
-        for toleration in &self.tolerations {
-            if !said.contains(toleration) {
-                said.push(toleration.clone());
-            }
-        }
-        said
+    pub(super) fn tolerations(&self, said: Vec<Toleration>) -> Vec<Toleration> {
+        united(said, self.tolerations.clone())
     }
 
     /// The node, beside what the policy says: a claim that one node has cannot be had on another one.

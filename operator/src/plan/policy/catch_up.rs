@@ -5,7 +5,8 @@ use jiff::Timestamp;
 
 use super::{Backups, Entry, scheduled};
 use crate::plan::action::{Action, Plan};
-use crate::plan::names::{CATCH_UP_ANNOTATION, SCHEDULED_LABEL, scheduled_backup_name};
+use crate::plan::backup::is_scheduled;
+use crate::plan::names::{CATCH_UP_ANNOTATION, scheduled_backup_name};
 use crate::plan::status::after;
 
 /// A run whose Pods never started is made up for after this many seconds: what was missing may be there by then.
@@ -42,11 +43,10 @@ pub(super) fn plan(
 /// The last run of the schedule and when it ended, if it is one to make up for.
 fn to_make_up_for<'a>(backups: &'a Backups<'a>) -> Option<(&'a Entry<'a>, Timestamp)> {
     let last = backups.all.first().filter(|b| b.phase == BackupPhase::Failed)?;
-    let is_scheduled = last.backup.metadata.labels.as_ref()?.contains_key(SCHEDULED_LABEL);
     let makes_up = last.backup.metadata.annotations.as_ref()?.contains_key(CATCH_UP_ANNOTATION);
     let is_wanted = last.failure().reason == Reason::StoreUnreachable || never_started(last);
     let ended = last.status.completion_time.as_ref()?.0;
-    (is_scheduled && !makes_up && is_wanted).then_some((last, ended))
+    (is_scheduled(last.backup) && !makes_up && is_wanted).then_some((last, ended))
 }
 
 /// Whether of every source that failed no Pod has started.

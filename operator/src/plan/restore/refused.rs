@@ -7,7 +7,7 @@ use super::{GRACE_SECONDS, ObservedRestore, end};
 use crate::plan::action::{Event, Plan};
 use crate::plan::observed::created;
 use crate::plan::refused::say;
-use crate::plan::status::{after, find};
+use crate::plan::status::{after, find, reason_of};
 use crate::task::Failure;
 
 /// Says what was refused.
@@ -71,7 +71,7 @@ pub(super) fn too_late(
     now: Timestamp,
 ) {
     let said = find(&plan.status.conditions, ConditionType::Complete);
-    let reason = said.and_then(|c| serde_json::from_value(c.reason.clone().into()).ok());
+    let reason = said.and_then(reason_of);
     let reason = failure.map(|f| f.reason).or(reason.filter(|r| *r != Reason::InProgress));
     let words = failure.map(|f| f.message.clone()).or_else(|| said.map(|c| c.message.clone())).unwrap_or_default();
     let words = words.strip_prefix("it waits: ").unwrap_or(&words);

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::plan::job::Ground;
 use crate::plan::names::{MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SAFETY_LABEL, job_name, label_value};
 use crate::plan::refused::refused;
-use crate::plan::status::find;
+use crate::plan::status::{find, reason_of};
 use crate::task::{Failure, RestoreTarget};
 
 /// What to write where no safety backup can be made.
@@ -171,8 +171,7 @@ pub(super) fn progress(backup: &Backup) -> Result<Progress, Failure> {
         }
         BackupPhase::Completed => Ok(Progress::Done),
         BackupPhase::Failed => {
-            let reason =
-                complete.and_then(|c| serde_json::from_value(serde_json::Value::String(c.reason.clone())).ok());
+            let reason = complete.and_then(reason_of);
             let message = format!(
                 "the safety backup {name} failed, so nothing was touched: {words}. Put that right and create another request, or {WITHOUT}"
             );

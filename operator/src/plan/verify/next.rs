@@ -8,9 +8,9 @@ use holdfast_crds::{Backup, BackupPolicy, BackupStore, PolicyVerification, Reaso
 use super::{asked_by_hand, is_complete, is_recorded, last_attempt, request, run_of};
 use crate::plan::backup::{not_there, reachable, slot_of};
 use crate::plan::job;
-use crate::plan::observed::ObservedJob;
+use crate::plan::observed::{ObservedJob, ObservedPod};
 use crate::plan::policy::ObservedPolicy;
-use crate::task::{Failure, Outcome, Report};
+use crate::task::Failure;
 
 /// A verification that is due.
 pub(super) struct Due<'a> {
@@ -112,12 +112,6 @@ fn choose<'a>(
 
 /// Runs whose data is gone, though their Backups may still be there.
 fn deleted(observed: &ObservedPolicy) -> BTreeSet<String> {
-    let ends = observed.retains.iter().flat_map(|a| &a.pods).filter_map(|pod| pod.ended.as_ref());
-    let reports = ends.filter_map(|end| Report::from_termination_message(&end.message));
-    reports
-        .flat_map(|report| match report.outcome {
-            Some(Outcome::Retain(retained)) => retained.deleted,
-            _ => Vec::new(),
-        })
-        .collect()
+    let retained = observed.retains.iter().flat_map(|a| &a.pods).filter_map(ObservedPod::retained);
+    retained.flat_map(|retained| retained.deleted).collect()
 }
