@@ -205,13 +205,17 @@ def measure(api, options, folder):
                # Nobody carries Jobs out here, so runs would wait for their turn for ever.
                "--max-concurrent-runs=0"]
     with process(command, folder / "controller.log", env=env) as controller:
+        def still_runs():
+            if controller.poll() is not None:
+                raise SystemExit(f"the controller ended with {controller.returncode}: "
+                                 + (folder / "controller.log").read_text()[-2000:])
+
         # Settled: every policy has its status, and a while passes without a write.
         last, since = api.writes(), time.monotonic()
         began = since
         while time.monotonic() - since < 5:
             time.sleep(1)
-            if controller.poll() is not None:
-                raise SystemExit((folder / "controller.log").read_text()[-2000:])
+            still_runs()
             now = api.writes()
             if now != last:
                 last, since = now, time.monotonic()
@@ -221,6 +225,7 @@ def measure(api, options, folder):
         idle_seconds = options.idle_seconds
         writes, cpu = api.writes(), cpu_seconds(controller.pid)
         time.sleep(idle_seconds)
+        still_runs()
         idle_writes, idle_cpu = api.writes() - writes, cpu_seconds(controller.pid) - cpu
         idle_memory = memory(controller.pid, "VmRSS")
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -228,6 +233,7 @@ def measure(api, options, folder):
                 pool.submit(api.call, "PATCH", f"{GROUP}/namespaces/{meta[0]}/backuppolicies/{meta[1]}",
                             {"spec": {"schedule": "H * * * *"}}, "application/merge-patch+json")
         time.sleep(60 * options.slot_minutes)
+        still_runs()
         stop.set()
         print(f"{options.policies} policies, {options.backups} Backups\n\n| | |\n|---|---|")
         print(f"| resident memory, idle | {idle_memory:.0f} MiB |")

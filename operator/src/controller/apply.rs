@@ -114,7 +114,7 @@ impl Error {
 const CREATE_JOB: &str = "create Job";
 
 /// Whether an answer is a decision on what was asked for. Not 401, which is about the controller's own token; nor what may pass by itself.
-fn is_refusal(code: u16) -> bool {
+pub fn is_refusal(code: u16) -> bool {
     (400..500).contains(&code) && !matches!(code, 401 | 408 | 409 | 410 | 425 | 429)
 }
 

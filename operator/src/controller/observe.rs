@@ -6,6 +6,7 @@ pub(super) mod suspicion;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use holdfast_crds::{Backup, BackupPhase, BackupPolicy, BackupStore, RestoreRequest, ScaleTarget};
 use jiff::Timestamp;
@@ -29,6 +30,9 @@ use crate::plan::verdict::LATE_SECONDS;
 use crate::plan::verify;
 use crate::task::Failure;
 use server::Server;
+
+/// So long at most the API server is asked whether it would take the Jobs of a policy, however many there are and whoever it asks in turn.
+const TRIAL: Duration = Duration::from_secs(5);
 
 /// Reads the cluster.
 #[derive(Clone)]
@@ -244,7 +248,7 @@ impl Observer {
         Ok(observed)
     }
 
-    /// Why the API server would refuse the Jobs of a policy, if it would. What cannot be found out now is left to the next look: a run finds
+    /// Why the API server would refuse the Jobs of a policy, if it would. What cannot be found out in time is left to a later look: a run finds
     /// it out as well.
     async fn refusal(&self, policy: &BackupPolicy, store: Option<&BackupStore>, now: Timestamp) -> Option<Failure> {
         let (store, uid) = (store?, policy.metadata.uid.clone()?);
@@ -253,21 +257,26 @@ impl Observer {
         if let Some(answer) = known(&self.trials.lock().unwrap_or_else(PoisonError::into_inner)) {
             return answer.refused;
         }
-        match self.server.refusal(&trial::jobs(&self.install, policy, store)).await {
-            Ok(refused) => {
-                let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
-                // Those of policies that are gone go with the first of another.
-                if trials.len() > 2 * self.world.policies.total() + 16 {
-                    trials.clear();
-                }
-                trials.insert(uid, question.answered(refused.clone(), now));
-                refused
-            }
-            Err(error) => {
+        let jobs = trial::jobs(&self.install, policy, store);
+        let answer = match tokio::time::timeout(TRIAL, self.server.refusal(&jobs)).await {
+            Ok(Ok(refused)) => question.answered(refused, now),
+            Ok(Err(error)) => {
                 tracing::debug!(policy = policy.name_any(), %error, "whether its Jobs would be refused cannot be found out now");
-                None
+                question.unanswered(now)
             }
+            Err(_) => {
+                tracing::debug!(policy = policy.name_any(), "whether its Jobs would be refused takes too long to find out");
+                question.unanswered(now)
+            }
+        };
+        let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of policies that are gone go with the first of another.
+        if trials.len() > 2 * self.world.policies.total() + 16 {
+            trials.clear();
         }
+        let refused = answer.refused.clone();
+        trials.insert(uid, answer);
+        refused
     }
 
     /// The retain Jobs of a policy.
@@ -334,15 +343,18 @@ impl Observer {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::atomic::AtomicU16;
+    use std::sync::atomic::Ordering::SeqCst;
 
     use axum::Router;
-    use axum::routing::get;
+    use axum::http::{StatusCode, Uri};
+    use axum::routing::{get, post};
     use holdfast_crds::{ArtifactStatus, BackupPolicyStatus, BackupStatus, CatalogueStatus, Reason};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use kube::{Config, Resource};
 
     use super::*;
-    use crate::plan::fixture::{at, backup_with, ended_pod, failed, install, job, policy, ready_store};
+    use crate::plan::fixture::{at, backup_with, ended_pod, failed, install, job, policy, ready_store, source};
     use crate::plan::found::place_of;
     use crate::plan::observed::Owner;
 
@@ -375,30 +387,31 @@ mod tests {
 
     #[tokio::test]
     async fn the_api_server_is_asked_about_a_policys_jobs_once_for_each_change_and_its_words_are_told() {
-        use axum::http::{StatusCode, Uri};
-        use axum::routing::post;
-
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (taken, refuses) = (asked.clone(), Arc::new(std::sync::atomic::AtomicBool::new(true)));
-        let answers = refuses.clone();
+        let (taken, code) = (asked.clone(), Arc::new(AtomicU16::new(422)));
+        let answers = code.clone();
         let router = Router::new().route(
             "/apis/batch/v1/namespaces/shop/jobs",
             post(async move |uri: Uri, body: String| {
                 taken.lock().unwrap().push(uri.query().unwrap_or_default().to_owned());
-                if answers.load(std::sync::atomic::Ordering::SeqCst) {
-                    let status = serde_json::json!({
-                        "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "code": 422,
-                        "message": "spec.template.labels: Invalid value: \"a b\"",
-                    });
-                    return (StatusCode::UNPROCESSABLE_ENTITY, status.to_string());
+                let code = answers.load(SeqCst);
+                if code == 201 {
+                    return (StatusCode::CREATED, body);
                 }
-                (StatusCode::CREATED, body)
+                let status = serde_json::json!({
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Told", "code": code,
+                    "message": "spec.template.labels: Invalid value: \"a b\"",
+                });
+                (StatusCode::from_u16(code).unwrap(), status.to_string())
             }),
         );
         let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
+        // The client's own repetitions are not counted.
+        let mut config = Config::new(url.parse().unwrap());
+        config.default_retry = false;
+        let client = Client::try_from(config).unwrap();
         let (mut policy, store) = (policy(), ready_store());
         let observer = Observer::new(client, Arc::new(World::default()), install(), None);
         let now = Timestamp::from_second(1000).unwrap();
@@ -410,13 +423,41 @@ mod tests {
         assert_eq!(asked.lock().unwrap().len(), 1, "once");
 
         // Put right; and then nobody is asked again, whatever time goes by.
-        refuses.store(false, std::sync::atomic::Ordering::SeqCst);
+        code.store(201, SeqCst);
         policy.metadata.generation = Some(2);
         for later in [1001, 2000, 90_000] {
             let now = Timestamp::from_second(later).unwrap();
             assert_eq!(observer.refusal(&policy, Some(&store), now).await, None);
         }
         assert_eq!(asked.lock().unwrap().len(), 2);
+
+        // What says nothing of the Job is no answer for ever, and is not asked for at each look either.
+        for (generation, no_answer) in [(3, 500), (4, 503), (5, 429), (6, 408), (7, 401)] {
+            code.store(no_answer, SeqCst);
+            policy.metadata.generation = Some(generation);
+            let before = asked.lock().unwrap().len();
+            for (later, times) in [(1000, 1), (1059, 1), (1060, 2)] {
+                let now = Timestamp::from_second(later).unwrap();
+                assert_eq!(observer.refusal(&policy, Some(&store), now).await, None);
+                assert_eq!(asked.lock().unwrap().len() - before, times, "{no_answer} at {later}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_policy_is_not_held_up_by_webhooks_that_take_long_to_say_whether_they_take_its_jobs() {
+        let router = Router::new()
+            .route("/apis/batch/v1/namespaces/shop/jobs", post(async || std::future::pending::<StatusCode>().await));
+        let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
+        let observer = Observer::new(client, Arc::new(World::default()), install(), None);
+        let mut policy = policy();
+        policy.spec.sources = (0..32).map(|i| source(&format!("db-{i}"))).collect();
+        let began = tokio::time::Instant::now();
+        assert_eq!(observer.refusal(&policy, Some(&ready_store()), at(1000)).await, None);
+        assert!(began.elapsed() <= TRIAL + Duration::from_secs(1), "{:?}", began.elapsed());
     }
 
     #[tokio::test]

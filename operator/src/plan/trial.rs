@@ -9,7 +9,7 @@ use super::job::{self, Ground, Install, Run};
 use super::status::after;
 use crate::task::Failure;
 
-/// What was refused is asked about again after this many seconds: who refused it may have changed his mind.
+/// What was refused, or got no answer, is asked about again after this many seconds: who refused it may have changed his mind.
 pub const AGAIN_SECONDS: i64 = 60;
 
 /// What the answer depends on: the specs that the Jobs are made of. As long as it stays the same, so does the answer.
@@ -19,11 +19,13 @@ pub struct Question {
     store: (Option<String>, Option<i64>),
 }
 
-/// An answer to a question.
+/// What came of a question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     question: Question,
     at: Timestamp,
+    /// Whether it holds as long as the specs do.
+    lasts: bool,
     /// Why the Jobs are refused, if they are.
     pub refused: Option<Failure>,
 }
@@ -37,14 +39,19 @@ impl Question {
 
     /// Its answer.
     pub fn answered(self, refused: Option<Failure>, at: Timestamp) -> Answer {
-        Answer { question: self, at, refused }
+        Answer { question: self, at, lasts: refused.is_none(), refused }
+    }
+
+    /// It could not be found out: a run finds it out as well.
+    pub fn unanswered(self, at: Timestamp) -> Answer {
+        Answer { question: self, at, lasts: false, refused: None }
     }
 }
 
 impl Answer {
     /// Whether it is the answer to this question still.
     pub fn answers(&self, question: &Question, now: Timestamp) -> bool {
-        self.question == *question && (self.refused.is_none() || now < after(self.at, AGAIN_SECONDS))
+        self.question == *question && (self.lasts || now < after(self.at, AGAIN_SECONDS))
     }
 }
 
@@ -134,7 +141,9 @@ mod tests {
         let taken = question.clone().answered(None, at(100));
         let refused = question.clone().answered(refusal("db", 422, "no"), at(100));
         assert!(taken.answers(&question, at(1_000_000)));
-        assert!(refused.answers(&question, at(159)) && !refused.answers(&question, at(160)));
+        for passing in [refused, question.clone().unanswered(at(100))] {
+            assert!(passing.answers(&question, at(159)) && !passing.answers(&question, at(160)), "{passing:?}");
+        }
         for change in ["policy", "store"] {
             let (mut policy, mut store) = (policy.clone(), store.clone());
             let meta = if change == "policy" { &mut policy.metadata } else { &mut store.metadata };

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, PersistentVolume
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 
-use crate::controller::apply::{Error, is_not_found, within};
+use crate::controller::apply::{Error, is_not_found, is_refusal, within};
 use crate::plan::job::{self, ENFORCE_LABEL, Ground};
 use crate::plan::names::{POLICY_LABEL, TASK_LABEL, label_value};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod, Words};
@@ -171,7 +171,7 @@ impl Server {
                 Err(Error::Api { step, source: error }) => match &*error {
                     kube::Error::Api(status) => match trial::refusal(source, status.code, &status.message) {
                         Some(failure) => return Ok(Some(failure)),
-                        None if status.code < 500 => {}
+                        None if is_refusal(status.code) => {}
                         None => return Err(Error::Api { step, source: error }),
                     },
                     _ => return Err(Error::Api { step, source: error }),
