@@ -72,6 +72,12 @@ async fn a_mistake_at_redis_is_told_with_secret_and_field() {
             &["NOPERM", "docs/redis.md"],
         ),
         mistake(
+            "TLS is not offered",
+            saved(tls(&plain, "127.0.0.1", TlsMode::Require), &none, None),
+            Reason::SourceUnreachable,
+            &["does not speak TLS on this port", "tls.mode"],
+        ),
+        mistake(
             "the server wants TLS",
             saved(encrypted.source(), &none, None),
             Reason::SourceUnreachable,

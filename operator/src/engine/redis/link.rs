@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::resp::{self, Reply};
+use super::trouble::NO_HANDSHAKE;
 use super::{tls, trouble};
 use crate::task::{Failure, Mounts, bare_host, host_before_port};
 
@@ -146,9 +147,18 @@ impl Login {
         let name = ServerName::try_from(self.address.host.clone()).map_err(|error| invalid(&error))?;
         let connection = ClientConnection::new(config.clone(), name).map_err(|error| invalid(&error))?;
         let mut stream = StreamOwned::new(connection, tcp);
+        // A server that does not speak TLS takes its beginning for a command that is not complete yet, and waits for the rest.
+        stream.sock.set_read_timeout(Some(self.connect_limit))?;
         while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock)?;
+            stream.conn.complete_io(&mut stream.sock).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    let waited = self.connect_limit.as_secs();
+                    io::Error::new(io::ErrorKind::TimedOut, format!("{NO_HANDSHAKE} within {waited} s"))
+                }
+                _ => error,
+            })?;
         }
+        stream.sock.set_read_timeout(Some(self.answer_limit))?;
         Ok(Stream::Tls(Box::new(stream)))
     }
 }

@@ -59,6 +59,9 @@ pub(super) fn is_forbidden(words: &str) -> bool {
         .any(|beginning| words.starts_with(beginning))
 }
 
+/// What is said of a server that does not answer when encryption is begun.
+pub(super) const NO_HANDSHAKE: &str = "the TLS handshake got no answer";
+
 const CLOSED: &str = "the connection was closed: check that the server runs and speaks Redis on this port, its log, and tls.mode (a port \
                       for TLS closes what is not encrypted)";
 
@@ -78,6 +81,10 @@ pub(super) fn unreachable(place: &str, error: &std::io::Error) -> Failure {
     use std::io::ErrorKind;
     let (reason, advice) = match error.kind() {
         ErrorKind::ConnectionRefused => (Reason::SourceUnreachable, "check host and port and that the server runs"),
+        ErrorKind::TimedOut if error.to_string().starts_with(NO_HANDSHAKE) => (
+            Reason::SourceUnreachable,
+            "the server does not speak TLS on this port (set tls.mode to Disable, or name the port that does), or it is too busy",
+        ),
         ErrorKind::TimedOut | ErrorKind::WouldBlock => {
             (Reason::SourceUnreachable, "check host and port and that no NetworkPolicy or firewall is in the way")
         }
