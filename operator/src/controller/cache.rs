@@ -39,9 +39,10 @@ pub struct Kind<K> {
     inner: RwLock<Inner<K>>,
 }
 
+/// A key is written once, whatever its object is found by.
 struct Inner<K> {
-    objects: HashMap<Key, Arc<K>>,
-    index: HashMap<String, BTreeSet<Key>>,
+    objects: HashMap<Arc<Key>, Arc<K>>,
+    index: HashMap<String, BTreeSet<Arc<Key>>>,
 }
 
 impl<K> Default for Kind<K> {
@@ -83,7 +84,7 @@ impl<K: Cached> Kind<K> {
     pub fn put(&self, object: K) -> (Arc<K>, Option<Arc<K>>) {
         let object = Arc::new(object);
         let before = self.write(|inner| {
-            let key = object.key();
+            let key = Arc::new(object.key());
             let before = inner.forget(&key);
             for what in object.belongs_to() {
                 inner.index.entry(what).or_default().insert(key.clone());
@@ -102,10 +103,10 @@ impl<K: Cached> Kind<K> {
     /// Forgets all objects of a namespace (none: of all) that are not among these. Returns them.
     pub fn keep(&self, namespace: Option<&str>, seen: &HashSet<Key>) -> Vec<Arc<K>> {
         self.write(|inner| {
-            let gone: Vec<Key> = inner
+            let gone: Vec<Arc<Key>> = inner
                 .objects
                 .keys()
-                .filter(|key| namespace.is_none_or(|n| n == key.namespace) && !seen.contains(*key))
+                .filter(|key| namespace.is_none_or(|n| n == key.namespace) && !seen.contains(&***key))
                 .cloned()
                 .collect();
             gone.iter().filter_map(|key| inner.forget(key)).collect()
