@@ -21,10 +21,13 @@ pub struct JobTemplate {
     /// Resources of the worker's container. Default, where no level sets any: requests of 100m CPU and 128Mi, a limit of 512Mi memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = bound_resources)]
-    #[x_kube(validation = Rule::new("(!has(self.limits) || self.limits.all(k, isQuantity(self.limits[k]))) && (!has(self.requests) || self.requests.all(k, isQuantity(self.requests[k])))").message(
-        "every request and every limit must be a quantity, such as 500m, 2 or 512Mi"
+    #[x_kube(validation = Rule::new("!has(self.limits) || self.limits.all(k, isQuantity(self.limits[k]))").message(
+        "every limit must be a quantity, such as 500m, 2 or 512Mi"
     ))]
-    #[x_kube(validation = Rule::new("!has(self.limits) || !has(self.requests) || self.requests.all(k, !(k in self.limits) || !isQuantity(self.requests[k]) || !isQuantity(self.limits[k]) || quantity(self.requests[k]).compareTo(quantity(self.limits[k])) <= 0)").message(
+    #[x_kube(validation = Rule::new("!has(self.requests) || self.requests.all(k, isQuantity(self.requests[k]))").message(
+        "every request must be a quantity, such as 500m, 2 or 512Mi"
+    ))]
+    #[x_kube(validation = Rule::new("!has(self.limits) || !has(self.requests) || ['cpu', 'memory', 'ephemeral-storage'].all(k, !(k in self.requests) || !(k in self.limits) || !isQuantity(self.requests[k]) || !isQuantity(self.limits[k]) || quantity(self.requests[k]).compareTo(quantity(self.limits[k])) <= 0)").message(
         "a request is above its limit: lower the request or raise the limit"
     ))]
     pub resources: Option<ResourceRequirements>,
@@ -188,7 +191,9 @@ fn bound_resources(schema: &mut Schema) {
     for which in ["limits", "requests"] {
         let map = schema.get_mut("properties").and_then(|p| p.get_mut(which));
         let Some(map) = map.and_then(Value::as_object_mut) else { continue };
-        map.insert("maxProperties".to_owned(), json!(32));
+        // API servers before 1.33 take a value that is a number or a text to be as long as a request may be, whatever `maxLength` says, and
+        // refuse a definition whose rules may become too dear: more entries are too many for them.
+        map.insert("maxProperties".to_owned(), json!(16));
         bound(map.get_mut("additionalProperties"), "maxLength", 64);
     }
 }

@@ -89,7 +89,7 @@ pub fn spawn(client: &Client, scopes: &[Option<String>], sinks: &Sinks) {
             None,
             Watched {
                 of: |w| &w.backups,
-                read: slim::<Backup>,
+                read: slim_backup,
                 changed: backup_changed,
                 frees: |before, now| frees(before, now, backup_has_a_place),
             },
@@ -341,6 +341,16 @@ pub fn slim<K: ResourceExt>(mut object: K) -> K {
         annotations.remove(LAST_APPLIED);
     }
     object
+}
+
+/// The same of Backups, of which there are many: a list that was read from JSON has room for four.
+fn slim_backup(backup: Backup) -> Backup {
+    let mut backup = slim(backup);
+    if let Some(status) = &mut backup.status {
+        status.artifacts.shrink_to_fit();
+        status.conditions.shrink_to_fit();
+    }
+    backup
 }
 
 fn request(subject: Subject, key: Key) -> Request {
@@ -630,7 +640,7 @@ mod tests {
         };
         let start = Start { client: &client, scope: Some("shop"), sinks: &sinks };
         let watched =
-            Watched { of: |w| &w.backups, read: slim::<Backup>, changed: backup_changed, frees: |_, _| false };
+            Watched { of: |w| &w.backups, read: slim_backup, changed: backup_changed, frees: |_, _| false };
         start.kind(None, watched);
         for _ in 0..2 {
             tokio::time::timeout(Duration::from_secs(30), lists.recv()).await.unwrap();
@@ -673,7 +683,7 @@ mod tests {
         };
         let start = Start { client: &client, scope: Some("shop"), sinks: &sinks };
         let watched =
-            Watched { of: |w| &w.backups, read: slim::<Backup>, changed: backup_changed, frees: |_, _| false };
+            Watched { of: |w| &w.backups, read: slim_backup, changed: backup_changed, frees: |_, _| false };
         start.kind(None, watched);
         let figure = |value: u8| {
             let text = super::super::metrics::render(None, &counters).unwrap();
