@@ -309,9 +309,8 @@ mod tests {
             let object = ObjectInfo { key: key.clone(), size: 1, modified: None, storage_class: None };
             catalogue.objects.insert(key, object);
         }
-        let over = over_runs(&folder(), &catalogue);
-        assert_eq!(over.len(), 2, "{over:?}");
-        catalogue.in_doubt = over;
+        catalogue.in_doubt = over_runs(&folder(), &catalogue);
+        assert_eq!(catalogue.in_doubt.len(), 2, "{:?}", catalogue.in_doubt);
         assert!(catalogue.doubt_of(&folder().run(RUN)).is_some());
         let other = folder().run("20261121T020000Z-aaaaaa");
         assert!(catalogue.doubt_of(&other).is_none());

@@ -195,8 +195,10 @@ mod tests {
         assert!(source.artifact("shop.sql", "4be1c2", 0, false).ends_with("/shop-4be1c2.sql"));
         assert_eq!(folder("").prefix(), "shop/daily/");
         let s3 = S3Spec { prefix: Some("prod".into()), ..S3Spec::default() };
-        assert_eq!(restore_marker(&s3, "shop", "7f1f-1a0c"), "prod/shop/.restores/7f1f-1a0c.json");
-        assert_eq!(restore_marker(&s3, "shop", "../x"), "prod/shop/.restores/..%2Fx.json");
+        assert_eq!(restore_marker(&s3, "shop", "7f1f-1a0c", "5b2e90"), "prod/shop/.restores/7f1f-1a0c.5b2e90.json");
+        // What older versions wrote has the same beginning: `7f1f-1a0c.json`.
+        assert_eq!(restore_markers(&s3, "shop", "7f1f-1a0c"), "prod/shop/.restores/7f1f-1a0c.");
+        assert_eq!(restore_marker(&s3, "shop", "../x", "a"), "prod/shop/.restores/..%2Fx.a.json");
     }
 
     #[test]
