@@ -109,11 +109,14 @@ async fn read_below(bucket: &Bucket, folder: &PolicyFolder, prefix: &str) -> Res
     Ok(catalogue)
 }
 
+/// An object that is listed as a manifest, and what it says.
+type Read = (ObjectInfo, Result<Manifest, Failure>);
+
 /// What each manifest says, or why it says nothing. One that cannot be read stands for itself alone.
 ///
 /// # Errors
 /// Where none of them may be read: that is about the credentials.
-fn understood(got: Vec<(ObjectInfo, Got)>) -> Result<Vec<(ObjectInfo, Result<Manifest, Failure>)>, Failure> {
+fn understood(got: Vec<(ObjectInfo, Got)>) -> Result<Vec<Read>, Failure> {
     let is_refused = |got: &Got| matches!(got, Got::Forbidden(_));
     let all_refused = got.iter().all(|(_, got)| is_refused(got));
     let understand = |(object, got): (ObjectInfo, Got)| {
@@ -169,7 +172,7 @@ fn over(folder: &str) -> String {
 }
 
 /// Sorts manifests into runs. A manifest must say the same as its key, and name objects of its own folder only. Pure.
-fn assemble(folder: &PolicyFolder, read: Vec<(ObjectInfo, Result<Manifest, Failure>)>) -> Catalogue {
+fn assemble(folder: &PolicyFolder, read: Vec<Read>) -> Catalogue {
     let mut catalogue = Catalogue::default();
     let mut runs: BTreeMap<String, CatalogueRun> = BTreeMap::new();
     for (object, manifest) in read {

@@ -24,7 +24,7 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ArchiveStatus, ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, StorageClass};
 use bytes::{Bytes, BytesMut};
 use holdfast_crds::Reason;
 use jiff::Timestamp;
@@ -493,8 +493,8 @@ fn no_upload<T>(trouble: Trouble) -> Result<T, Trouble> {
 /// Why an object cannot be read before somebody brings it back; none where it can
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html>).
 fn archive(reply: &HeadObjectOutput) -> Option<String> {
-    let class = reply.storage_class.as_ref().map(|class| class.as_str());
-    let tier = reply.archive_status.as_ref().map(|status| status.as_str());
+    let class = reply.storage_class.as_ref().map(StorageClass::as_str);
+    let tier = reply.archive_status.as_ref().map(ArchiveStatus::as_str);
     let place = tier.or(class.filter(|class| ["GLACIER", "DEEP_ARCHIVE"].contains(class)))?;
     match reply.restore.as_deref() {
         Some(back) if back.contains("ongoing-request=\"false\"") => None,
