@@ -14,7 +14,8 @@ mod runs;
 mod s3;
 
 use holdfast::task::{
-    BackupTask, CatalogueReport, CatalogueTask, Outcome, Report, RestoreTask, Scope, Select, StoreTask, Task,
+    BackupTask, CatalogueReport, CatalogueTask, Outcome, Report, RestoreTask, Scope, Select, StorePatience, StoreTask,
+    Task,
 };
 use holdfast_crds::{OnExisting, Reason};
 use job::{backup, folder, run, run_id, scope};
@@ -120,7 +121,11 @@ async fn what_is_gone_is_told_and_what_the_listing_merely_lacks_is_not() {
         }
         Fate::Pass
     });
-    let behind = |proxy: &Proxy| CatalogueTask { store: test.store_at(proxy.endpoint()), ..task.clone() };
+    let patience = StorePatience { answered_seconds: 1, ..StorePatience::default() };
+    let behind = |proxy: &Proxy| CatalogueTask {
+        store: StoreTask { patience, ..test.store_at(proxy.endpoint()) },
+        ..task.clone()
+    };
     let (_, gone) = judged(&run(&Task::Catalogue(behind(&page))).await);
     assert!(gone.contains(&3) && !gone.contains(&8), "{gone:?}");
 

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use holdfast::store::keys::namespace_folder;
 use holdfast::task::{
-    BackupTask, DeleteTask, KnownRun, Outcome, ProbeTask, Report, RetainReport, RetainTask, Scope, Select, StoreTask,
-    Task,
+    BackupTask, DeleteTask, KnownRun, Outcome, ProbeTask, Report, RetainReport, RetainTask, Scope, Select,
+    StorePatience, StoreTask, Task,
 };
 use holdfast::task::{Writer, Writers};
 use holdfast_crds::{OnExisting, Reason, RetentionSpec};
@@ -145,7 +145,9 @@ async fn a_probe_tells_which_of_the_newest_runs_are_gone() {
         let proxy = Proxy::start(test.server.port(), move |request, _| {
             if request.contains("manifest.json") { Fate::Answer(answer.0, answer.1.into()) } else { Fate::Pass }
         });
-        assert_eq!(missing(run(&probe(test.store_at(proxy.endpoint()))).await), [""; 0], "{}", answer.0);
+        let patience = StorePatience { answered_seconds: 1, ..StorePatience::default() };
+        let store = StoreTask { patience, ..test.store_at(proxy.endpoint()) };
+        assert_eq!(missing(run(&probe(store)).await), [""; 0], "{}", answer.0);
     }
 }
 

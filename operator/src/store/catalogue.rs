@@ -6,8 +6,8 @@ use futures::{StreamExt, TryStreamExt};
 use holdfast_crds::Reason;
 use jiff::Timestamp;
 
-use super::client::{Bucket, ObjectInfo};
-use super::keys::{PolicyFolder, slot_of_run};
+use super::client::{Bucket, Got, ObjectInfo};
+use super::keys::{PolicyFolder, RunFolder, slot_of_run};
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::task::Failure;
 
@@ -19,7 +19,8 @@ const READERS: usize = 16;
 pub struct Catalogue {
     /// The oldest first.
     pub runs: Vec<CatalogueRun>,
-    /// What was listed as a manifest and is none that can be trusted, with the reason: one line each.
+    /// What was listed as a manifest and is none that can be trusted, and objects that may hide manifests, with the reason: one line each,
+    /// which begins with the key.
     pub in_doubt: Vec<String>,
     /// Everything else in the policy's folder, by key.
     pub objects: BTreeMap<String, ObjectInfo>,
@@ -38,6 +39,19 @@ pub struct CatalogueRun {
     pub manifests: BTreeMap<String, Manifest>,
     /// When the newest of its manifests was stored, by the store's clock.
     pub stored: Option<Timestamp>,
+}
+
+impl Catalogue {
+    /// What is in doubt of a run, whose folder this is, or of all that it is in.
+    pub fn doubt_of(&self, run: &RunFolder) -> Option<&str> {
+        let name = run.prefix().trim_end_matches('/');
+        let is_below = |one: &str, other: &str| one.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'));
+        let is_of_it = |line: &&String| {
+            let key = line.split_once(": ").map_or(line.as_str(), |(key, _)| key);
+            key == name || is_below(key, name) || is_below(name, key)
+        };
+        self.in_doubt.iter().find(is_of_it).map(String::as_str)
+    }
 }
 
 impl CatalogueRun {
@@ -75,25 +89,90 @@ pub async fn read_slot(bucket: &Bucket, folder: &PolicyFolder, slot: Timestamp) 
 
 async fn read_below(bucket: &Bucket, folder: &PolicyFolder, prefix: &str) -> Result<Catalogue, Failure> {
     let listed = bucket.list(prefix).await?;
+    let over_all = if listed.is_empty() { hidden_by(bucket, folder.prefix()).await } else { None };
     let (manifests, objects): (Vec<_>, Vec<_>) =
         listed.into_iter().partition(|object| folder.manifest_of(&object.key).is_some());
-    let read = futures::stream::iter(manifests)
+    let got: Vec<(ObjectInfo, Got)> = futures::stream::iter(manifests)
         .map(|object| async move {
-            let manifest = match bucket.get(&object.key, MAX_MANIFEST_BYTES).await? {
-                Some(bytes) => Manifest::parse(&bytes),
-                None => Err(Failure::new(Reason::ListIncomplete, "it is listed and not there")),
-            };
-            Ok::<_, Failure>((object, manifest))
+            let got = bucket.try_get(&object.key, MAX_MANIFEST_BYTES).await?;
+            Ok::<_, Failure>((object, got))
         })
         .buffer_unordered(READERS)
         .try_collect()
         .await?;
+    let read = understood(got)?;
     let objects = objects.into_iter().map(|object| (object.key.clone(), object)).collect();
-    Ok(Catalogue { objects, ..assemble(folder, read) })
+    let mut catalogue = Catalogue { objects, ..assemble(folder, read) };
+    catalogue.in_doubt.extend(over_all);
+    catalogue.in_doubt.extend(over_runs(folder, &catalogue));
+    catalogue.in_doubt.sort();
+    Ok(catalogue)
+}
+
+/// An object that is listed as a manifest, and what it says.
+type Read = (ObjectInfo, Result<Manifest, Failure>);
+
+/// What each manifest says, or why it says nothing. One that cannot be read stands for itself alone.
+///
+/// # Errors
+/// Where none of them may be read: that is about the credentials.
+fn understood(got: Vec<(ObjectInfo, Got)>) -> Result<Vec<Read>, Failure> {
+    let is_refused = |got: &Got| matches!(got, Got::Forbidden(_));
+    let all_refused = got.iter().all(|(_, got)| is_refused(got));
+    let understand = |(object, got): (ObjectInfo, Got)| {
+        let manifest = match got {
+            Got::Content(bytes) => Manifest::parse(&bytes),
+            Got::Absent => Err(Failure::new(Reason::ListIncomplete, "it is listed and not there")),
+            Got::Forbidden(failure) if all_refused => return Err(failure),
+            Got::Unreadable(failure) | Got::Forbidden(failure) => Err(failure),
+        };
+        // Everybody has this one, and it says nothing.
+        let class = object.storage_class.as_deref().filter(|class| *class != "STANDARD");
+        let manifest = manifest.map_err(|failure| match class {
+            Some(class) if !failure.message.contains(class) => {
+                Failure::new(failure.reason, format!("{} (storage class {class})", failure.message))
+            }
+            _ => failure,
+        });
+        Ok((object, manifest))
+    };
+    got.into_iter().map(understand).collect()
+}
+
+/// The object that has the name of one of the folders that `key` is in, in words: some services list nothing below such an object, though what
+/// is there can be read and written.
+pub async fn hidden_by(bucket: &Bucket, key: &str) -> Option<String> {
+    let folders = key.match_indices('/').map(|(at, _)| &key[..at]).filter(|folder| !folder.is_empty());
+    for folder in folders {
+        if matches!(bucket.head(folder).await, Ok(Some(_))) {
+            return Some(over(folder));
+        }
+    }
+    None
+}
+
+/// Objects that have the name of a run's folder, or of that of a source whose manifest is not to be seen.
+fn over_runs(folder: &PolicyFolder, catalogue: &Catalogue) -> Vec<String> {
+    let is_folder = |key: &&String| {
+        let Some(rest) = key.strip_prefix(folder.prefix()) else { return false };
+        match rest.split_once('/') {
+            None => slot_of_run(rest).is_some(),
+            Some((run_id, source)) => catalogue.runs.iter().any(|run| {
+                run.run_id == run_id && run.run_sources.contains(source) && !run.manifests.contains_key(source)
+            }),
+        }
+    };
+    catalogue.objects.keys().filter(is_folder).map(|key| over(key)).collect()
+}
+
+fn over(folder: &str) -> String {
+    format!(
+        "{folder}: an object has the name of this folder, and some services (MinIO) list nothing below such an object: move it elsewhere"
+    )
 }
 
 /// Sorts manifests into runs. A manifest must say the same as its key, and name objects of its own folder only. Pure.
-fn assemble(folder: &PolicyFolder, read: Vec<(ObjectInfo, Result<Manifest, Failure>)>) -> Catalogue {
+fn assemble(folder: &PolicyFolder, read: Vec<Read>) -> Catalogue {
     let mut catalogue = Catalogue::default();
     let mut runs: BTreeMap<String, CatalogueRun> = BTreeMap::new();
     for (object, manifest) in read {
@@ -120,7 +199,6 @@ fn assemble(folder: &PolicyFolder, read: Vec<(ObjectInfo, Result<Manifest, Failu
     // A run has one Backup, and a Backup has one cluster.
     let told = |run: CatalogueRun| format!("{}{}: its manifests name several clusters", folder.prefix(), run.run_id);
     catalogue.in_doubt.extend(contradictory.into_iter().map(told));
-    catalogue.in_doubt.sort();
     catalogue.runs = agreed;
     catalogue.runs.sort_by(|a, b| (a.slot, &a.run_id).cmp(&(b.slot, &b.run_id)));
     catalogue
@@ -180,7 +258,7 @@ mod tests {
     fn of(manifests: Vec<(&str, Result<Manifest, Failure>)>) -> Catalogue {
         let read = manifests.into_iter().map(|(source, manifest)| {
             let key = folder().run(RUN).source(source).manifest();
-            (ObjectInfo { key, size: 1, modified: None }, manifest)
+            (ObjectInfo { key, size: 1, modified: None, storage_class: None }, manifest)
         });
         assemble(&folder(), read.collect())
     }
@@ -209,6 +287,38 @@ mod tests {
             let catalogue = of(vec![("db", manifest("db", &changes))]);
             assert!(catalogue.runs.is_empty() && catalogue.in_doubt.len() == 1, "{changes}");
         }
+    }
+
+    #[test]
+    fn one_manifest_that_may_not_be_read_is_in_doubt_and_where_none_may_be_it_is_the_credentials() {
+        let object = |source: &str, class: &str| {
+            let key = folder().run(RUN).source(source).manifest();
+            ObjectInfo { key, size: 1, modified: None, storage_class: Some(class.to_owned()) }
+        };
+        let refused = || Got::Forbidden(Failure::new(Reason::CredentialsRejected, "AccessDenied"));
+        let whole = || Got::Content(manifest("db", &json!({})).unwrap().to_bytes().unwrap());
+        let read = understood(vec![(object("db", "STANDARD"), whole()), (object("files", "X"), refused())]).unwrap();
+        let doubt = assemble(&folder(), read).in_doubt;
+        assert_eq!(doubt, [format!("shop/daily/{RUN}/files/manifest.json: AccessDenied (storage class X)")]);
+        let none = understood(vec![(object("db", "STANDARD"), refused()), (object("files", "X"), refused())]);
+        assert_eq!(none.unwrap_err().reason, Reason::CredentialsRejected);
+    }
+
+    #[test]
+    fn objects_that_have_the_name_of_a_runs_folder_are_in_doubt_and_what_people_put_beside_it_is_not() {
+        let mut catalogue = of(vec![("db", manifest("db", &json!({})))]);
+        for name in [RUN, &format!("{RUN}/files"), &format!("{RUN}/db"), &format!("{RUN}/notes.txt"), "notes.txt"] {
+            let key = format!("{}{name}", folder().prefix());
+            let object = ObjectInfo { key: key.clone(), size: 1, modified: None, storage_class: None };
+            catalogue.objects.insert(key, object);
+        }
+        catalogue.in_doubt = over_runs(&folder(), &catalogue);
+        assert_eq!(catalogue.in_doubt.len(), 2, "{:?}", catalogue.in_doubt);
+        assert!(catalogue.doubt_of(&folder().run(RUN)).is_some());
+        let other = folder().run("20261121T020000Z-aaaaaa");
+        assert!(catalogue.doubt_of(&other).is_none());
+        catalogue.in_doubt.push(over("shop/daily"));
+        assert!(catalogue.doubt_of(&other).is_some(), "it may hide all of the policy");
     }
 
     #[test]

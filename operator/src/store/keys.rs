@@ -118,9 +118,15 @@ pub fn canary(s3: &S3Spec, attempt: &str) -> String {
     format!("{}canary-{attempt}", canary_folder(s3))
 }
 
-/// Key of what says that a RestoreRequest was carried out. No policy's name begins with a dot, so the folder is none of a policy's.
-pub fn restore_marker(s3: &S3Spec, namespace: &str, request_uid: &str) -> String {
-    below(s3, &format!("{namespace}/.restores/{}.json", encode(request_uid)))
+/// What the keys of all objects begin with that say that a RestoreRequest is carried out. No policy's name begins with a dot, so the folder
+/// is none of a policy's.
+pub fn restore_markers(s3: &S3Spec, namespace: &str, request_uid: &str) -> String {
+    below(s3, &format!("{namespace}/.restores/{}.", encode(request_uid)))
+}
+
+/// Key of what one attempt says of it: no two share one.
+pub fn restore_marker(s3: &S3Spec, namespace: &str, request_uid: &str, attempt: &str) -> String {
+    format!("{}{}.json", restore_markers(s3, namespace, request_uid), encode(attempt))
 }
 
 /// The instant that a run ID (`20261121T020000Z-3f9a1c`) stands for; none where it is not one.
@@ -189,8 +195,10 @@ mod tests {
         assert!(source.artifact("shop.sql", "4be1c2", 0, false).ends_with("/shop-4be1c2.sql"));
         assert_eq!(folder("").prefix(), "shop/daily/");
         let s3 = S3Spec { prefix: Some("prod".into()), ..S3Spec::default() };
-        assert_eq!(restore_marker(&s3, "shop", "7f1f-1a0c"), "prod/shop/.restores/7f1f-1a0c.json");
-        assert_eq!(restore_marker(&s3, "shop", "../x"), "prod/shop/.restores/..%2Fx.json");
+        assert_eq!(restore_marker(&s3, "shop", "7f1f-1a0c", "5b2e90"), "prod/shop/.restores/7f1f-1a0c.5b2e90.json");
+        // What older versions wrote has the same beginning: `7f1f-1a0c.json`.
+        assert_eq!(restore_markers(&s3, "shop", "7f1f-1a0c"), "prod/shop/.restores/7f1f-1a0c.");
+        assert_eq!(restore_marker(&s3, "shop", "../x", "a"), "prod/shop/.restores/..%2Fx.a.json");
     }
 
     #[test]
@@ -260,7 +268,7 @@ mod tests {
         #[test]
         fn no_text_makes_the_reader_of_keys_panic(key in ".*") {
             let s3 = S3Spec { prefix: Some("prod".into()), ..S3Spec::default() };
-            let marker = restore_marker(&s3, "shop", &key);
+            let marker = restore_marker(&s3, "shop", &key, "abc123");
             prop_assert_eq!(folder("prod").manifest_of(&marker), None);
             let _ = (folder("prod").manifest_of(&key), folder("prod").artifact_of(&key), slot_of_run(&key));
             let _ = folder("prod").artifact_of(&format!("prod/shop/daily/20261121T020000Z-3f9a1c/db/{key}"));

@@ -29,7 +29,7 @@ pub(super) async fn run(task: &BackupTask, attempt: &Attempt) -> Result<Report, 
     let folder = PolicyFolder::new(&task.store.s3, &task.scope).run(&task.run_id).source(&task.source.name);
     // An attempt before this one may have committed and died before it could say so.
     if let Some(bytes) = bucket.get(&folder.manifest(), MAX_MANIFEST_BYTES).await? {
-        let manifest = Manifest::parse(&bytes)?;
+        let manifest = Manifest::parse(&bytes).map_err(|failure| failure.about(&folder.manifest()))?;
         info!("an attempt before this one stored the source: {}", folder.manifest());
         return Ok(report(&folder, &manifest, &bytes));
     }

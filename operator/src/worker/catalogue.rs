@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_crds::Reason;
 use tracing::warn;
 
+use super::integrity::unlisted;
 use crate::store::catalogue::{self, Catalogue, CatalogueRun};
 use crate::store::client::Bucket;
 use crate::store::keys::PolicyFolder;
@@ -60,7 +61,7 @@ async fn judge<'a>(
         let prefix = folder.run(run_id);
         let run = catalogue.runs.iter().find(|run| run.run_id == run_id);
         let is_there = match run {
-            _ if catalogue.in_doubt.iter().any(|why| why.starts_with(prefix.prefix())) => None,
+            _ if catalogue.doubt_of(&prefix).is_some() => None,
             Some(run) if run.is_complete() && is_whole(run, catalogue) => Some(true),
             Some(run) => lacks(bucket, folder, run, catalogue).await?.then_some(false),
             None => absent(bucket, &prefix.source(source).manifest()).await?.then_some(false),
@@ -89,11 +90,11 @@ async fn lacks(
 
 /// Whether what the listing lacks is gone; false where that cannot be found out.
 async fn absent(bucket: &Bucket, key: &str) -> Result<bool, Failure> {
-    match bucket.is_gone(key).await {
-        Ok(true) => Ok(true),
-        Ok(false) => {
-            let message = format!("{key} is in the bucket and not in its listing: nothing is taken for gone");
-            Err(Failure::new(Reason::ListIncomplete, message))
+    match bucket.head(key).await {
+        Ok(None) => Ok(true),
+        Ok(Some(_)) => {
+            let unlisted = unlisted(bucket, key).await;
+            Err(Failure::new(unlisted.reason, format!("{}; nothing is taken for gone", unlisted.message)))
         }
         Err(failure) => {
             warn!("it is not known whether {key} is there: {failure}");

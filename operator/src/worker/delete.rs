@@ -1,5 +1,7 @@
 //! Deletes runs: manifests first, then the objects they name, by exact key. Talks to the bucket.
 
+use holdfast_crds::Reason;
+
 use crate::store::catalogue::{self, CatalogueRun};
 use crate::store::client::Bucket;
 use crate::store::keys::PolicyFolder;
@@ -12,6 +14,11 @@ pub(super) async fn run(task: &DeleteTask) -> Result<Report, Failure> {
     let bucket = Bucket::open(&task.store).await?;
     let folder = PolicyFolder::new(&task.store.s3, &task.scope);
     let catalogue = catalogue::read(&bucket, &folder).await?;
+    // Of what cannot be read it is not known what belongs to it, nor whose it is.
+    if let Some(why) = catalogue.doubt_of(&folder.run(&task.run_id)) {
+        let message = format!("run {}: nothing of it was deleted, for the bucket is in doubt: {why}", task.run_id);
+        return Err(Failure::new(Reason::ListIncomplete, message));
+    }
     let Some(run) = catalogue.runs.iter().find(|r| r.run_id == task.run_id) else {
         return Ok(report(task, "nothing of it is in the bucket"));
     };

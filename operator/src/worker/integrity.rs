@@ -5,15 +5,27 @@ use std::path::Path;
 
 use holdfast_crds::Reason;
 
+use crate::store::catalogue;
 use crate::store::client::Bucket;
 use crate::store::encryption::Identities;
 use crate::store::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::task::{Failure, StoreTask, THE_SECRET};
 
-/// Every object of a backup must be there in its full size.
+/// That the listing lacks what is there, and which object hides it, if one does.
+pub(super) async fn unlisted(bucket: &Bucket, key: &str) -> Failure {
+    let hidden = catalogue::hidden_by(bucket, key).await.map(|words| format!(": {words}"));
+    let message = format!("{key} is in the bucket and not in its listing{}", hidden.unwrap_or_default());
+    Failure::new(Reason::ListIncomplete, message)
+}
+
+/// Every object of a backup must be there in its full size, and be such that it can be read.
 pub(super) async fn confirm_artifacts(bucket: &Bucket, manifest: &Manifest) -> Result<(), Failure> {
     for artifact in &manifest.artifacts {
-        let found = bucket.head(&artifact.key).await?;
+        let head = bucket.look(&artifact.key).await?;
+        if let Some(why) = head.as_ref().and_then(|head| head.archived.as_ref()) {
+            return Err(Failure::new(Reason::InvalidConfiguration, format!("{} {why}", artifact.key)));
+        }
+        let found = head.map(|head| head.size);
         if found != Some(artifact.stored_bytes) {
             let found = found.map_or_else(|| "is not there".to_owned(), |size| format!("has {size} bytes"));
             return Err(Failure::new(

@@ -7,7 +7,7 @@ use holdfast_crds::Reason;
 use jiff::Timestamp;
 use tracing::warn;
 
-use super::Attempt;
+use super::{Attempt, integrity};
 use crate::store::client::Bucket;
 use crate::store::encryption::Recipients;
 use crate::store::keys::{self, PolicyFolder};
@@ -26,64 +26,88 @@ pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, F
     bucket.list(&keys::canary_folder(s3)).await.map_err(|f| as_probe(&f, "list"))?;
     if task.store.read_only {
         let message = format!("bucket {} answers (read-only: nothing was written)", s3.bucket);
-        return Ok(Report::completed(message, Some(look_around(&bucket, task).await)));
+        return Ok(look_around(&bucket, task, message).await);
     }
     let key = keys::canary(s3, &attempt.name);
     let content = Bytes::from(format!("holdfast canary {}\n", attempt.name));
     bucket.put(&key, content.clone()).await.map_err(|f| as_probe(&f, "write to"))?;
     let result = read_and_list(&bucket, task, &key, &content).await;
+    let heeds = match &result {
+        Ok(()) => bucket.heeds_conditions(&key, content).await,
+        Err(_) => None,
+    };
     // The canary goes whatever became of it; what went wrong first is what is told.
     let deleted = bucket.delete(&key).await.map_err(|f| as_probe(&f, "delete from"));
     result.and(deleted)?;
-    let message = format!("a canary object was written, read, listed and deleted in bucket {}", s3.bucket);
-    Ok(Report::completed(message, Some(look_around(&bucket, task).await)))
+    let mut message = format!("a canary object was written, read, listed and deleted in bucket {}", s3.bucket);
+    if heeds == Some(false) {
+        message.push_str("; the store writes over objects against the condition of the request (If-None-Match): nothing of Holdfast's rests on that, what else writes there may");
+    }
+    Ok(look_around(&bucket, task, message).await)
 }
 
 /// Whether anything of the namespace is there. It is no part of the proof: credentials may be allowed to list the policies' folders and no
-/// other, and then it is not known.
-async fn look_around(bucket: &Bucket, task: &ProbeTask) -> Outcome {
+/// other, and then it is not known. Nor is what hides runs from listings: backups must go on, and it is for people to move it away.
+async fn look_around(bucket: &Bucket, task: &ProbeTask, mut message: String) -> Report {
     let begun = Timestamp::now();
     let empty = bucket.is_empty(&keys::namespace_folder(&task.store.s3, &task.namespace)).await;
-    Outcome::Probe(ProbeReport {
-        empty_at: matches!(empty, Ok(true)).then_some(begun),
-        missing: missing(bucket, task).await,
-    })
-}
-
-/// Of the runs that should be there those that the store says it does not have. One that cannot be looked at is not missed.
-async fn missing(bucket: &Bucket, task: &ProbeTask) -> Vec<String> {
-    let look = |text: &'_ String| {
-        let text = text.clone();
-        async move {
-            let (policy, run_id, source) = {
-                let mut parts = text.splitn(3, '/');
-                (parts.next()?.to_owned(), parts.next()?.to_owned(), parts.next()?.to_owned())
-            };
-            let scope = Scope {
-                cluster_uid: String::new(),
-                namespace: task.namespace.clone(),
-                policy: policy.clone(),
-                policy_uid: String::new(),
-            };
-            let key = PolicyFolder::new(&task.store.s3, &scope).run(&run_id).source(&source).manifest();
-            match bucket.is_gone(&key).await {
-                Ok(gone) => gone.then(|| format!("{policy}/{run_id}")),
-                Err(failure) => {
-                    warn!("it is not known whether {key} is there: {failure}");
-                    None
-                }
-            }
-        }
-    };
-    let mut missing: Vec<String> = futures::stream::iter(&task.newest)
-        .map(look)
+    let looked: Vec<(String, Look)> = futures::stream::iter(&task.newest)
+        .map(|text| look(bucket, task, text.clone()))
         .buffer_unordered(LOOKERS)
         .filter_map(std::future::ready)
         .collect()
         .await;
+    let (mut missing, mut hidden) = (Vec::new(), Vec::new());
+    for (run, look) in looked {
+        match look {
+            Look::There => {}
+            Look::Gone => missing.push(run),
+            Look::Hidden(why) => hidden.push(why),
+        }
+    }
     missing.sort();
     missing.truncate(MISSING_LIMIT);
-    missing
+    hidden.sort();
+    if let Some(first) = hidden.first() {
+        message =
+            format!("{message}; restores and retention go by listings, and {} runs are in none: {first}", hidden.len());
+    }
+    let report = ProbeReport { empty_at: matches!(empty, Ok(true)).then_some(begun), missing };
+    Report::completed(message, Some(Outcome::Probe(report)))
+}
+
+/// What becomes of looking for a run that should be there.
+enum Look {
+    There,
+    Gone,
+    /// It is there, and no listing shows it, for this reason: nothing could be restored.
+    Hidden(String),
+}
+
+/// Looks for a run, `<policy>/<runId>/<source>`, by its manifest. One that cannot be looked at is not missed.
+async fn look(bucket: &Bucket, task: &ProbeTask, text: String) -> Option<(String, Look)> {
+    let mut parts = text.splitn(3, '/');
+    let (policy, run_id, source) = (parts.next()?, parts.next()?, parts.next()?);
+    let scope = Scope {
+        cluster_uid: String::new(),
+        namespace: task.namespace.clone(),
+        policy: policy.to_owned(),
+        policy_uid: String::new(),
+    };
+    let folder = PolicyFolder::new(&task.store.s3, &scope);
+    let key = folder.run(run_id).source(source).manifest();
+    let look = match bucket.head(&key).await {
+        Ok(None) => Look::Gone,
+        Ok(Some(_)) if matches!(bucket.is_empty(folder.prefix()).await, Ok(true)) => {
+            Look::Hidden(integrity::unlisted(bucket, &key).await.message)
+        }
+        Ok(Some(_)) => Look::There,
+        Err(failure) => {
+            warn!("it is not known whether {key} is there: {failure}");
+            return None;
+        }
+    };
+    Some((format!("{policy}/{run_id}"), look))
 }
 
 async fn read_and_list(bucket: &Bucket, task: &ProbeTask, key: &str, content: &Bytes) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ use crate::engine;
 use crate::store::catalogue::{self, Catalogue, CatalogueRun};
 use crate::store::client::Bucket;
 use crate::store::encryption::Identities;
-use crate::store::keys::PolicyFolder;
+use crate::store::keys::{PolicyFolder, slot_of_run};
 use crate::store::manifest::Manifest;
 use crate::task::{
     Failure, Outcome, Report, RestoreReport, RestoreTarget, RestoreTask, RestoredSource, Select, StoreTask,
@@ -37,8 +37,10 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
         Ok(run) => run,
         Err(failure) => return Err(elsewhere::told(&bucket, task, &catalogue, failure).await),
     };
+    let passed_over = passed_over(task, &catalogue, run);
     if task.dry_run {
-        return Ok(dry_run::run(task, &bucket, run, attempt).await);
+        let report = dry_run::run(task, &bucket, run, attempt).await;
+        return Ok(Report { message: format!("{}{passed_over}", report.message), ..report });
     }
     let chosen = names(task, run).map(|name| pair(task, run, name)).collect::<Result<Vec<_>, _>>()?;
     let identities = match &task.store.identity {
@@ -85,7 +87,25 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
         }
     }
     let message = report.sources.iter().map(|s| format!("{}: {}", s.source, s.message)).collect::<Vec<_>>().join("; ");
-    Ok(Report::completed(message, Some(Outcome::Restore(report))))
+    Ok(Report::completed(format!("{message}{passed_over}"), Some(Outcome::Restore(report))))
+}
+
+/// What was newer, or may have been, and could not be chosen because it cannot be read, in words: who asks for the newest is to know.
+fn passed_over(task: &RestoreTask, catalogue: &Catalogue, run: &CatalogueRun) -> String {
+    let Select::At(at) = &task.select else { return String::new() };
+    let folder = PolicyFolder::new(&task.store.s3, &task.scope);
+    let would_fit = |line: &&String| {
+        let key = line.split_once(": ").map_or(line.as_str(), |(key, _)| key);
+        let run_id = key.strip_prefix(folder.prefix()).and_then(|rest| rest.split('/').next());
+        let slot = run_id.and_then(slot_of_run);
+        slot.is_none_or(|slot| slot >= run.slot && at.is_none_or(|at| slot <= at))
+    };
+    let all: Vec<&String> = catalogue.in_doubt.iter().filter(would_fit).collect();
+    match all.as_slice() {
+        [] => String::new(),
+        [one] => format!("; passed over: {one}"),
+        [.., last] => format!("; passed over: {last}, and {} more like it", all.len() - 1),
+    }
 }
 
 /// The run that the request means.
@@ -112,8 +132,14 @@ fn select<'a>(task: &RestoreTask, catalogue: &'a Catalogue) -> Result<&'a Catalo
         complete.sort_by(|a, b| (b.slot, &b.run_id).cmp(&(a.slot, &a.run_id)));
         let names: Vec<&str> = complete.iter().take(CANDIDATES).map(|r| r.run_id.as_str()).collect();
         let of = task.cluster.as_ref().map(|c| format!(" of cluster {c}")).unwrap_or_default();
-        let unread = match catalogue.in_doubt.first() {
-            Some(first) => format!("; {} manifests cannot be read, such as {first}", catalogue.in_doubt.len()),
+        let folder = PolicyFolder::new(&task.store.s3, &task.scope);
+        let of_it = match &task.select {
+            Select::RunId(run_id) => catalogue.doubt_of(&folder.run(run_id)),
+            Select::At(_) => None,
+        };
+        let unread = match of_it.or(catalogue.in_doubt.first().map(String::as_str)) {
+            Some(one) if catalogue.in_doubt.len() == 1 => format!("; in doubt there: {one}"),
+            Some(one) => format!("; in doubt there: {one}, and {} more like it", catalogue.in_doubt.len() - 1),
             None => String::new(),
         };
         Failure::new(

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::info;
 
 use super::delete::{delete_run, is_foreign};
+use super::integrity::unlisted;
 use super::writable;
 use crate::plan::debris::{self, Stray};
 use crate::plan::names::ACCEPT_WRITERS_ANNOTATION;
@@ -164,7 +165,7 @@ async fn confirmed_debris(
     for (run_id, source) in sources {
         let key = folder.run(run_id).source(source).manifest();
         if bucket.head(&key).await?.is_some() {
-            return Err(doubt(&format!("{key} is in the bucket and not in its listing")));
+            return Err(doubt(&unlisted(bucket, &key).await.message));
         }
     }
     Ok(debris)
@@ -209,7 +210,7 @@ async fn known_and_gone(
         for source in lacking.clone() {
             let key = folder.run(&known.run_id).source(source).manifest();
             if bucket.head(&key).await?.is_some() {
-                return Err(doubt(&format!("{key} is in the bucket and not in its listing")));
+                return Err(doubt(&unlisted(bucket, &key).await.message));
             }
         }
         match (listed, keys::slot_of_run(&known.run_id)) {
@@ -279,7 +280,7 @@ async fn confirm_partial(bucket: &Bucket, folder: &PolicyFolder, run: &Catalogue
     for source in run.run_sources.iter().filter(|s| !run.manifests.contains_key(*s)) {
         let key = folder.run(&run.run_id).source(source).manifest();
         if bucket.head(&key).await?.is_some() {
-            return Err(doubt(&format!("{key} is in the bucket and not in its listing")));
+            return Err(doubt(&unlisted(bucket, &key).await.message));
         }
     }
     Ok(())

@@ -5,6 +5,8 @@
 //! downloaded and taken apart by the engine that would restore it. Damage is told apart from what could not be found out: whoever lacks the
 //! key learns that the stored bytes are those that were written, and that this is all that could be seen.
 
+use std::collections::BTreeSet;
+
 use holdfast_crds::Reason;
 use tracing::{error, info};
 
@@ -14,7 +16,7 @@ use crate::engine;
 use crate::store::catalogue::trusted;
 use crate::store::client::Bucket;
 use crate::store::encryption::Identities;
-use crate::store::keys::PolicyFolder;
+use crate::store::keys::{PolicyFolder, slot_of_run};
 use crate::store::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::task::{Failure, Outcome, Report, VerifyReport, VerifyTask};
 
@@ -24,7 +26,8 @@ pub(super) async fn run(task: &VerifyTask, attempt: &Attempt) -> Result<Report, 
         Some(file) => integrity::identities(file, &task.store).await.map(Some),
         None => Ok(None),
     };
-    let mut look = Look { task, attempt, bucket, identities, read: VerifyReport::default(), gone: 0 };
+    let listed = listed(&bucket, task).await?;
+    let mut look = Look { task, attempt, bucket, identities, read: VerifyReport::default(), gone: 0, listed };
     let mut found: Vec<Failure> = Vec::new();
     for source in &task.sources {
         match look.source(source).await {
@@ -49,6 +52,17 @@ pub(super) async fn run(task: &VerifyTask, attempt: &Attempt) -> Result<Report, 
         return Err(Failure::new(Reason::NoMatchingBackup, message));
     }
     Ok(told(task, found, look.read))
+}
+
+/// The keys that a restore's listing shows around this run.
+async fn listed(bucket: &Bucket, task: &VerifyTask) -> Result<BTreeSet<String>, Failure> {
+    let folder = PolicyFolder::new(&task.store.s3, &task.scope);
+    // As a restore lists: what hides a run from the policy's folder need not hide it from a listing of its own.
+    let prefix = match slot_of_run(&task.run_id) {
+        Some(slot) => folder.slot_prefix(slot),
+        None => folder.run(&task.run_id).prefix().to_owned(),
+    };
+    Ok(bucket.list(&prefix).await?.into_iter().map(|object| object.key).collect())
 }
 
 /// Damage comes first: what could not be found out may come to light another time.
@@ -79,6 +93,8 @@ struct Look<'a> {
     read: VerifyReport,
     /// How many sources have no manifest any more.
     gone: usize,
+    /// The keys that a listing shows.
+    listed: BTreeSet<String>,
 }
 
 impl Look<'_> {
@@ -126,6 +142,11 @@ impl Look<'_> {
             self.gone += 1;
             return Err(damaged("is not there"));
         };
+        if !self.listed.contains(key) {
+            let unlisted = integrity::unlisted(&self.bucket, key).await;
+            let message = format!("{}: restores go by such listings and would not find this backup", unlisted.message);
+            return Err(Failure::new(unlisted.reason, message));
+        }
         let manifest = Manifest::parse(&bytes).map_err(|failure| {
             if Manifest::is_of_later_format(&bytes) { failure } else { damaged(&format!("is {}", failure.message)) }
         })?;

@@ -123,9 +123,9 @@ pub fn request_uid() -> String {
     format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Where the bucket says that a RestoreRequest was carried out.
-pub fn marker(request_uid: &str) -> String {
-    format!("prod/shop/.restores/{request_uid}.json")
+/// What the keys begin with where the bucket says that a RestoreRequest was carried out.
+pub fn markers(request_uid: &str) -> String {
+    format!("prod/shop/.restores/{request_uid}.")
 }
 
 pub fn backup(store: StoreTask, cluster: &Cluster, secret: &Secret, database: &str) -> BackupTask {

@@ -61,10 +61,16 @@ pub enum Fault {
     Full,
     /// From somewhere in the middle on nothing answers but 500.
     Down,
+    /// Uploads are not known any more when they are to be completed, always.
+    Forgotten,
+    /// A page comes in the place of an answer, as a success or as a 404, now and then, once the store has answered.
+    Page,
+    /// From somewhere in the middle on a login page answers.
+    Login,
 }
 
 impl Fault {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::Error500,
         Self::SlowDown,
         Self::TooMany,
@@ -92,6 +98,9 @@ impl Fault {
         Self::NoBucket,
         Self::Full,
         Self::Down,
+        Self::Forgotten,
+        Self::Page,
+        Self::Login,
     ];
 
     /// Whether it passes, so that tries that follow each other come through.
@@ -108,6 +117,7 @@ impl Fault {
             | Self::ResetInRead
             | Self::Truncated
             | Self::LostAnswer
+            | Self::Page
             | Self::LostDeletion
             | Self::LostCompletion => true,
             // What comes short or changed, and says that it is right, must be found out: whether by a try again or by a failure.
@@ -115,6 +125,7 @@ impl Fault {
             | Self::FlippedOnTheWay
             | Self::FlippedBits
             | Self::CompletionInWords
+            | Self::Forgotten
             | Self::Locked
             | Self::ShortListings
             | Self::EmptyListings
@@ -125,7 +136,10 @@ impl Fault {
 
     /// Whether the store is gone for good from some moment on, so that nothing more can be said or taken out.
     pub fn is_for_good(self) -> bool {
-        matches!(self, Self::Expired | Self::Refused | Self::Skewed | Self::NoBucket | Self::Full | Self::Down)
+        matches!(
+            self,
+            Self::Login | Self::Expired | Self::Refused | Self::Skewed | Self::NoBucket | Self::Full | Self::Down
+        )
     }
 
     /// Whether what is read may not be what is there.
@@ -180,6 +194,12 @@ impl Fault {
             // The tries after it find no upload any more.
             Self::LostCompletion if completion && chance < 20 => Fate::CutAfter(0),
             Self::CompletionInWords if completion => Fate::Answer("200 OK", error("InternalError")),
+            Self::Forgotten if completion => Fate::Answer("404 Not Found", error("NoSuchUpload")),
+            Self::Page if before > 0 && often && chance % 2 == 0 => {
+                Fate::Answer("404 Not Found", "<html>no such route</html>".into())
+            }
+            Self::Page if before > 0 && often => Fate::Answer("200 OK\r\nContent-Type: text/html", LOGIN.into()),
+            Self::Login if before >= middle => Fate::Answer("200 OK\r\nContent-Type: text/html", LOGIN.into()),
             Self::Expired if before >= middle => Fate::Answer("400 Bad Request", error("ExpiredToken")),
             Self::Refused if before >= middle => Fate::Answer("403 Forbidden", error("AccessDenied")),
             Self::Locked if line.starts_with("DELETE") => Fate::Answer("403 Forbidden", error("AccessDenied")),
@@ -199,6 +219,8 @@ impl Fault {
 
 const EMPTY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><IsTruncated>false</IsTruncated>\
                      <KeyCount>0</KeyCount></ListBucketResult>";
+
+const LOGIN: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>";
 
 fn error(code: &str) -> String {
     format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>no</Message></Error>")

@@ -62,7 +62,7 @@ impl Objects {
     /// What to do where `why` is what was said.
     pub(super) fn advice(&self, kind: Kind, why: &str) -> String {
         let known = WORDS.iter().find(|(all, _)| all.iter().any(|words| why.contains(words)));
-        if let Some((_, advice)) = known.filter(|_| matches!(kind, Kind::Passing | Kind::Refused | Kind::NotFound)) {
+        if let Some((_, advice)) = known.filter(|_| matches!(kind, Kind::Passing | Kind::Refused | Kind::Foreign)) {
             return (*advice).to_owned();
         }
         match kind {
@@ -85,17 +85,62 @@ impl Objects {
             Kind::BadCredentials => format!("check {}", self.secret),
             Kind::Forbidden => format!("check {}, and what they may do with the bucket", self.secret),
             Kind::WrongRegion => {
-                format!("the bucket is in another region than spec.s3.region ({}): write the one that it is in", self.region)
+                let asked = format!("the bucket is in another region than spec.s3.region ({})", self.region);
+                match region(why) {
+                    Some(region) => format!("{asked}: write {region} there"),
+                    None => format!("{asked}: write the one that it is in"),
+                }
             }
             Kind::Skewed => "set the clock that is wrong: that of the node, or that of the store".to_owned(),
             Kind::Full => "the store is full".to_owned(),
             Kind::Damaged => "take another backup".to_owned(),
-            Kind::NotFound => {
-                "the service has no such place: check that spec.s3.endpoint is that of an S3 service, without the bucket in it".to_owned()
+            Kind::Archived => "have the service bring it back, as with aws s3api restore-object, and leave backups out of the lifecycle rule that archives".to_owned(),
+            Kind::NoUpload => "the store was restarted in the middle, or ends uploads some time after their beginning: MinIO does after 24 h (api stale_uploads_expiry)".to_owned(),
+            Kind::NotFound => "look who deletes in the bucket".to_owned(),
+            Kind::Foreign => {
+                "what answers there does not answer as an S3 service: check that spec.s3.endpoint is that of one, without the bucket in it, and what stands before it: a proxy, an ingress, a login".to_owned()
             }
             Kind::Exists | Kind::Refused => {
                 "the store does not accept the request: check spec.s3.endpoint, spec.s3.region and spec.s3.bucket".to_owned()
             }
+        }
+    }
+}
+
+/// The region that a service says it is in.
+fn region(why: &str) -> Option<&str> {
+    let quoted = |after: &str| {
+        let rest = why.split_once(after)?.1.trim_start();
+        let end = |c: char| matches!(c, '\'' | '`' | '"' | ' ' | ';' | ',' | ')' | '…');
+        let word = rest.trim_start_matches(['\'', '`', '"']).split(end).next()?;
+        (!word.is_empty()).then_some(word)
+    };
+    // AWS names the region, Garage all that a signature is for: date, region and service.
+    let scope = || quoted("expected:")?.split('/').nth(1);
+    quoted("the bucket is in ").or_else(|| quoted("expecting ")).or_else(scope).filter(|region| !region.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_region_is_read_from_each_services_words() {
+        for (why, named) in [
+            ("the region 'us-east-1' is wrong; expecting 'eu-central-1'", Some("eu-central-1")),
+            ("the store answers 301 PermanentRedirect; the bucket is in eu-west-3", Some("eu-west-3")),
+            (
+                "unexpected scope: '20261130/us-east-1/s3/aws4_request', expected: '20261130/garage/s3/aws4_request'",
+                Some("garage"),
+            ),
+            (
+                "unexpected scope: `20261130/us-east-1/s3/aws4_request`, expected: `20261130/garage/s3/aws4_request`",
+                Some("garage"),
+            ),
+            ("the region is wrong", None),
+            ("unexpected scope, expected: something", None),
+        ] {
+            assert_eq!(region(why), named, "{why}");
         }
     }
 }

@@ -21,6 +21,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::clocks::Watch;
 use super::credentials::CredentialFiles;
+use super::genuine::Genuine;
 use crate::task::{Failure, StoreTask};
 
 /// How long a connection may take to come about.
@@ -49,6 +50,7 @@ pub(super) async fn client(store: &StoreTask, clocks: Watch) -> Result<Client, F
     builder.set_endpoint_url(store.s3.endpoint.clone());
     let config = builder
         .interceptor(clocks)
+        .interceptor(Genuine)
         .force_path_style(store.s3.uses_path_style())
         // We try again ourselves, by one rule for connections, answers and bodies.
         .retry_config(RetryConfig::disabled())

@@ -71,6 +71,7 @@ impl From<ListObjectsV2Output> for Page {
             key: o.key().unwrap_or_default().to_owned(),
             size: o.size().and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
             modified: o.last_modified().and_then(|at| Timestamp::from_second(at.secs()).ok()),
+            storage_class: o.storage_class().map(|class| class.as_str().to_owned()),
         };
         Self {
             objects: output.contents().iter().map(object).collect(),
@@ -136,7 +137,8 @@ mod tests {
     use super::*;
 
     fn page(keys: &[&str], next: Option<&str>) -> Page {
-        let objects = keys.iter().map(|k| ObjectInfo { key: (*k).to_owned(), size: 1, modified: None }).collect();
+        let object = |key: &&str| ObjectInfo { key: (*key).to_owned(), size: 1, modified: None, storage_class: None };
+        let objects = keys.iter().map(object).collect();
         Page {
             objects,
             count: Some(i64::try_from(keys.len()).unwrap()),

@@ -9,32 +9,32 @@ mod body;
 mod clocks;
 mod connect;
 mod credentials;
+mod genuine;
 mod listing;
 mod patience;
 mod trouble;
 mod trying;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ArchiveStatus, ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, StorageClass};
 use bytes::{Bytes, BytesMut};
 use holdfast_crds::Reason;
 use jiff::Timestamp;
-use tracing::warn;
 
 use crate::task::{Failure, StorePatience, StoreTask};
 use advice::Objects;
 use body::Clock;
 use clocks::Watch;
 use trouble::{Kind, Trouble};
-use trying::within;
+use trying::{Full, within};
 
 pub use clocks::Clocks;
 
@@ -53,6 +53,8 @@ pub struct Bucket {
     /// Whether the store has answered before, and taken the credentials: then it may be back soon, and a refusal may be a rotation that is
     /// under way. False again once patience with it was over.
     answered: Arc<AtomicBool>,
+    /// What the store last said of being full.
+    full: Full,
     clocks: Watch,
 }
 
@@ -65,6 +67,30 @@ pub struct ObjectInfo {
     pub size: u64,
     /// When it was written, by the store's clock.
     pub modified: Option<Timestamp>,
+    /// Its storage class, where the listing tells it.
+    pub storage_class: Option<String>,
+}
+
+/// What a store says of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectHead {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Why it cannot be read now, where it is in an archive of the service.
+    pub archived: Option<String>,
+}
+
+/// What came of reading an object, where that says something about the object and not about the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Got {
+    /// Its content.
+    Content(Bytes),
+    /// There is no such object.
+    Absent,
+    /// It is there and cannot be read: it is archived, or larger than it may be.
+    Unreadable(Failure),
+    /// This object may not be read. Where others may that is about it, and else about the credentials.
+    Forbidden(Failure),
 }
 
 /// A part that the store has, as the completion of its upload must name it.
@@ -92,6 +118,7 @@ impl Bucket {
             objects: Arc::new(Objects::of(store)),
             patience: store.patience,
             answered: Arc::new(AtomicBool::new(false)),
+            full: Full::default(),
             clocks,
         })
     }
@@ -131,6 +158,18 @@ impl Bucket {
     /// # Errors
     /// [`Reason::ChecksumMismatch`] for one larger than `max_bytes`; else why the store fails.
     pub async fn get(&self, key: &str, max_bytes: u64) -> Result<Option<Bytes>, Failure> {
+        match self.try_get(key, max_bytes).await? {
+            Got::Content(content) => Ok(Some(content)),
+            Got::Absent => Ok(None),
+            Got::Unreadable(failure) | Got::Forbidden(failure) => Err(failure),
+        }
+    }
+
+    /// The content of an object as [`get`](Self::get) gives it, where one that cannot be read must not stand for the others.
+    ///
+    /// # Errors
+    /// Why the store fails.
+    pub async fn try_get(&self, key: &str, max_bytes: u64) -> Result<Got, Failure> {
         let what = format!("read {key}");
         let result = self.retrying(&what, || async {
             let reply = self.within(self.client.get_object().bucket(&*self.name).key(key).send()).await?;
@@ -149,7 +188,18 @@ impl Bucket {
                 _ => Ok(content.freeze()),
             }
         });
-        optional(result.await).map_err(|t| self.failure(&what, &t))
+        match result.await {
+            Ok(content) => Ok(Got::Content(content)),
+            Err(trouble) => {
+                let failure = self.failure(&what, &trouble);
+                match trouble.kind {
+                    Kind::NotFound => Ok(Got::Absent),
+                    Kind::Archived | Kind::Damaged => Ok(Got::Unreadable(failure)),
+                    Kind::Forbidden => Ok(Got::Forbidden(failure)),
+                    _ => Err(failure),
+                }
+            }
+        }
     }
 
     /// The body of an object from byte `offset` on.
@@ -177,42 +227,35 @@ impl Bucket {
     /// The size of an object; none where there is no such object.
     ///
     /// # Errors
-    /// Why the store fails.
+    /// Why the store fails, also where it says that something is not there and not that it is the object.
     pub async fn head(&self, key: &str) -> Result<Option<u64>, Failure> {
-        let what = format!("look at {key}");
-        let result = self.retrying(&what, || async {
-            let reply = self.within(self.client.head_object().bucket(&*self.name).key(key).send()).await?;
-            reply
-                .content_length
-                .and_then(|length| u64::try_from(length).ok())
-                .ok_or_else(|| Trouble::passing("the answer has no size".to_owned()))
-        });
-        optional(result.await).map_err(|t| self.failure(&what, &t))
+        Ok(self.look(key).await?.map(|head| head.size))
     }
 
-    /// Whether the store says in so many words that there is no such object. An answer to a HEAD has no body, and a 404 may come from
-    /// whatever stands before a store: only S3's own word for it counts.
+    /// What the store says of an object without giving it; none where there is no such object.
+    ///
+    /// An answer to HEAD has no body, so its 404 may be about anything and come from whatever stands before a store. It is asked again by a
+    /// GET, and only S3's own word for it counts.
     ///
     /// # Errors
-    /// Why the store fails, or what it says instead.
-    pub async fn is_gone(&self, key: &str) -> Result<bool, Failure> {
-        if self.head(key).await?.is_some() {
-            return Ok(false);
-        }
-        let what = format!("look whether {key} is gone");
+    /// As [`head`](Self::head).
+    pub async fn look(&self, key: &str) -> Result<Option<ObjectHead>, Failure> {
+        let what = format!("look at {key}");
         let result = self.retrying(&what, || async {
-            let request = self.client.get_object().bucket(&*self.name).key(key);
-            match tokio::time::timeout(self.still(), request.send()).await {
-                Ok(Ok(_)) => Ok(false),
-                Ok(Err(error)) if error.code() == Some("NoSuchKey") => Ok(true),
-                Ok(Err(error)) => Err(match Trouble::from_sdk(&error, Timestamp::now()) {
-                    trouble if trouble.kind == Kind::NotFound => Trouble { kind: Kind::Refused, ..trouble },
-                    trouble => trouble,
-                }),
-                Err(_) => Err(Trouble::standstill("no answer for", self.still())),
-            }
+            let asked = self.within(self.client.head_object().bucket(&*self.name).key(key).send()).await;
+            let (length, archived) = match asked {
+                Ok(reply) => (reply.content_length, archive(&reply)),
+                Err(trouble) if trouble.status == Some(404) => {
+                    let reply = self.within(self.client.get_object().bucket(&*self.name).key(key).send()).await?;
+                    (reply.content_length, None)
+                }
+                Err(trouble) => return Err(trouble),
+            };
+            let size = length.and_then(|length| u64::try_from(length).ok());
+            let size = size.ok_or_else(|| Trouble::passing("the answer has no size".to_owned()))?;
+            Ok(ObjectHead { size, archived })
         });
-        result.await.map_err(|t| self.failure(&what, &t))
+        optional(result.await).map_err(|t| self.failure(&what, &t))
     }
 
     /// Writes an object in one request.
@@ -223,20 +266,12 @@ impl Bucket {
         self.send(key, &content, None).await.map_err(|t| self.failure(&format!("write {key}"), &t))
     }
 
-    /// Writes an object unless there is one. It tells nothing of who wrote what is there afterwards: a try whose answer was lost finds
-    /// its own object, and a store that knows no conditions (`If-None-Match`) writes in any case. What is read back decides.
-    ///
-    /// # Errors
-    /// Why the store fails.
-    pub async fn put_if_absent(&self, key: &str, content: Bytes) -> Result<(), Failure> {
+    /// Whether the store heeds the condition of a write: told to write over this object only if there is none, it does not. None where that
+    /// cannot be told.
+    pub async fn heeds_conditions(&self, key: &str, content: Bytes) -> Option<bool> {
         match self.send(key, &content, Some("*")).await {
-            Ok(()) => Ok(()),
-            Err(trouble) if trouble.kind == Kind::Exists => Ok(()),
-            Err(trouble) if trouble.kind == Kind::Refused => {
-                warn!("{key} cannot be written on a condition: {}; writing it without", trouble.why);
-                self.put(key, content).await
-            }
-            Err(trouble) => Err(self.failure(&format!("write {key}"), &trouble)),
+            Ok(()) => Some(false),
+            Err(trouble) => (trouble.kind == Kind::Exists).then_some(true),
         }
     }
 
@@ -255,7 +290,7 @@ impl Bucket {
                 .body(ByteStream::new(clock.watch(content.clone())));
             self.moving(&clock, Box::pin(request.send())).await.map(drop)
         };
-        self.retrying(&format!("write {key}"), attempt).await
+        self.storing(&format!("write {key}"), attempt).await
     }
 
     /// Deletes an object; it is a success if there is none.
@@ -285,7 +320,7 @@ impl Bucket {
     /// Why the store fails.
     pub async fn create_upload(&self, key: &str) -> Result<String, Failure> {
         let what = format!("begin the upload of {key}");
-        let result = self.retrying(&what, || async {
+        let result = self.storing(&what, || async {
             let request = self
                 .client
                 .create_multipart_upload()
@@ -314,7 +349,7 @@ impl Bucket {
     ) -> Result<UploadedPart, Failure> {
         let what = format!("upload part {number} of {key}");
         let crc32c = crc32c(&content);
-        let result = self.retrying(&what, || async {
+        let result = self.storing(&what, || async {
             let clock = Clock::start();
             let request = self
                 .client
@@ -347,7 +382,9 @@ impl Bucket {
             .map(|p| CompletedPart::builder().part_number(p.number).e_tag(p.etag).checksum_crc32_c(p.crc32c).build())
             .collect();
         let named = CompletedMultipartUpload::builder().set_parts(Some(named)).build();
-        let result = self.retrying(&what, || async {
+        let tries = AtomicUsize::new(0);
+        let result = self.storing(&what, || async {
+            tries.fetch_add(1, Ordering::Relaxed);
             let request = self
                 .client
                 .complete_multipart_upload()
@@ -363,7 +400,13 @@ impl Bucket {
         });
         match result.await {
             // Completed by a try before this one whose answer was lost. Whether it is the object is for the caller's size check to say.
-            Err(trouble) if trouble.kind == Kind::NotFound && self.head(key).await?.is_some() => Ok(()),
+            Err(trouble)
+                if trouble.kind == Kind::NoUpload
+                    && tries.load(Ordering::Relaxed) > 1
+                    && self.head(key).await?.is_some() =>
+            {
+                Ok(())
+            }
             result => result.map_err(|t| self.failure(&what, &t)),
         }
     }
@@ -378,7 +421,7 @@ impl Bucket {
             let request = self.client.abort_multipart_upload().bucket(&*self.name).key(key).upload_id(upload);
             self.within(request.send()).await.map(drop)
         });
-        optional(result.await).map(drop).map_err(|t| self.failure(&what, &t))
+        optional(result.await.or_else(no_upload)).map(drop).map_err(|t| self.failure(&what, &t))
     }
 
     /// Gives up every upload of this key: also one whose beginning was never answered. A store that cannot list uploads has its
@@ -391,7 +434,7 @@ impl Bucket {
         let result = self.retrying(&what, || async {
             self.within(self.client.list_multipart_uploads().bucket(&*self.name).prefix(key).send()).await
         });
-        let listed = optional(result.await).map_err(|t| self.failure(&what, &t))?;
+        let listed = optional(result.await.or_else(no_upload)).map_err(|t| self.failure(&what, &t))?;
         for upload in listed.iter().flat_map(ListMultipartUploadsOutput::uploads).filter(|u| u.key() == Some(key)) {
             self.abort_upload(key, upload.upload_id().unwrap_or_default()).await?;
         }
@@ -440,6 +483,26 @@ fn crc32c(content: &[u8]) -> String {
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, content);
     let crc = u32::try_from(crc).unwrap_or_default();
     aws_smithy_types::base64::encode(crc.to_be_bytes())
+}
+
+/// That an upload is not there is as good as that an object is not, to whoever wants it to be gone.
+fn no_upload<T>(trouble: Trouble) -> Result<T, Trouble> {
+    Err(if trouble.kind == Kind::NoUpload { Trouble { kind: Kind::NotFound, ..trouble } } else { trouble })
+}
+
+/// Why an object cannot be read before somebody brings it back; none where it can
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html>).
+fn archive(reply: &HeadObjectOutput) -> Option<String> {
+    let class = reply.storage_class.as_ref().map(StorageClass::as_str);
+    let tier = reply.archive_status.as_ref().map(ArchiveStatus::as_str);
+    let place = tier.or(class.filter(|class| ["GLACIER", "DEEP_ARCHIVE"].contains(class)))?;
+    match reply.restore.as_deref() {
+        Some(back) if back.contains("ongoing-request=\"false\"") => None,
+        Some(_) => Some(format!("is archived (storage class {place}) and is being brought back: wait for it")),
+        None => Some(format!(
+            "is archived (storage class {place}): have the service bring it back, as with aws s3api restore-object"
+        )),
+    }
 }
 
 fn optional<T>(result: Result<T, Trouble>) -> Result<Option<T>, Trouble> {

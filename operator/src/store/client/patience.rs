@@ -19,8 +19,8 @@ const SKEWED: Duration = Duration::from_secs(1);
 pub(super) fn limit(patience: &StorePatience, trouble: &Trouble, answered: bool) -> Option<Duration> {
     match trouble.kind {
         Kind::Skewed => Some(SKEWED),
-        // It took them a moment ago: they may be changing right now.
-        Kind::BadCredentials if answered => Some(seconds(patience.answered_seconds)),
+        // It took them a moment ago: they may be changing right now. So may what stands before the store.
+        Kind::BadCredentials | Kind::Foreign if answered => Some(seconds(patience.answered_seconds)),
         // Who says when to come again is there.
         kind if kind.may_pass() && (answered || trouble.asked.is_some()) => Some(seconds(patience.answered_seconds)),
         kind if kind.may_pass() => Some(seconds(patience.unanswered_seconds)),
@@ -132,10 +132,22 @@ mod tests {
         let all = limit(&patience, &asked, true).unwrap();
         assert_eq!(Waiting::new().next(&asked, all, Instant::now(), 1.0), None);
         let refused = |kind| Trouble::of(kind, String::new());
-        for kind in [Kind::NotFound, Kind::NoBucket, Kind::Forbidden, Kind::Damaged, Kind::Exists, Kind::Refused] {
+        for kind in [
+            Kind::NotFound,
+            Kind::NoUpload,
+            Kind::NoBucket,
+            Kind::Forbidden,
+            Kind::Damaged,
+            Kind::Archived,
+            Kind::Exists,
+            Kind::Refused,
+        ] {
             assert_eq!(limit(&patience, &refused(kind), true), None, "{kind:?}");
         }
-        assert_eq!(limit(&patience, &refused(Kind::BadCredentials), false), None);
+        for kind in [Kind::BadCredentials, Kind::Foreign] {
+            assert_eq!(limit(&patience, &refused(kind), false), None, "{kind:?}");
+        }
+        assert!(limit(&patience, &refused(Kind::Foreign), true).is_some(), "what stands before it may be restarting");
         assert!(limit(&patience, &refused(Kind::BadCredentials), true).is_some(), "a rotation may be under way");
     }
 }

@@ -8,6 +8,7 @@ use holdfast_crds::Reason;
 use jiff::Timestamp;
 
 use super::clocks;
+use super::genuine::{self, Foreign};
 use crate::process::escape;
 
 /// Characters of a store's own words that are told.
@@ -18,6 +19,8 @@ const MAX_WORDS: usize = 300;
 pub(super) struct Trouble {
     pub(super) kind: Kind,
     pub(super) why: String,
+    /// The status of the answer, where there was one.
+    pub(super) status: Option<u16>,
     /// How long it stood still before it was given up.
     pub(super) still: Duration,
     /// When the store asks to be asked again.
@@ -29,8 +32,10 @@ pub(super) struct Trouble {
 pub(super) enum Kind {
     /// The network, the server, or too many requests: it may pass.
     Passing,
-    /// There is no such object or upload.
+    /// There is no such object.
     NotFound,
+    /// There is no such upload: the store has forgotten or ended it.
+    NoUpload,
     /// There is no such bucket.
     NoBucket,
     /// The credentials themselves are refused: unknown, expired, wrong.
@@ -45,6 +50,10 @@ pub(super) enum Kind {
     Full,
     /// The object is not what it should be.
     Damaged,
+    /// The object is in an archive of the service, and cannot be read there.
+    Archived,
+    /// Whatever answered is no store: a proxy, a login page, another service.
+    Foreign,
     /// There is such an object, and the request asks for none.
     Exists,
     /// Anything else that the same request would meet again.
@@ -58,25 +67,28 @@ impl Kind {
 
     /// Whether only a store that is there, and takes the credentials, can say so.
     pub(super) fn is_answer(self) -> bool {
-        matches!(self, Self::NotFound | Self::Exists)
+        matches!(self, Self::NotFound | Self::NoUpload | Self::Exists | Self::Archived)
     }
 
     pub(super) fn reason(self) -> Reason {
         match self {
-            Self::Passing => Reason::StoreUnreachable,
+            // What is uploaded anew gets another upload.
+            Self::Passing | Self::NoUpload => Reason::StoreUnreachable,
             Self::NoBucket => Reason::BucketNotFound,
             Self::BadCredentials | Self::Forbidden => Reason::CredentialsRejected,
             Self::Skewed => Reason::ClockSkew,
             Self::Full => Reason::NoSpace,
             Self::Damaged => Reason::ChecksumMismatch,
-            Self::WrongRegion | Self::NotFound | Self::Exists | Self::Refused => Reason::StoreRefused,
+            // The store is well, and so is the object: somebody has to bring it back.
+            Self::Archived => Reason::InvalidConfiguration,
+            Self::WrongRegion | Self::NotFound | Self::Exists | Self::Foreign | Self::Refused => Reason::StoreRefused,
         }
     }
 }
 
 impl Trouble {
     pub(super) fn of(kind: Kind, why: String) -> Self {
-        Self { kind, why, still: Duration::ZERO, asked: None }
+        Self { kind, why, status: None, still: Duration::ZERO, asked: None }
     }
 
     /// Something that may pass.
@@ -94,18 +106,36 @@ impl Trouble {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let mut trouble = Self::from_error(error);
-        let header = |name: &str| error.raw_response().and_then(|r| r.headers().get(name));
+        let response = error.raw_response();
+        let mut trouble = Self { status: response.map(|r| r.status().as_u16()), ..Self::from_error(error) };
+        let body = response.and_then(|r| r.body().bytes()).unwrap_or_default();
+        let header = |name: &str| response.and_then(|r| r.headers().get(name));
         let clocks = header("date").and_then(|date| clocks::clocks(date, now));
         if let (Kind::Skewed, Some(clocks)) = (trouble.kind, clocks) {
             trouble.why = format!("{}; {}", trouble.why, clocks.words());
         }
         // Whoever writes a time means it by his own clock.
         let there = clocks.map_or(now, |clocks| clocks.store);
-        if let (Kind::WrongRegion, Some(region)) = (trouble.kind, header("x-amz-bucket-region")) {
-            trouble.why = format!("{}; the bucket is in {}", trouble.why, tidy(region));
+        match (trouble.kind, header("x-amz-bucket-region"), header("location")) {
+            // An answer to HEAD has no words.
+            (Kind::WrongRegion | Kind::Refused | Kind::Foreign, Some(region), _)
+                if trouble.kind == Kind::WrongRegion
+                    || body.is_empty() && matches!(trouble.status, Some(301 | 307 | 400)) =>
+            {
+                trouble.kind = Kind::WrongRegion;
+                trouble.why = format!("{}; the bucket is in {}", trouble.why, tidy(region));
+            }
+            (Kind::Foreign, None, Some(place)) => trouble.why = format!("{} and leads to {}", trouble.why, tidy(place)),
+            (Kind::Archived, ..) => {
+                if let Some(class) =
+                    genuine::between(&String::from_utf8_lossy(body), "<StorageClass>", "</StorageClass>")
+                {
+                    trouble.why = format!("{}; its storage class is {}", trouble.why, tidy(class));
+                }
+            }
+            _ => {}
         }
-        if let Some(words) = error.raw_response().and_then(|r| r.body().bytes()).and_then(no_s3) {
+        if let Some(words) = wants_tls(body) {
             trouble.why = format!("{}: {words}", trouble.why);
         }
         trouble.asked = header("retry-after").and_then(|value| clocks::retry_after(value, there));
@@ -120,11 +150,28 @@ impl Trouble {
         E: ProvideErrorMetadata + Error + 'static,
     {
         let status = error.raw_response().map(|r| r.status().as_u16());
+        let body = error.raw_response().and_then(|r| r.body().bytes()).unwrap_or_default();
         match error {
             SdkError::ServiceError(service) => {
                 let (code, message) = (service.err().code().unwrap_or(""), service.err().message().unwrap_or(""));
-                Self::from_answer(status.unwrap_or(0), code, message)
+                let trouble = Self::from_answer(status.unwrap_or(0), code, message);
+                match trouble.kind {
+                    // The reader of an answer of 200 knows best what is wrong with it.
+                    Kind::Foreign if matches!(status, Some(200..=299)) => {
+                        let why = format!("{}: {}{}", trouble.why, chain(service.err()), tidy(&genuine::begins(body)));
+                        Self { why, ..trouble }
+                    }
+                    Kind::Foreign if code.is_empty() => {
+                        Self { why: format!("{}{}", trouble.why, tidy(&genuine::begins(body))), ..trouble }
+                    }
+                    // S3 says who may not do what in XML; a page that says 403 is somebody else's.
+                    Kind::Forbidden if genuine::is_html(body) => {
+                        Self::of(Kind::Foreign, format!("{}{}", trouble.why, tidy(&genuine::begins(body))))
+                    }
+                    _ => trouble,
+                }
             }
+            SdkError::ResponseError(_) if cause::<Foreign>(error).is_some() => Self::of(Kind::Foreign, chain(error)),
             SdkError::ResponseError(_) => match status {
                 // An answer that is no S3: a page of a proxy, a login form.
                 Some(status @ 400..500) => Self::from_answer(status, "", &chain(error)),
@@ -134,8 +181,8 @@ impl Trouble {
             _ => {
                 let why = chain(error);
                 // What provides credentials fails before anything is sent, and the SDK calls that a failed dispatch.
-                let kind = if mentions_credentials(error) { Kind::BadCredentials } else { Kind::Passing };
-                Self::of(kind, why)
+                let is_theirs = cause::<aws_credential_types::provider::error::CredentialsError>(error).is_some();
+                Self::of(if is_theirs { Kind::BadCredentials } else { Kind::Passing }, why)
             }
         }
     }
@@ -147,12 +194,16 @@ impl Trouble {
         let full = ["no space", "no free volume", "no writable volume", "disk full", "storage full", "quota exceeded"];
         let kind = match (status, code) {
             // Signed for a region: the signature is as wrong as the region is.
-            (301 | 307, _) | (_, "PermanentRedirect" | "TemporaryRedirect" | "IllegalLocationConstraintException") => {
+            (_, "PermanentRedirect" | "TemporaryRedirect" | "IllegalLocationConstraintException") => Kind::WrongRegion,
+            // What is signed for is its date, region and service: some name the region alone, others all of it, which they call the scope.
+            (_, "AuthorizationHeaderMalformed") if lower.contains("region") || lower.contains("scope") => {
                 Kind::WrongRegion
             }
-            (_, "AuthorizationHeaderMalformed") if lower.contains("region") => Kind::WrongRegion,
             (_, "NoSuchBucket") => Kind::NoBucket,
-            (_, "NoSuchKey" | "NoSuchUpload" | "NotFound") => Kind::NotFound,
+            // Only these say that something is not there. Any other 404 is about something else: a route, a key, another service.
+            (_, "NoSuchKey") => Kind::NotFound,
+            (_, "NoSuchUpload") => Kind::NoUpload,
+            (_, "InvalidObjectState") => Kind::Archived,
             (
                 _,
                 "InvalidAccessKeyId"
@@ -192,11 +243,13 @@ impl Trouble {
             ) => Kind::Passing,
             (401, _) => Kind::BadCredentials,
             (403, _) => Kind::Forbidden,
-            (404, _) => Kind::NotFound,
+            (404, _) | (200..=399, "") => Kind::Foreign,
             (416, _) => Kind::Damaged,
             _ => Kind::Refused,
         };
         let mut why = format!("the store answers {status}");
+        // The SDK's own word for an answer without any.
+        let code = if code == "NotFound" { "" } else { code };
         for words in [code, message] {
             if !words.is_empty() {
                 why.push(' ');
@@ -207,8 +260,8 @@ impl Trouble {
     }
 }
 
-/// The words of an answer that is no S3's: what a server that wants TLS says to whoever does not speak it.
-fn no_s3(body: &[u8]) -> Option<String> {
+/// What a server that wants TLS says to whoever does not speak it.
+fn wants_tls(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body.get(..4096).unwrap_or(body));
     let line = text.lines().find(|line| line.contains("HTTPS") && line.contains("HTTP request"))?;
     Some(tidy(line.trim()))
@@ -230,15 +283,16 @@ pub(super) fn chain(error: &dyn Error) -> String {
     tidy(&parts.join(": "))
 }
 
-fn mentions_credentials(error: &(dyn Error + 'static)) -> bool {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+/// The first of an error's causes that is of this type.
+fn cause<'a, C: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a C> {
+    let mut next = Some(error);
     while let Some(error) = next {
-        if error.is::<aws_credential_types::provider::error::CredentialsError>() {
-            return true;
+        if let Some(found) = error.downcast_ref::<C>() {
+            return Some(found);
         }
         next = error.source();
     }
-    false
+    None
 }
 
 fn tidy(text: &str) -> String {
@@ -263,8 +317,17 @@ mod tests {
             (400, "ExpiredToken", "", Reason::CredentialsRejected, false),
             (403, "RequestTimeTooSkewed", "", Reason::ClockSkew, false),
             (404, "NoSuchBucket", "", Reason::BucketNotFound, false),
+            (404, "NoSuchUpload", "", Reason::StoreUnreachable, false),
+            (403, "InvalidObjectState", "", Reason::InvalidConfiguration, false),
             (301, "PermanentRedirect", "", Reason::StoreRefused, false),
             (400, "AuthorizationHeaderMalformed", "the region is wrong; expecting 'eu-1'", Reason::StoreRefused, false),
+            (
+                400,
+                "AuthorizationHeaderMalformed",
+                "unexpected scope: '20261130/us-east-1/s3/aws4_request'",
+                Reason::StoreRefused,
+                false,
+            ),
             (400, "AuthorizationHeaderMalformed", "no credential", Reason::CredentialsRejected, false),
             (400, "InvalidArgument", "", Reason::StoreRefused, false),
             (400, "BadDigest", "", Reason::StoreUnreachable, true),
@@ -280,6 +343,20 @@ mod tests {
         ] {
             let trouble = Trouble::from_answer(status, code, message);
             assert_eq!((trouble.kind.reason(), trouble.kind.may_pass()), (reason, again), "{status} {code} {message}");
+        }
+    }
+
+    #[test]
+    fn only_the_word_of_s3_says_that_an_object_is_not_there() {
+        let kind = |status, code| Trouble::from_answer(status, code, "").kind;
+        assert_eq!(kind(404, "NoSuchKey"), Kind::NotFound);
+        // Of whoever has no such route, no such user, or nothing to say.
+        for code in ["", "NotFound", "XAdminUserNotFound", "NoSuchVersion"] {
+            assert_eq!(kind(404, code), Kind::Foreign, "{code}");
+        }
+        // A page, and a redirect to one.
+        for status in [200, 301, 302, 307] {
+            assert_eq!(kind(status, ""), Kind::Foreign, "{status}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Sends a request again while what stops it may pass, for as long as the task's patience says. Talks to S3.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -10,9 +11,52 @@ use tracing::warn;
 use super::Bucket;
 use super::body::Clock;
 use super::patience::{self, Waiting};
-use super::trouble::Trouble;
+use super::trouble::{Kind, Trouble};
+
+/// What a store last said of being full, until it took something again: of the parts in flight one is told, and others stand still. Clones
+/// share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Full(Arc<Mutex<Option<String>>>);
+
+impl Full {
+    fn note<T>(&self, result: &Result<T, Trouble>) {
+        match result {
+            Ok(_) => *self.lock() = None,
+            Err(trouble) if trouble.kind == Kind::Full => *self.lock() = Some(trouble.why.clone()),
+            Err(_) => {}
+        }
+    }
+
+    /// The trouble, with its cause where the store has told that elsewhere.
+    fn explain(&self, trouble: Trouble) -> Trouble {
+        match &*self.lock() {
+            Some(full) if trouble.kind == Kind::Passing => {
+                Trouble { kind: Kind::Full, why: format!("{full}; and then {}", trouble.why), ..trouble }
+            }
+            _ => trouble,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        // A text stays whole whatever panicked beside it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Bucket {
+    /// As [`retrying`](Self::retrying), of a request that stores something.
+    pub(super) async fn storing<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T, Trouble>
+    where
+        F: Future<Output = Result<T, Trouble>>,
+    {
+        let noted = || async {
+            let result = attempt().await;
+            self.full.note(&result);
+            result
+        };
+        self.retrying(what, noted).await.map_err(|trouble| self.full.explain(trouble))
+    }
+
     /// Does `attempt` until it succeeds, fails for good, or patience is over.
     pub(super) async fn retrying<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T, Trouble>
     where
