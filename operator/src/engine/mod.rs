@@ -2,6 +2,7 @@
 //!
 //! An engine is cancelled by dropping its future: its tools are killed with their handles (`process`). It knows neither S3 nor Kubernetes.
 
+mod apart;
 pub mod config;
 pub mod mongodb;
 pub mod postgres;
@@ -16,6 +17,8 @@ use holdfast_crds::{Engine, OnExisting, Reason, Source};
 
 use crate::store::manifest::{ArtifactEntry, ItemCount, Manifest};
 use crate::task::{Failure, Mounts, RestoreTarget, Target};
+
+pub use apart::{Chosen, confirm_apart};
 
 /// Looks at a stream as it passes: counts what is in it and proves that it is whole.
 pub trait Inspect: Send {
@@ -193,7 +196,8 @@ pub async fn check_target(
     fit.map_err(|failure| target.mounts.named_in(failure))
 }
 
-/// Restores all artifacts of a manifest into a target that [`check_target`] found fit.
+/// Restores all artifacts of a manifest into a target that [`check_target`] found fit. `all`: whatever the request restores, which
+/// [`confirm_apart`] found to have no place in common.
 ///
 /// # Errors
 /// The reason, with one line a person can act on.
@@ -202,6 +206,7 @@ pub async fn restore(
     manifest: &Manifest,
     on_existing: OnExisting,
     scratch: &Path,
+    all: &[Chosen<'_>],
     source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
     let restored = match &target.server {
@@ -210,7 +215,10 @@ pub async fn restore(
         }
         Target::Mongodb(server) => mongodb::restore(server, &target.mounts, manifest, on_existing, source).await,
         Target::Redis(server) => redis::restore(server, &target.mounts, manifest, on_existing, source).await,
-        Target::Volume(claim) => volume::restore(claim, &target.mounts, manifest, on_existing, source).await,
+        Target::Volume(claim) => {
+            let beside = apart::beside(target, all);
+            volume::restore(claim, &target.mounts, manifest, on_existing, &beside, source).await
+        }
         Target::Config(claim) => config::restore(claim, &target.mounts, manifest, on_existing, source).await,
     };
     restored.map_err(|failure| target.mounts.named_in(failure))
