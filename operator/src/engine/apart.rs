@@ -101,3 +101,105 @@ fn one_claim<'a>(one: Chosen<'a>, other: Chosen<'a>) -> Option<(Files<'a>, Files
     let (one, other) = (files(one)?, files(other)?);
     (one.0.claim_name == other.0.claim_name).then_some((one, other))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use holdfast_crds::TlsSpec;
+
+    use super::super::{Inspect, Inspection};
+    use super::*;
+    use crate::store::manifest::{ArtifactEntry, ItemCount};
+    use crate::task::{MongodbTarget, Mounts, PostgresTarget, RedisTarget};
+
+    /// Nothing is fetched for servers.
+    struct Nothing;
+
+    impl ArtifactSource for Nothing {
+        async fn fetch(
+            &mut self,
+            artifact: &ArtifactEntry,
+            _sink: Box<dyn Write + Send>,
+            _inspect: Box<dyn Inspect>,
+        ) -> Result<(u64, Inspection), Failure> {
+            panic!("{} was fetched", artifact.name)
+        }
+    }
+
+    fn manifest(artifacts: Vec<ArtifactEntry>) -> Manifest {
+        let json = serde_json::json!({
+            "formatVersion": 1, "runId": "r", "clusterUid": "c", "namespace": "shop", "policy": "p", "policyUid": "u", "source": "s",
+            "engine": "e", "runSources": [], "slot": "2026-11-21T02:00:00Z", "startTime": "2026-11-21T02:00:00Z",
+            "endTime": "2026-11-21T02:00:00Z", "artifacts": [], "items": 0, "consistency": "", "serverVersion": "", "toolVersion": "",
+            "holdfastVersion": "",
+        });
+        Manifest { artifacts, ..serde_json::from_value(json).unwrap() }
+    }
+
+    fn artifact(format: &str, database: &str, collections: &[&str]) -> ArtifactEntry {
+        let item_counts = collections.iter().map(|name| ItemCount { name: (*name).to_owned(), count: 1 }).collect();
+        ArtifactEntry {
+            format: format.into(),
+            database: Some(database.into()),
+            item_counts,
+            ..ArtifactEntry::default()
+        }
+    }
+
+    fn postgres(host: &str, database: Option<&str>) -> Target {
+        let database = database.map(str::to_owned);
+        Target::Postgres(PostgresTarget { host: host.into(), port: 5432, database, tls: TlsSpec::default() })
+    }
+
+    fn redis(host: &str, database: Option<i32>) -> Target {
+        Target::Redis(RedisTarget { host: host.into(), port: 6379, database, ..RedisTarget::default() })
+    }
+
+    fn mongodb(host: &str, database: Option<&str>, include: &[&str]) -> Target {
+        Target::Mongodb(MongodbTarget {
+            host: Some(host.into()),
+            database: database.map(str::to_owned),
+            include_collections: include.iter().map(|c| (*c).to_owned()).collect(),
+            ..MongodbTarget::default()
+        })
+    }
+
+    async fn told(one: (Target, &Manifest), other: (Target, &Manifest)) -> Option<String> {
+        let target = |source: &str, server| RestoreTarget { source: source.into(), mounts: Mounts::default(), server };
+        let (a, b) = (target("one", one.0), target("other", other.0));
+        let apart = confirm_apart((&a, one.1), &[(&b, other.1)], "shop", &mut Nothing).await;
+        apart.err().map(|failure| {
+            assert_eq!(failure.reason, Reason::InvalidConfiguration);
+            assert!(failure.message.starts_with("sources one and other both go into "), "{failure}");
+            failure.message
+        })
+    }
+
+    #[tokio::test]
+    async fn two_sources_into_one_place_of_a_server_are_told_and_two_places_of_it_are_not() {
+        let (shop, audit) =
+            (manifest(vec![artifact("sql", "shop", &[])]), manifest(vec![artifact("sql", "audit", &[])]));
+        let place = told((postgres("db", None), &shop), (postgres("DB.shop.svc", Some("shop")), &audit)).await;
+        assert!(place.unwrap().contains("database shop at db:5432"));
+        assert_eq!(told((postgres("db", None), &shop), (postgres("db", None), &audit)).await, None);
+        assert_eq!(told((postgres("db", None), &shop), (postgres("db2", None), &shop)).await, None);
+
+        let keys = manifest(vec![]);
+        for (one, other, same) in
+            [(None, None, true), (None, Some(1), true), (Some(1), Some(1), true), (Some(1), Some(2), false)]
+        {
+            let told = told((redis("cache", one), &keys), (redis("cache", other), &keys)).await;
+            assert_eq!(told.is_some(), same, "{one:?} {other:?} {told:?}");
+        }
+        assert_eq!(told((redis("cache", None), &keys), (redis("cache2", None), &keys)).await, None);
+
+        let users = manifest(vec![artifact("mongodump-archive", "chat", &["chat.users", "chat.rooms"])]);
+        let posts = manifest(vec![artifact("mongodump-archive", "chat", &["chat.posts", "chat.rooms"])]);
+        let place = told((mongodb("m", None, &[]), &users), (mongodb("m", None, &[]), &posts)).await;
+        assert!(place.unwrap().contains("collection rooms of database chat on m:27017"));
+        assert_eq!(told((mongodb("m", None, &["users"]), &users), (mongodb("m", None, &[]), &posts)).await, None);
+        assert_eq!(told((mongodb("m", None, &[]), &users), (mongodb("m", Some("copy"), &[]), &posts)).await, None);
+        assert_eq!(told((mongodb("m", None, &[]), &users), (mongodb("m2", None, &[]), &posts)).await, None);
+    }
+}

@@ -196,8 +196,7 @@ pub async fn check_target(
     fit.map_err(|failure| target.mounts.named_in(failure))
 }
 
-/// Restores all artifacts of a manifest into a target that [`check_target`] found fit. `all`: whatever the request restores, which
-/// [`confirm_apart`] found to have no place in common.
+/// Restores all artifacts of a manifest into a target that [`check_target`] found fit, the only one of its request.
 ///
 /// # Errors
 /// The reason, with one line a person can act on.
@@ -206,7 +205,21 @@ pub async fn restore(
     manifest: &Manifest,
     on_existing: OnExisting,
     scratch: &Path,
+    source: &mut impl ArtifactSource,
+) -> Result<Restored, Failure> {
+    restore_beside(&[], target, manifest, on_existing, scratch, source).await
+}
+
+/// As [`restore`], of one source of a request. `all`: whatever it restores, which [`confirm_apart`] found to be apart.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn restore_beside(
     all: &[Chosen<'_>],
+    target: &RestoreTarget,
+    manifest: &Manifest,
+    on_existing: OnExisting,
+    scratch: &Path,
     source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
     let restored = match &target.server {

@@ -65,7 +65,8 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
     for (target, manifest) in &chosen {
         info!(source = target.source, run = run.run_id, "restoring");
         let restored =
-            engine::restore(target, manifest, task.on_existing, &attempt.scratch, &chosen, &mut downloads()).await;
+            engine::restore_beside(&chosen, target, manifest, task.on_existing, &attempt.scratch, &mut downloads())
+                .await;
         match restored {
             Ok(restored) => report.sources.push(RestoredSource {
                 source: target.source.clone(),
