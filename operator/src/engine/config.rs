@@ -88,7 +88,8 @@ pub async fn restore(
     volume::restore_files(&files(target), mounts, manifest, on_existing, source).await
 }
 
-fn files(target: &ConfigTarget) -> VolumeTarget {
+/// The claim as a volume's target.
+pub(super) fn files(target: &ConfigTarget) -> VolumeTarget {
     VolumeTarget { claim_name: target.claim_name.clone(), ..VolumeTarget::default() }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! An engine is cancelled by dropping its future: its tools are killed with their handles (`process`). It knows neither S3 nor Kubernetes.
 
+mod apart;
 pub mod config;
 pub mod mongodb;
 pub mod postgres;
@@ -16,6 +17,8 @@ use holdfast_crds::{Engine, OnExisting, Reason, Source};
 
 use crate::store::manifest::{ArtifactEntry, ItemCount, Manifest};
 use crate::task::{Failure, Mounts, RestoreTarget, Target};
+
+pub use apart::{Chosen, confirm_apart};
 
 /// Looks at a stream as it passes: counts what is in it and proves that it is whole.
 pub trait Inspect: Send {
@@ -193,11 +196,26 @@ pub async fn check_target(
     fit.map_err(|failure| target.mounts.named_in(failure))
 }
 
-/// Restores all artifacts of a manifest into a target that [`check_target`] found fit.
+/// Restores all artifacts of a manifest into a target that [`check_target`] found fit, the only one of its request.
 ///
 /// # Errors
 /// The reason, with one line a person can act on.
 pub async fn restore(
+    target: &RestoreTarget,
+    manifest: &Manifest,
+    on_existing: OnExisting,
+    scratch: &Path,
+    source: &mut impl ArtifactSource,
+) -> Result<Restored, Failure> {
+    restore_beside(&[], target, manifest, on_existing, scratch, source).await
+}
+
+/// As [`restore`], of one source of a request. `all`: whatever it restores, which [`confirm_apart`] found to be apart.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn restore_beside(
+    all: &[Chosen<'_>],
     target: &RestoreTarget,
     manifest: &Manifest,
     on_existing: OnExisting,
@@ -210,7 +228,10 @@ pub async fn restore(
         }
         Target::Mongodb(server) => mongodb::restore(server, &target.mounts, manifest, on_existing, source).await,
         Target::Redis(server) => redis::restore(server, &target.mounts, manifest, on_existing, source).await,
-        Target::Volume(claim) => volume::restore(claim, &target.mounts, manifest, on_existing, source).await,
+        Target::Volume(claim) => {
+            let beside = apart::beside(target, all);
+            volume::restore(claim, &target.mounts, manifest, on_existing, &beside, source).await
+        }
         Target::Config(claim) => config::restore(claim, &target.mounts, manifest, on_existing, source).await,
     };
     restored.map_err(|failure| target.mounts.named_in(failure))

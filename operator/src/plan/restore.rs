@@ -7,6 +7,7 @@ mod aftermath;
 mod choice;
 mod claims;
 mod look;
+mod overlap;
 mod refused;
 mod safety;
 mod scale;
@@ -343,6 +344,9 @@ fn prepare(
     } else {
         Vec::new()
     };
+    if let Some(policy) = policy {
+        safety::tell(policy, &to_save, &mut targets);
+    }
     if let Some(policy) = policy.filter(|_| !to_save.is_empty())
         && policy.spec.store_ref.name == choice.store
         && store.spec.read_only

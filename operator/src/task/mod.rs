@@ -9,6 +9,7 @@ mod failure;
 mod globs;
 mod patience;
 mod report;
+mod server;
 mod writer;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub use report::{
     BackupReport, CatalogueReport, FoundRun, Outcome, ProbeReport, Report, RestoreReport, RestoredSource, RetainReport,
     Span, TERMINATION_MESSAGE_LIMIT, VerifyReport,
 };
+pub use server::server_key;
 pub use writer::{Writer, Writers};
 
 /// Environment variable that carries the task, as JSON, or the first part of it.
@@ -401,6 +403,17 @@ pub enum Target {
     Config(ConfigTarget),
 }
 
+impl Target {
+    /// The claim, where it is one.
+    pub fn claim_name(&self) -> Option<&str> {
+        match self {
+            Self::Volume(volume) => Some(&volume.claim_name),
+            Self::Config(config) => Some(&config.claim_name),
+            Self::Postgres(_) | Self::Mongodb(_) | Self::Redis(_) => None,
+        }
+    }
+}
+
 /// A Postgres server to restore into.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -442,9 +455,24 @@ pub struct MongodbTarget {
     /// Bring back users and roles.
     #[serde(default)]
     pub include_users_and_roles: bool,
+    /// What the safety backup holds, where one was made of a part only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<CollectionFilter>,
     /// Encryption of the connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
+}
+
+/// Which collections are meant, as a policy's source writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CollectionFilter {
+    /// Patterns of those that are; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Patterns of those that are not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
 }
 
 /// A Redis server to restore into.
@@ -475,6 +503,31 @@ pub struct VolumeTarget {
     /// Whether setuid, setgid and capabilities of files come back too.
     #[serde(default)]
     pub keep_privileges: bool,
+    /// What the policy's source saves by now, for a backup whose manifest does not tell what it was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saves: Option<PathFilter>,
+    /// What of the claim the safety backup holds, where one was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<PathFilter>,
+}
+
+/// Which paths of a volume are meant, as a policy's source writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathFilter {
+    /// Globs of what is meant; empty: everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Globs of what is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+}
+
+impl PathFilter {
+    /// Whether everything is meant.
+    pub fn takes_all(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
+    }
 }
 
 /// A claim to write configuration into.

@@ -52,6 +52,10 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
         let key = folder.run(&run.run_id).source(&manifest.source).manifest();
         confirm(&bucket, &key, manifest, identities.as_ref(), &task.store).await?;
     }
+    let downloads = || Downloads::new(bucket.clone(), identities.clone().unwrap_or_default(), attempt.progress.clone());
+    for (at, one) in chosen.iter().enumerate() {
+        engine::confirm_apart(*one, &chosen[at + 1..], &task.scope.namespace, &mut downloads()).await?;
+    }
     for (target, manifest) in &chosen {
         engine::check_target(target, manifest, task.on_existing, &attempt.scratch)
             .await
@@ -62,9 +66,10 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
     let mut report = RestoreReport { run_id: run.run_id.clone(), sources: Vec::new() };
     for (target, manifest) in &chosen {
         info!(source = target.source, run = run.run_id, "restoring");
-        let mut downloads =
-            Downloads::new(bucket.clone(), identities.clone().unwrap_or_default(), attempt.progress.clone());
-        match engine::restore(target, manifest, task.on_existing, &attempt.scratch, &mut downloads).await {
+        let restored =
+            engine::restore_beside(&chosen, target, manifest, task.on_existing, &attempt.scratch, &mut downloads())
+                .await;
+        match restored {
             Ok(restored) => report.sources.push(RestoredSource {
                 source: target.source.clone(),
                 reason: Reason::Completed,

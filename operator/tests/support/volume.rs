@@ -212,7 +212,7 @@ pub async fn restore_to(
 ) -> Result<Restored, Failure> {
     let (manifest, mounts) = (memory.manifest(), mounts(folder));
     volume::check_target(target, &mounts, &manifest, on_existing).await?;
-    volume::restore(target, &mounts, &manifest, on_existing, memory).await
+    volume::restore(target, &mounts, &manifest, on_existing, &[], memory).await
 }
 
 pub async fn restore(folder: &Path, on_existing: OnExisting, memory: &mut Memory) -> Result<Restored, Failure> {

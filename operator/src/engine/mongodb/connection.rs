@@ -99,6 +99,19 @@ impl Deployment {
     }
 }
 
+/// The hosts that a connection string or the fields name.
+///
+/// # Errors
+/// Where the connection string cannot be read.
+pub(super) async fn hosts(place: &Place<'_>, mounts: &Mounts) -> Result<Vec<(String, i32)>, Failure> {
+    let hosts = options(place, mounts).await?.hosts;
+    let named = hosts.into_iter().map(|address| match address {
+        ServerAddress::Tcp { host, port } => (host, i32::from(port.unwrap_or(DEFAULT_PORT))),
+        other => (other.to_string(), 0),
+    });
+    Ok(named.collect())
+}
+
 async fn options(place: &Place<'_>, mounts: &Mounts) -> Result<ClientOptions, Failure> {
     let mut options = if let Some(uri) = &mounts.uri {
         let uri = one_line(uri, "connection string")?;

@@ -46,6 +46,27 @@ pub async fn holds_any(source: &MongodbSource, mounts: &Mounts) -> Result<bool, 
     dump::holds_any(source, &Deployment::reach(&place, mounts).await?).await
 }
 
+/// The hosts of a target, as its connection string or its fields say.
+///
+/// # Errors
+/// Where the connection string cannot be read.
+pub async fn hosts(target: &MongodbTarget, mounts: &Mounts) -> Result<Vec<(String, i32)>, Failure> {
+    connection::hosts(&place(target), mounts).await
+}
+
+/// What two restores into one deployment would both replace, in words.
+///
+/// # Errors
+/// Where a backup does not fit its target.
+pub fn common(
+    one: &MongodbTarget,
+    of_one: &Manifest,
+    other: &MongodbTarget,
+    of_other: &Manifest,
+) -> Result<Option<String>, Failure> {
+    Ok(target::common(&Backup::of(of_one, one)?, &Backup::of(of_other, other)?))
+}
+
 /// Checks a target without touching it.
 ///
 /// # Errors
@@ -87,6 +108,9 @@ pub async fn prove(manifest: &Manifest, source: &mut impl ArtifactSource) -> Res
 }
 
 async fn reach(target: &MongodbTarget, mounts: &Mounts) -> Result<Deployment, Failure> {
-    let place = Place { host: target.host.as_deref(), port: target.port, tls: target.tls.as_ref() };
-    Deployment::reach(&place, mounts).await
+    Deployment::reach(&place(target), mounts).await
+}
+
+fn place(target: &MongodbTarget) -> Place<'_> {
+    Place { host: target.host.as_deref(), port: target.port, tls: target.tls.as_ref() }
 }

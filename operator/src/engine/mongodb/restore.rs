@@ -302,7 +302,7 @@ impl Run<'_> {
             return Err(Failure::new(Reason::InvalidConfiguration, "nothing of the backup is to be restored"));
         }
         self.account = Account::new(namespaces.len());
-        let standing = target::standing(self.deployment, &places, self.wish.on_existing).await?;
+        let standing = target::standing(self.deployment, self.backup, &places, self.wish.on_existing).await?;
         for database in places.iter().map(|(database, _)| database).collect::<BTreeSet<_>>() {
             swap::drop_leftovers(self.deployment, database).await?;
         }

@@ -13,8 +13,8 @@ use super::merge;
 use super::pattern::Choice;
 use crate::archive::mongodump::{Namespace, TIME_SERIES, VIEW};
 use crate::engine;
-use crate::store::manifest::{ArtifactEntry, Manifest};
-use crate::task::{Failure, MongodbTarget};
+use crate::store::manifest::{ArtifactEntry, MAX_ITEM_COUNTS, Manifest};
+use crate::task::{CollectionFilter, Failure, MongodbTarget};
 
 /// A backup, as its manifest tells.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Backup<'a> {
     /// The one database it goes into, where that is not where it came from.
     database: Option<&'a str>,
     choice: Choice<'a>,
+    /// What the safety backup holds, where one was made of a part only.
+    safety: Option<&'a CollectionFilter>,
 }
 
 /// What a backup is stored as.
@@ -73,6 +75,7 @@ impl<'a> Backup<'a> {
             users_and_roles: target.include_users_and_roles,
             database: target.database.as_deref(),
             choice: Choice { include: &target.include_collections, exclude: &target.exclude_collections },
+            safety: target.safety.as_ref(),
         };
         if backup.users_and_roles && !backup.may_hold_users() {
             return Err(without_users());
@@ -99,6 +102,11 @@ impl<'a> Backup<'a> {
                 .filter_map(|entry| Some((entry.database.as_deref()?, entry.properties.get(COLLECTION)?.as_str())))
                 .collect(),
         }
+    }
+
+    /// Whether there may be more collections than the manifest names.
+    fn names_not_all(&self) -> bool {
+        matches!(&self.stored, Stored::Archive(entry) if entry.item_counts.len() >= MAX_ITEM_COUNTS)
     }
 
     /// Where a namespace goes; none where it is not wanted.
@@ -134,6 +142,23 @@ impl<'a> Backup<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// What two backups would both put into one deployment. Of more collections than manifests name, no two of one database are taken for
+/// different ones.
+pub(super) fn common(one: &Backup<'_>, other: &Backup<'_>) -> Option<String> {
+    let goes = |backup: &Backup<'_>| -> BTreeSet<(String, String)> {
+        backup.known().iter().filter_map(|(database, collection)| backup.goes(database, collection)).collect()
+    };
+    let (ours, theirs) = (goes(one), goes(other));
+    if let Some((database, collection)) = ours.intersection(&theirs).next() {
+        return Some(format!("collection {collection} of database {database}"));
+    }
+    let databases = |places: &BTreeSet<(String, String)>| -> BTreeSet<String> {
+        places.iter().map(|(database, _)| database.clone()).collect()
+    };
+    let both: Option<String> = databases(&ours).intersection(&databases(&theirs)).next().cloned();
+    both.filter(|_| one.names_not_all() || other.names_not_all()).map(|database| format!("database {database}"))
 }
 
 fn without_users() -> Failure {
@@ -177,6 +202,7 @@ pub(super) enum Standing {
 /// What stands in the places that a restore needs, by database and collection. With [`OnExisting::Fail`] there may be no data.
 pub(super) async fn standing(
     deployment: &Deployment,
+    backup: &Backup<'_>,
     wanted: &BTreeSet<(String, String)>,
     on_existing: OnExisting,
 ) -> Result<BTreeMap<(String, String), Standing>, Failure> {
@@ -213,7 +239,7 @@ pub(super) async fn standing(
                 "use onExisting: Replace, or name another database in into",
             ))
         }
-        _ => Ok(found),
+        _ => confirm_saved(deployment, backup, &found).map(|()| found),
     }
 }
 
@@ -242,7 +268,29 @@ pub(super) async fn assess(
             deployment.place("")
         )));
     }
-    standing(deployment, &wanted, on_existing).await.map(drop)
+    standing(deployment, backup, &wanted, on_existing).await.map(drop)
+}
+
+/// What is replaced is in the safety backup, though the patterns of the policy's source have changed since the backup.
+fn confirm_saved(
+    deployment: &Deployment,
+    backup: &Backup<'_>,
+    found: &BTreeMap<(String, String), Standing>,
+) -> Result<(), Failure> {
+    let Some(safety) = backup.safety else { return Ok(()) };
+    let safe = Choice { include: &safety.include, exclude: &safety.exclude };
+    let lost = found
+        .iter()
+        .find(|((database, collection), standing)| **standing != Standing::Empty && !safe.takes(database, collection));
+    match lost {
+        None => Ok(()),
+        Some(((database, collection), _)) => Err(invalid(format!(
+            "{}: collection {collection} would be replaced and is not in the safety backup: includeCollections or excludeCollections of the \
+             policy's source are others than when the backup was made; nothing was touched: write them as they were, or set safetyBackup: false if \
+             what is replaced may be lost",
+            deployment.place(database)
+        ))),
+    }
 }
 
 async fn writable(deployment: &Deployment) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ mod target;
 mod trouble;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use holdfast_crds::{OnExisting, PostgresDatabases, PostgresSource};
@@ -63,6 +64,14 @@ pub async fn existing(
     let there = target::databases(&server).await?;
     let databases: Vec<String> = names.iter().filter(|name| there.contains(*name)).cloned().collect();
     Ok((!databases.is_empty()).then(|| PostgresSource { database: None, databases: Some(databases), ..source.clone() }))
+}
+
+/// The databases that a restore would make or replace.
+///
+/// # Errors
+/// Where the backup does not fit the target.
+pub fn databases(target: &PostgresTarget, manifest: &Manifest) -> Result<BTreeSet<String>, Failure> {
+    Ok(Backup::of(manifest, target)?.databases.into_iter().map(|wanted| wanted.database).collect())
 }
 
 /// Checks a target without touching it.

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::ahead::{READERS, Shared, read_batches};
 use super::stream::{IndexProof, TarProof, streams};
 use super::walk::{Scope, Walk};
-use super::{INDEX_FORMAT, INDEX_NAME, TAR_FORMAT, TAR_NAME};
+use super::{EXCLUDE, INCLUDE, INDEX_FORMAT, INDEX_NAME, TAR_FORMAT, TAR_NAME};
 use crate::engine::{ArtifactMetadata, Dumped, NewArtifact, PairSink};
 use crate::task::{Failure, Globs};
 
@@ -45,8 +45,8 @@ impl<'a> From<&'a VolumeSource> for Selection<'a> {
 pub(super) async fn dump(selection: Selection<'_>, root: &Path, sink: &mut impl PairSink) -> Result<Dumped, Failure> {
     let scope = Scope {
         root: Arc::new(open_root(root)?),
-        include: Globs::new("include", selection.include)?,
-        exclude: Globs::new("exclude", selection.exclude)?,
+        include: Globs::new(INCLUDE, selection.include)?,
+        exclude: Globs::new(EXCLUDE, selection.exclude)?,
     };
     let shared = Arc::new(Shared::new(selection.on_unreadable));
     let (slots, slots_out) = sync_channel(BATCHES_AHEAD);
@@ -61,13 +61,20 @@ pub(super) async fn dump(selection: Selection<'_>, root: &Path, sink: &mut impl 
     }
     let (tar, index) = streams(slots_out, shared.clone(), selection.allow_empty);
     let of = |format: &str| ArtifactMetadata { format: format.to_owned(), ..ArtifactMetadata::default() };
+    let list = |globs: &[String]| {
+        let failed =
+            |e| Failure::new(Reason::InvalidConfiguration, format!("include and exclude cannot be written: {e}"));
+        serde_json::to_string(globs).map_err(failed)
+    };
+    // A restore replaces what was saved, and nothing beside it.
+    let saved = [(INCLUDE.to_owned(), list(selection.include)?), (EXCLUDE.to_owned(), list(selection.exclude)?)].into();
     let stored = sink
         .store_pair(
             NewArtifact {
                 name: TAR_NAME.to_owned(),
                 stream: Box::new(tar),
                 inspect: Box::new(TarProof::new(shared.clone())),
-                metadata: of(TAR_FORMAT),
+                metadata: ArtifactMetadata { properties: saved, ..of(TAR_FORMAT) },
             },
             NewArtifact {
                 name: INDEX_NAME.to_owned(),

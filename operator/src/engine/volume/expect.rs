@@ -56,22 +56,41 @@ impl Expected {
     }
 }
 
-/// Takes the list as it is fetched. What it gathered is worth something only once the fetch has succeeded.
-pub(super) struct IndexSink {
+/// Takes a list of entries as it is fetched, line by line.
+pub(super) struct Listed<T> {
     line: Vec<u8>,
+    take: T,
+}
+
+/// What becomes of the lines of a list.
+pub(super) trait Take: Send {
+    /// The next line, with its end.
+    ///
+    /// # Errors
+    /// Where it is none.
+    fn line(&mut self, with_end: &[u8]) -> Result<(), String>;
+
+    /// That was the last one.
+    fn end(&mut self);
+}
+
+/// Boils a list down. What it gathered is worth something only once the fetch has succeeded.
+pub(super) struct Boiled {
     chosen: Option<Globs>,
     expected: Expected,
     result: Arc<Mutex<Option<Expected>>>,
 }
 
-impl IndexSink {
+impl Boiled {
     /// For a list of about this many entries, of which the chosen ones are meant. The result is there after the last byte.
     pub(super) fn new(entries: u64, chosen: Option<Globs>, result: Arc<Mutex<Option<Expected>>>) -> Self {
         let expected = Expected { group: entries.div_ceil(MAX_FINGERPRINTS).max(1), ..Expected::default() };
-        Self { line: Vec::new(), chosen, expected, result }
+        Self { chosen, expected, result }
     }
+}
 
-    fn take(&mut self, with_end: &[u8]) -> Result<(), String> {
+impl Take for Boiled {
+    fn line(&mut self, with_end: &[u8]) -> Result<(), String> {
         let expected = &mut self.expected;
         let number = expected.entries;
         expected.entries += 1;
@@ -98,17 +117,26 @@ impl IndexSink {
         expected.bytes += line.data.unwrap_or(line.size);
         Ok(())
     }
+
+    fn end(&mut self) {
+        let expected = std::mem::take(&mut self.expected);
+        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(expected);
+    }
 }
 
-impl Write for IndexSink {
+impl<T> Listed<T> {
+    pub(super) fn new(take: T) -> Self {
+        Self { line: Vec::new(), take }
+    }
+}
+
+impl<T: Take> Write for Listed<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut rest = bytes;
         while let Some(at) = memchr::memchr(b'\n', rest) {
             self.line.extend_from_slice(&rest[..=at]);
             rest = &rest[at + 1..];
-            let line = std::mem::take(&mut self.line);
-            self.take(&line).map_err(io::Error::other)?;
-            self.line = line;
+            self.take.line(&self.line).map_err(io::Error::other)?;
             self.line.clear();
         }
         self.line.extend_from_slice(rest);
@@ -122,8 +150,7 @@ impl Write for IndexSink {
         if !self.line.is_empty() {
             return Err(io::Error::other("the list of entries breaks off within a line"));
         }
-        let expected = std::mem::take(&mut self.expected);
-        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(expected);
+        self.take.end();
         Ok(())
     }
 }

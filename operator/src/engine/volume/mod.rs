@@ -1,6 +1,7 @@
 //! Volumes: the files of a claim as a tar and a list of what is in it. Talks to the file system; docs/volume.md tells users what that means.
 
 mod ahead;
+mod apart;
 mod beneath;
 mod census;
 mod dump;
@@ -9,10 +10,12 @@ mod extract;
 mod extraction;
 mod facts;
 mod links;
+mod merge;
 mod names;
 mod place;
 mod prove;
 mod restore;
+mod scope;
 mod stage;
 mod stream;
 mod swap;
@@ -28,11 +31,17 @@ use crate::store::manifest::Manifest;
 use crate::task::{Failure, Mounts, VolumeTarget};
 use place::Owners;
 
+pub use apart::{Going, confirm_apart};
+
 /// Names and formats of the two artifacts.
 const TAR_NAME: &str = "volume.tar";
 pub(super) const TAR_FORMAT: &str = "tar";
 pub(super) const INDEX_NAME: &str = "index.jsonl";
 pub(super) const INDEX_FORMAT: &str = "file-index";
+
+/// Properties of the archive that say what was saved: globs, as a list in JSON.
+const INCLUDE: &str = "include";
+const EXCLUDE: &str = "exclude";
 
 /// Dumps a volume.
 ///
@@ -55,7 +64,8 @@ pub async fn check_target(
     restore::check_target(target, root(mounts)?, manifest, on_existing).await
 }
 
-/// Restores into a target.
+/// Restores into a target. `beside`: the other sources of the same request that go into the same claim, which [`confirm_apart`] has found to
+/// have nothing in common with this one.
 ///
 /// # Errors
 /// The reason, with one line a person can act on.
@@ -64,9 +74,10 @@ pub async fn restore(
     mounts: &Mounts,
     manifest: &Manifest,
     on_existing: OnExisting,
+    beside: &[Going<'_>],
     source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
-    restore::restore(target, root(mounts)?, manifest, on_existing, Owners::Kept, source).await
+    restore::restore(target, root(mounts)?, manifest, on_existing, Owners::Kept, beside, source).await
 }
 
 /// Proves that a backup is the whole of what its list of entries says.
@@ -88,7 +99,7 @@ pub(super) async fn restore_files(
     on_existing: OnExisting,
     source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
-    restore::restore(target, root(mounts)?, manifest, on_existing, Owners::Dropped, source).await
+    restore::restore(target, root(mounts)?, manifest, on_existing, Owners::Dropped, &[], source).await
 }
 
 fn root(mounts: &Mounts) -> Result<&Path, Failure> {

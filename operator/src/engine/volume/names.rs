@@ -10,7 +10,7 @@ use super::facts::Facts;
 
 /// How the names of our own folders in a volume's root begin.
 pub(super) const PREFIX: &str = ".holdfast-restore-";
-const LOST_FOUND: &[u8] = b"lost+found";
+pub(super) const LOST_FOUND: &[u8] = b"lost+found";
 /// How a folder is opened.
 pub(super) const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -60,7 +60,7 @@ pub(super) fn there(root: &Beneath, path: &[u8]) -> Result<bool, Errno> {
     }
 }
 
-/// Moves a name; never over another one. A folder that its owner may not write is made writable for the time of it.
+/// Moves a name; never over another one. Folders that their owner may not write are made writable for the time of it.
 pub(super) fn rename(from: &OwnedFd, name: &[u8], to: &OwnedFd, new_name: &[u8]) -> Result<(), Errno> {
     #[cfg(test)]
     renames::allow()?;
@@ -76,11 +76,18 @@ pub(super) fn rename(from: &OwnedFd, name: &[u8], to: &OwnedFd, new_name: &[u8])
     };
     match go() {
         Err(Errno::ACCESS) => {
-            let folder = rustix::fs::openat(from, name, FOLDER, Mode::empty()).map_err(|_| Errno::ACCESS)?;
-            let mode = Facts::of(&rustix::fs::fstat(&folder)?).mode;
-            rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode | 0o700)).map_err(|_| Errno::ACCESS)?;
-            let gone = go();
-            let _ = rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode));
+            let moved = rustix::fs::openat(from, name, FOLDER, Mode::empty()).ok();
+            let mut locked = Vec::new();
+            for folder in [Some(from), Some(to), moved.as_ref()].into_iter().flatten() {
+                let mode = Facts::of(&rustix::fs::fstat(folder)?).mode;
+                if mode & 0o300 != 0o300 && rustix::fs::fchmod(folder, Mode::from_raw_mode(mode | 0o700)).is_ok() {
+                    locked.push((folder, mode));
+                }
+            }
+            let gone = if locked.is_empty() { Err(Errno::ACCESS) } else { go() };
+            for (folder, mode) in locked.into_iter().rev() {
+                let _ = rustix::fs::fchmod(folder, Mode::from_raw_mode(mode));
+            }
             gone
         }
         other => other,

@@ -153,25 +153,25 @@ impl Placer {
         self.attributes(&pipe, entry)
     }
 
-    /// Gives an open file or folder its owner, permissions, attributes and time: in this order, because a change of owner drops
-    /// setuid and capabilities, and every change of the content sets the time.
+    /// Gives an open file or folder its owner, attributes, permissions and time: in this order, because a change of owner drops setuid and
+    /// capabilities, a file that its owner may not write takes no `user.*` from it, and every change of the content sets the time.
     pub(super) fn attributes(&self, file: &OwnedFd, entry: &Entry) -> Result<(), Errno> {
         self.own(file, entry)?;
         let (mode, dropped) = self.mode(entry);
-        if rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).is_err() {
-            self.losses.modes.add(&entry.path);
-        }
         let mut lost_attribute = false;
         let mut lost_privilege = dropped;
         for (name, value) in &entry.xattrs {
             if name == CAPABILITY && !self.keep_privileges {
                 lost_privilege = true;
-            } else if let Err(error) = rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty()) {
+            } else if let Err(error) = set_attribute(file, mode, name, value) {
                 if matches!(error, Errno::NOSPC | Errno::DQUOT) {
                     return Err(error);
                 }
                 lost_attribute = true;
             }
+        }
+        if rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).is_err() {
+            self.losses.modes.add(&entry.path);
         }
         if lost_privilege {
             self.losses.privileges.add(&entry.path);
@@ -223,13 +223,22 @@ impl Placer {
     }
 }
 
+/// Sets an attribute, also on a folder that was there before and that its owner may not write until then.
+fn set_attribute(file: &OwnedFd, mode: u32, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    let set = || rustix::fs::fsetxattr(file, name, value, XattrFlags::empty());
+    match set() {
+        Err(Errno::ACCESS) if rustix::fs::fchmod(file, Mode::from_raw_mode(mode | 0o600)).is_ok() => set(),
+        other => other,
+    }
+}
+
 fn owner(entry: &Entry) -> Option<(Uid, Gid)> {
     // The largest number means "leave it".
     let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
     Some((Uid::from_raw(id(entry.uid)?), Gid::from_raw(id(entry.gid)?)))
 }
 
-fn times(mtime: Mtime) -> Timestamps {
+pub(super) fn times(mtime: Mtime) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: OMIT },
         last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanos) },

@@ -12,14 +12,17 @@ use tracing::info;
 
 use super::ahead::words;
 use super::dump::open_root;
-use super::expect::{Expected, IndexSink};
+use super::expect::{Boiled, Expected, Listed};
 use super::extract::{ExtractSink, OnUnit};
 use super::extraction::Extraction;
+use super::merge::find;
 use super::names::content;
-use super::place::{Owners, Placer, no_space};
+use super::place::{Owners, Placer, failed, no_space};
+use super::scope::{Scope, saved};
 use super::stage::{Stage, interrupted, not_empty, write_unit};
-use super::swap::Swap;
-use super::{INDEX_FORMAT, TAR_FORMAT};
+use super::swap::{Old, Swap};
+use super::{Going, INDEX_FORMAT, TAR_FORMAT};
+use crate::archive::tar::printable;
 use crate::engine::{ArtifactSource, Inspect, Inspection, Restored};
 use crate::store::manifest::{ArtifactEntry, Manifest};
 use crate::task::{Failure, Globs, VolumeTarget};
@@ -27,7 +30,7 @@ use crate::task::{Failure, Globs, VolumeTarget};
 /// The artifacts of a volume.
 pub(super) struct Backup<'a> {
     pub tar: &'a ArtifactEntry,
-    index: &'a ArtifactEntry,
+    pub index: &'a ArtifactEntry,
 }
 
 impl<'a> Backup<'a> {
@@ -52,7 +55,7 @@ impl<'a> Backup<'a> {
     }
 }
 
-fn globs(target: &VolumeTarget) -> Result<Option<Globs>, Failure> {
+pub(super) fn globs(target: &VolumeTarget) -> Result<Option<Globs>, Failure> {
     if target.paths.is_empty() { Ok(None) } else { Globs::new("paths", &target.paths).map(Some) }
 }
 
@@ -66,7 +69,35 @@ pub(super) async fn check_target(
     let needed = Backup::of(manifest)?.property("dataBytes");
     let needed = if globs(target)?.is_none() { needed } else { 0 };
     let (claim, root) = (target.claim_name.clone(), root.to_owned());
-    blocking(move || look_at(&claim, &root, needed, on_existing)).await
+    let unsaved = match (on_existing, &target.safety) {
+        (OnExisting::Replace, Some(safety)) if !safety.takes_all() && *safety != saved(target, manifest)? => {
+            Some((Scope::of(target, manifest, &[])?, Scope::saved_by(safety)?))
+        }
+        _ => None,
+    };
+    blocking(move || {
+        look_at(&claim, &root, needed, on_existing)?;
+        unsaved.map_or(Ok(()), |(replaced, safe)| confirm_saved(&root, &replaced, &safe))
+    })
+    .await
+}
+
+/// What is replaced is in the safety backup, though the policy's filter has changed since the backup.
+fn confirm_saved(root: &Path, replaced: &Scope, safe: &Scope) -> Result<(), Failure> {
+    let root = open_root(root)?;
+    let is_lost = |path: &[u8], is_folder: bool| !is_folder && replaced.holds(path) && !safe.holds(path);
+    let again = root.try_clone().map_err(|e| Failure::new(Reason::RestoreFailed, e.to_string()))?;
+    let lost = find(again, b"", is_lost, |folder| replaced.may_hold_below(folder));
+    match lost.map_err(|(path, error)| failed(&path, error, 0, &root))? {
+        None => Ok(()),
+        Some(path) => Err(Failure::new(
+            Reason::InvalidConfiguration,
+            format!(
+                "{} would be replaced and is not in the safety backup: include or exclude of the policy's source are others than when the backup was made; nothing was touched: write them as they were, or set safetyBackup: false if what is replaced may be lost",
+                printable(&path)
+            ),
+        )),
+    }
 }
 
 fn look_at(claim: &str, root: &Path, needed: u64, on_existing: OnExisting) -> Result<(), Failure> {
@@ -111,7 +142,7 @@ fn confirm_space(root: &std::os::fd::OwnedFd, needed: u64) -> Result<(), Failure
 }
 
 /// Lets every stream pass: what comes is checked where it is written.
-struct Unlooked;
+pub(super) struct Unlooked;
 
 impl Inspect for Unlooked {
     fn feed(&mut self, _bytes: &[u8]) -> Result<(), Failure> {
@@ -129,6 +160,7 @@ pub(super) async fn restore(
     manifest: &Manifest,
     on_existing: OnExisting,
     owners: Owners,
+    beside: &[Going<'_>],
     source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
     let backup = Backup::of(manifest)?;
@@ -152,12 +184,16 @@ pub(super) async fn restore(
         Arc::new(Extraction::new(stage.new_content()?, expected, Placer::new(target.keep_privileges, owners)));
     let cancel = CancelOnDrop(extraction.clone());
     let chosen = globs(target)?;
-    let what = match (&chosen, on_existing) {
-        (Some(_), OnExisting::Replace) => Swap::Units,
-        (_, OnExisting::Fail) => Swap::IntoEmpty,
-        (None, OnExisting::Replace) => Swap::Everything,
+    let what = Swap {
+        scope: Scope::of(target, manifest, beside)?,
+        old: match on_existing {
+            OnExisting::Replace => Old::Goes,
+            OnExisting::Fail if beside.is_empty() => Old::None,
+            OnExisting::Fail => Old::OfOthers,
+        },
+        units: chosen.is_some() && on_existing == OnExisting::Replace,
     };
-    let units = Arc::new(Mutex::new(if matches!(what, Swap::Units) { Some(stage.units()?) } else { None }));
+    let units = Arc::new(Mutex::new(if what.units { Some(stage.units()?) } else { None }));
     let on_unit: OnUnit = {
         let units = units.clone();
         Box::new(move |path| match &mut *units.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -184,7 +220,7 @@ pub(super) async fn restore(
         }
         stage.swap(&what)?;
         let left = stage.finish();
-        if let (Some(entry), true) = (shared.root(), !matches!(what, Swap::Units)) {
+        if let (Some(entry), true) = (shared.root(), what.scope.holds_root()) {
             let given = shared.placer.attributes(stage.root(), &entry);
             if let Err(error) = given {
                 shared.placer.losses.modes.add_with(b"", &words(error));
@@ -209,7 +245,7 @@ pub(super) async fn expected(
     source: &mut impl ArtifactSource,
 ) -> Result<Expected, Failure> {
     let result = Arc::new(Mutex::new(None));
-    let sink = IndexSink::new(backup.property("entries"), chosen, result.clone());
+    let sink = Listed::new(Boiled::new(backup.property("entries"), chosen, result.clone()));
     source.fetch(backup.index, Box::new(sink), Box::new(Unlooked)).await?;
     let expected = result.lock().unwrap_or_else(PoisonError::into_inner).take();
     expected.ok_or_else(|| {

@@ -20,9 +20,10 @@ use tracing::warn;
 
 use super::ahead::words;
 use super::beneath::Beneath;
+use super::merge::find;
 use super::names::{FOLDER, PREFIX, content, exists, is_hidden, names, remove_tree};
 use super::place::failed;
-use super::swap::{NEW, OLD, SWAP, Steps, Swap, UNITS, create, remove_file};
+use super::swap::{NEW, OLD, Old, SWAP, Steps, Swap, UNITS, create, remove_file};
 use crate::archive::tar::printable;
 use crate::engine;
 use crate::task::Failure;
@@ -103,10 +104,22 @@ impl Stage {
     /// Where a step fails.
     pub(super) fn swap(&mut self, what: &Swap) -> Result<(), Failure> {
         let trouble = |error: Errno| failed(b"the swap", error, 0, self.volume.root());
-        if matches!(what, Swap::IntoEmpty) {
-            let there = content(self.volume.root()).map_err(trouble)?;
-            if !there.is_empty() {
-                return Err(not_empty(&there));
+        match what.old {
+            Old::Goes => {}
+            Old::None => {
+                let there = content(self.volume.root()).map_err(trouble)?;
+                if !there.is_empty() {
+                    return Err(not_empty(&there));
+                }
+            }
+            // Only other sources of this request have put something there since the volume was found empty.
+            Old::OfOthers => {
+                let root = self.volume.folder(b"").map_err(trouble)?;
+                let is_of_it = |path: &[u8], is_folder: bool| !is_folder && what.scope.holds(path);
+                let there = find(root, b"", is_of_it, |folder| what.scope.may_hold_below(folder));
+                if let Some(path) = there.map_err(|(path, error)| self.trouble(&path, error))? {
+                    return Err(not_empty(&[path]));
+                }
             }
         }
         // The content first: a swap that is on the disk must not point to files that are not.
@@ -213,7 +226,9 @@ mod tests {
     use std::path::Path;
 
     use super::super::names::renames;
+    use super::super::scope::Scope;
     use super::*;
+    use crate::task::PathFilter;
 
     fn open(path: &Path) -> OwnedFd {
         rustix::fs::open(path, FOLDER, Mode::empty()).unwrap()
@@ -247,13 +262,38 @@ mod tests {
         found
     }
 
+    /// All of a volume.
+    fn everything() -> Swap {
+        part(&[], &[])
+    }
+
+    /// What of a volume a source with these globs saves.
+    fn part(include: &[&str], exclude: &[&str]) -> Swap {
+        let list = |globs: &[&str]| globs.iter().map(|g| (*g).to_owned()).collect();
+        let filter = PathFilter { include: list(include), exclude: list(exclude) };
+        Swap { scope: Scope::saved_by(&filter).unwrap(), old: Old::Goes, units: false }
+    }
+
+    /// Each way to swap, with what is in the volume afterwards, beside what is new.
+    fn ways() -> [(Swap, &'static [&'static str]); 4] {
+        [
+            (everything(), &[]),
+            (Swap { units: true, ..everything() }, &["gone/a", "photos/a", "never/came", "keep/a", "photos/keep/a"]),
+            (part(&[], &["**/keep", "never"]), &["never/came", "keep/a", "photos/keep/a", "gone/keep/b"]),
+            (
+                part(&["photos/**", "fresh", "both"], &["photos/keep"]),
+                &["gone/a", "gone/keep/b", "never/came", "keep/a", "photos/keep/a"],
+            ),
+        ]
+    }
+
     fn stage(root: &Path, what: &Swap) -> Stage {
         let stage = Stage::create(open(root)).unwrap();
         let new = root.join(std::str::from_utf8(&stage.name).unwrap()).join(NEW);
         write(&new, &["both", "photos/b", "photos/deep/c", "fresh/x/y", "fresh/z"], "new");
-        if matches!(what, Swap::Units) {
+        if what.units {
             let mut units = stage.units().unwrap();
-            for unit in ["both", "photos/b", "photos/deep", "fresh/x/y", "fresh/z", "never/came"] {
+            for unit in ["both", "photos/b", "photos/deep", "fresh/x/y", "fresh/z", "never/came", "gone/keep"] {
                 write_unit(&mut units, unit.as_bytes()).unwrap();
             }
             units.flush().unwrap();
@@ -263,32 +303,56 @@ mod tests {
 
     fn volume() -> (tempfile::TempDir, BTreeMap<String, String>) {
         let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), &["both", "gone/a", "photos/a", "photos/b", "photos/deep/old", "never/came"], "old");
+        let old = ["both", "gone/a", "gone/keep/b", "photos/a", "photos/b", "photos/deep/old", "never/came", "keep/a"];
+        write(folder.path(), &old, "old");
+        write(folder.path(), &["photos/keep/a"], "old");
         let before = files(folder.path());
         (folder, before)
     }
 
-    fn swapped(what: &Swap) -> BTreeMap<String, String> {
+    fn swapped(stay: &[&str]) -> BTreeMap<String, String> {
         let new =
             ["both", "photos/b", "photos/deep/c", "fresh/x/y", "fresh/z"].map(|f| (f.to_owned(), "new".to_owned()));
-        let kept = ["gone/a", "photos/a", "never/came"].map(|f| (f.to_owned(), "old".to_owned()));
-        new.into_iter().chain(kept.into_iter().filter(|_| matches!(what, Swap::Units))).collect()
+        let kept = stay.iter().map(|f| ((*f).to_owned(), "old".to_owned()));
+        new.into_iter().chain(kept).collect()
     }
 
     #[test]
-    fn a_swap_puts_the_new_content_into_place_and_leaves_nothing_else() {
-        for what in [Swap::Everything, Swap::Units] {
+    fn a_swap_puts_the_new_content_into_place_and_leaves_only_what_is_not_meant() {
+        for (what, stay) in ways() {
             let (folder, _) = volume();
             let mut stage = stage(folder.path(), &what);
             stage.swap(&what).unwrap();
             assert_eq!(stage.finish(), None);
-            assert_eq!(files(folder.path()), swapped(&what));
+            let stay = if what.units { [stay, &["gone/keep/b"]].concat() } else { stay.to_vec() };
+            assert_eq!(files(folder.path()), swapped(&stay));
+        }
+    }
+
+    #[test]
+    fn what_stays_and_is_in_the_way_stops_a_swap_before_it_begins() {
+        let in_the_way: [(&[&str], &[&str], &[&str]); 3] = [
+            // A folder with something that stays, where a file is to come; a file that stays, where a folder is to come.
+            (&["both/keep/a"], &[], &["both/keep"]),
+            (&["photos"], &["photos/**", "fresh"], &[]),
+            (&["photos/deep/c/keep/a"], &[], &["photos/deep/c/keep"]),
+        ];
+        for (old, include, exclude) in in_the_way {
+            let folder = tempfile::tempdir().unwrap();
+            write(folder.path(), old, "old");
+            let before = files(folder.path());
+            let what = part(include, exclude);
+            let mut stage = stage(folder.path(), &what);
+            let failure = stage.swap(&what).unwrap_err();
+            assert_eq!(failure.reason, Reason::TargetNotEmpty, "{failure}");
+            drop(stage);
+            assert_eq!(files(folder.path()), before);
         }
     }
 
     #[test]
     fn a_swap_that_is_cut_off_after_any_rename_is_undone_by_the_next_attempt() {
-        for what in [Swap::Everything, Swap::Units] {
+        for (what, _) in ways() {
             for cut in 0..30 {
                 let (folder, before) = volume();
                 let stage = stage(folder.path(), &what);
@@ -306,7 +370,7 @@ mod tests {
                 drop(next);
                 assert_eq!(files(folder.path()), before, "after {cut} renames");
                 if over {
-                    assert!(cut > 5, "the swap took {cut} renames only");
+                    assert!(cut > 4, "the swap took {cut} renames only");
                     break;
                 }
             }
@@ -315,7 +379,7 @@ mod tests {
 
     #[test]
     fn an_undo_that_is_cut_off_is_taken_up_again() {
-        for what in [Swap::Everything, Swap::Units] {
+        for (what, _) in ways() {
             for cut in 0..30 {
                 let (folder, before) = volume();
                 let stage = stage(folder.path(), &what);
@@ -336,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_swap_whose_step_fails_puts_everything_back() {
-        for what in [Swap::Everything, Swap::Units] {
+        for (what, _) in ways() {
             for cut in 0..5 {
                 let (folder, before) = volume();
                 let mut stage = stage(folder.path(), &what);
@@ -348,13 +412,33 @@ mod tests {
     }
 
     #[test]
+    fn a_swap_of_more_steps_than_are_read_at_once_is_undone() {
+        let folder = tempfile::tempdir().unwrap();
+        let stage = Stage::create(open(folder.path())).unwrap();
+        let new = folder.path().join(std::str::from_utf8(&stage.name).unwrap()).join(NEW);
+        let names: Vec<String> = (0..3000).map(|n| format!("{n:0>100}")).collect();
+        for (root, content) in [(folder.path(), "old"), (new.as_path(), "new")] {
+            write(root, &names.iter().map(String::as_str).collect::<Vec<_>>(), content);
+        }
+        let before = files(&new);
+        let steps = Steps { volume: &stage.volume, hidden: &stage.hidden };
+        steps.write(&everything()).unwrap();
+        steps.run().unwrap();
+        steps.undo().unwrap();
+        assert_eq!(files(&new), before);
+    }
+
+    #[test]
     fn a_volume_that_came_to_hold_something_meanwhile_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let mut stage = stage(folder.path(), &Swap::IntoEmpty);
-        write(folder.path(), &["made/meanwhile"], "app");
-        assert_eq!(stage.swap(&Swap::IntoEmpty).unwrap_err().reason, Reason::TargetNotEmpty);
-        drop(stage);
-        assert_eq!(files(folder.path()).into_keys().collect::<Vec<_>>(), ["made/meanwhile"]);
+        for old in [Old::None, Old::OfOthers] {
+            let what = Swap { old, ..everything() };
+            let mut stage = stage(folder.path(), &what);
+            write(folder.path(), &["made/meanwhile"], "app");
+            assert_eq!(stage.swap(&what).unwrap_err().reason, Reason::TargetNotEmpty);
+            drop(stage);
+            assert_eq!(files(folder.path()).into_keys().collect::<Vec<_>>(), ["made/meanwhile"]);
+        }
     }
 
     #[test]

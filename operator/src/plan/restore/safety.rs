@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use holdfast_crds::{
     Backup, BackupPhase, BackupPolicy, BackupSpec, ConditionType, DeletionPolicy, LocalRef, OnExisting, Reason,
-    RestoreInto, RestoreRequest,
+    RestoreInto, RestoreRequest, Source,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -15,7 +15,7 @@ use crate::plan::job::Ground;
 use crate::plan::names::{MANAGED_BY, MANAGED_BY_LABEL, POLICY_LABEL, SAFETY_LABEL, job_name, label_value};
 use crate::plan::refused::refused;
 use crate::plan::status::{find, reason_of};
-use crate::task::{Failure, RestoreTarget};
+use crate::task::{CollectionFilter, Failure, PathFilter, RestoreTarget, Target, server_key};
 
 /// What to write where no safety backup can be made.
 const WITHOUT: &str = "set safetyBackup: false if what is replaced may be lost";
@@ -25,28 +25,66 @@ pub fn is_safety(backup: &Backup) -> bool {
     backup.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(SAFETY_LABEL))
 }
 
-/// The policy as a safety backup saves it: all of each source, also what the policy leaves out, because all of it is replaced; an empty
-/// volume is no failure; and nothing is deleted afterwards.
+/// The policy as a safety backup saves it: all that is replaced of each source, so of a server also what the policy leaves out; an empty volume is
+/// no failure; and nothing is deleted afterwards. A source that shares its place with another is saved as far as it goes: its restore replaces no
+/// more, nor does the undoing of it.
 pub fn as_saved(policy: &BackupPolicy) -> BackupPolicy {
+    let shared: Vec<bool> = policy.spec.sources.iter().map(|source| shares_a_deployment(policy, source)).collect();
     let mut policy = policy.clone();
     policy.spec.retention = None;
     // What is to be replaced may well be too small to be believed.
     policy.spec.plausibility.minimum_percent = 0;
-    for source in &mut policy.spec.sources {
+    for (source, shared) in policy.spec.sources.iter_mut().zip(shared) {
         if let Some(postgres) = &mut source.postgres {
             postgres.exclude_tables.clear();
         }
-        if let Some(mongodb) = &mut source.mongodb {
+        if let Some(mongodb) = source.mongodb.as_mut().filter(|_| !shared) {
             mongodb.include_collections.clear();
             mongodb.exclude_collections.clear();
         }
         if let Some(volume) = &mut source.volume {
-            volume.include.clear();
-            volume.exclude.clear();
             volume.allow_empty = true;
         }
     }
     policy
+}
+
+/// Whether another source of the policy may save collections of the same database.
+fn shares_a_deployment(policy: &BackupPolicy, source: &Source) -> bool {
+    let Some(own) = &source.mongodb else { return false };
+    policy.spec.sources.iter().filter(|other| other.name != source.name).filter_map(|other| other.mongodb.as_ref()).any(
+        |other| {
+            // A connection string may lead anywhere.
+            let same_server = match (&own.host, &other.host) {
+                (Some(host), Some(other_host)) => {
+                    let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
+                    let key = |host: &str, port: Option<i32>| server_key(host, port.unwrap_or(27017), namespace);
+                    key(host, own.port) == key(other_host, other.port)
+                }
+                _ => true,
+            };
+            same_server && (own.database.is_none() || other.database.is_none() || own.database == other.database)
+        },
+    )
+}
+
+/// Tells the worker what the safety backup holds: it replaces nothing that is not in there.
+pub(super) fn tell(policy: &BackupPolicy, saved: &[String], targets: &mut [RestoreTarget]) {
+    let policy = as_saved(policy);
+    for target in targets.iter_mut().filter(|target| saved.contains(&target.source)) {
+        let Some(source) = policy.spec.sources.iter().find(|source| source.name == target.source) else { continue };
+        match (&mut target.server, &source.volume, &source.mongodb) {
+            (Target::Volume(target), Some(volume), _) => {
+                target.safety = Some(PathFilter { include: volume.include.clone(), exclude: volume.exclude.clone() });
+            }
+            (Target::Mongodb(target), _, Some(mongodb)) => {
+                let (include, exclude) = (mongodb.include_collections.clone(), mongodb.exclude_collections.clone());
+                let all = include.is_empty() && exclude.is_empty();
+                target.safety = (!all).then_some(CollectionFilter { include, exclude });
+            }
+            _ => {}
+        }
+    }
 }
 
 pub(super) fn is_wanted(request: &RestoreRequest) -> bool {

@@ -5,10 +5,11 @@ use holdfast_crds::{
     RestoreInto, RestoreRequest, Source,
 };
 
-use super::Choice;
+use super::{Choice, overlap};
 use crate::plan::job::{Data, SourceMount};
 use crate::task::{
-    ConfigTarget, Failure, Globs, MongodbTarget, PostgresTarget, RedisTarget, RestoreTarget, Target, VolumeTarget,
+    ConfigTarget, Failure, Globs, MongodbTarget, PathFilter, PostgresTarget, RedisTarget, RestoreTarget, Target,
+    VolumeTarget,
 };
 
 type Targets = (Option<Vec<String>>, Vec<RestoreTarget>, Vec<SourceMount>);
@@ -54,6 +55,9 @@ pub(super) fn targets(
         let (server, mount) = overlay(name, from, into, &why)?;
         targets.push(RestoreTarget { source: name.clone(), mounts: mount.paths(), server });
         mounts.push(mount);
+    }
+    if wanted.is_some() {
+        overlap::confirm_apart(&targets, request.metadata.namespace.as_deref().unwrap_or_default())?;
     }
     Ok((wanted, targets, mounts))
 }
@@ -108,7 +112,11 @@ fn overlay(
                 .map_err(|f| Failure::new(f.reason, format!("source {name}: into.volume.{}", f.message)))?;
             let keep_privileges = volume.is_some_and(|v| v.keep_privileges);
             let mount = SourceMount { data: Some(Data::Claim { name: claim_name.clone(), read_only: false }), ..mount };
-            Ok((Target::Volume(VolumeTarget { claim_name, paths, keep_privileges }), mount))
+            let saves = from
+                .and_then(|s| s.volume.as_ref())
+                .map(|source| PathFilter { include: source.include.clone(), exclude: source.exclude.clone() });
+            let target = VolumeTarget { claim_name, paths, keep_privileges, saves, safety: None };
+            Ok((Target::Volume(target), mount))
         }
         "config" => {
             // Where it came from is no place to write to: Holdfast has no right to write ConfigMaps and Secrets.
@@ -169,6 +177,7 @@ fn mongodb(mount: SourceMount, from: Option<&MongodbSource>, into: MongodbInto) 
         exclude_collections: into.exclude_collections,
         bypass_validation: into.bypass_validation,
         include_users_and_roles: into.include_users_and_roles,
+        safety: None,
         tls,
     };
     Some((Target::Mongodb(target), mount))

@@ -688,7 +688,7 @@ fn a_safety_backup_saves_all_that_is_replaced_and_deletes_nothing() {
     assert_eq!((saved.spec.retention, saved.spec.plausibility.minimum_percent), (None, 0));
     assert!(saved.spec.sources[0].postgres.as_ref().unwrap().exclude_tables.is_empty());
     let volume = saved.spec.sources[1].volume.as_ref().unwrap();
-    assert!(volume.exclude.is_empty() && volume.allow_empty && volume.claim_name == "uploads");
+    assert!(volume.exclude == ["cache/**"] && volume.allow_empty && volume.claim_name == "uploads");
     assert_eq!(saved.metadata, policy.metadata);
 }
 

@@ -3,6 +3,7 @@
 
 use holdfast_crds::{OnExisting, Reason};
 
+use super::super::pipeline::Downloads;
 use super::super::{Attempt, integrity};
 use super::{confirm, names, pair};
 use crate::engine;
@@ -61,7 +62,10 @@ async fn look(
 ) -> Result<String, Failure> {
     let (target, manifest) = pair(task, run, name)?;
     let backup = backup(task, bucket, run, manifest, identities).await;
-    let place = place(task, target, manifest, attempt).await;
+    let place = match apart(task, bucket, run, (target, manifest), identities, attempt).await {
+        Ok(()) => place(task, target, manifest, attempt).await,
+        Err(failure) => Err(failure),
+    };
     match (backup, place) {
         (Ok(()), Ok(place)) => {
             let bytes: u64 = manifest.artifacts.iter().map(|a| a.source_bytes).sum();
@@ -85,6 +89,23 @@ async fn backup(
     let key = folder.run(&run.run_id).source(&manifest.source).manifest();
     let identities = identities.as_ref().map_err(Clone::clone)?;
     confirm(bucket, &key, manifest, identities.as_ref(), &task.store).await
+}
+
+/// No other source of the request goes where this one goes.
+async fn apart(
+    task: &RestoreTask,
+    bucket: &Bucket,
+    run: &CatalogueRun,
+    one: engine::Chosen<'_>,
+    identities: &Result<Option<Identities>, Failure>,
+    attempt: &Attempt,
+) -> Result<(), Failure> {
+    // What is wrong with another one is told of that one.
+    let others = names(task, run).filter(|name| **name != one.0.source);
+    let others: Vec<engine::Chosen<'_>> = others.filter_map(|name| pair(task, run, name).ok()).collect();
+    let identities = identities.clone().map_err(|failure| failure.clone())?.unwrap_or_default();
+    let mut downloads = Downloads::new(bucket.clone(), identities, attempt.progress.clone());
+    engine::confirm_apart(one, &others, &task.scope.namespace, &mut downloads).await
 }
 
 /// The target in words, and what it holds.
