@@ -1,4 +1,4 @@
-//! Proves a store: writes, reads, lists and deletes a canary object; of a read-only store it lists. Says whether anything of the namespace is
+//! Proves a store: writes, reads, lists and deletes a canary object, which stays in an append-only store; of a read-only store it lists. Says whether anything of the namespace is
 //! there, and whether the newest run of each policy still is. Talks to the bucket.
 
 use bytes::Bytes;
@@ -28,10 +28,16 @@ pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, F
         let message = format!("bucket {} answers (read-only: nothing was written)", s3.bucket);
         return Ok(Report::completed(message, Some(look_around(&bucket, task).await)));
     }
-    let key = keys::canary(s3, &attempt.name);
+    let key = if bucket.is_append_only() { keys::lasting_canary(s3) } else { keys::canary(s3, &attempt.name) };
     let content = Bytes::from(format!("holdfast canary {}\n", attempt.name));
     bucket.put(&key, content.clone()).await.map_err(|f| as_probe(&f, "write to"))?;
     let result = read_and_list(&bucket, task, &key, &content).await;
+    if bucket.is_append_only() {
+        result?;
+        let message =
+            format!("canary object {key} was written, read and listed in bucket {} (append-only: it stays)", s3.bucket);
+        return Ok(Report::completed(message, Some(look_around(&bucket, task).await)));
+    }
     // The canary goes whatever became of it; what went wrong first is what is told.
     let deleted = bucket.delete(&key).await.map_err(|f| as_probe(&f, "delete from"));
     result.and(deleted)?;
