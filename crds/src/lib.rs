@@ -38,7 +38,8 @@ pub use source::{
     RedisSecret, RedisSource, RunAs, Source, TlsMode, TlsSpec, VolumeInto, VolumeSource,
 };
 pub use store::{
-    BackupStore, BackupStoreSpec, BackupStoreStatus, EmptyStatus, EncryptionSpec, MissingStatus, S3Spec, SecretKey,
+    Aes256Encryption, BackupStore, BackupStoreSpec, BackupStoreStatus, EmptyStatus, EncryptionSpec, KmsEncryption,
+    MissingStatus, S3Spec, SecretKey, ServerSideEncryption,
 };
 pub use verify::{PolicyVerification, VerificationStatus, VerificationWait, VerifySpec};
 

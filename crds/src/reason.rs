@@ -70,6 +70,8 @@ pub enum Reason {
     StoreNotReady,
     /// The store is read-only.
     StoreReadOnly,
+    /// The store is append-only: nothing in it is deleted.
+    StoreAppendOnly,
     /// The Backup is not there.
     BackupNotFound,
     /// The schedule cannot be read.
@@ -153,7 +155,7 @@ pub enum Retry {
 
 impl Reason {
     /// All reasons that a worker can end with.
-    pub const OF_WORKERS: [Self; 26] = [
+    pub const OF_WORKERS: [Self; 27] = [
         Self::Completed,
         Self::InvalidConfiguration,
         Self::SourceUnreachable,
@@ -177,6 +179,7 @@ impl Reason {
         Self::BucketNotFound,
         Self::Unreachable,
         Self::StoreReadOnly,
+        Self::StoreAppendOnly,
         Self::PodLost,
         Self::SlotPassed,
         Self::AnotherWriter,
@@ -197,6 +200,7 @@ impl Reason {
             | Self::CredentialsRejected
             | Self::BucketNotFound
             | Self::StoreReadOnly
+            | Self::StoreAppendOnly
             | Self::ClockSkew => 16,
             Self::ChecksumMismatch => 17,
             Self::NoSpace => 18,
@@ -295,6 +299,7 @@ mod tests {
                     Reason::CredentialsRejected,
                     Reason::BucketNotFound,
                     Reason::StoreReadOnly,
+                    Reason::StoreAppendOnly,
                 ],
                 _ => &shared(code)[..1],
             };

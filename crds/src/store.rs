@@ -1,9 +1,12 @@
 //! `BackupStore`: one place in S3-compatible storage. Pure data.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::names::{data_key, object_name};
 use crate::{ConfigMapKey, JobTemplate};
@@ -43,6 +46,11 @@ pub struct BackupStoreSpec {
     /// Only restore from this store: nothing in it is ever written or deleted. For disaster recovery.
     #[serde(default)]
     pub read_only: bool,
+    /// The credentials may write and may not delete: nothing in this store is ever deleted. The probe leaves its canary object there, the
+    /// retention of policies is off, and they say so, and a Backup with `deletionPolicy: Delete` waits and says what for. What is old goes by
+    /// a lifecycle rule of the bucket.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub append_only: bool,
     /// Where and how all Jobs that work with this store run, its probe among them; over what the chart says. A policy and a request can say
     /// otherwise for their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +106,54 @@ pub struct S3Spec {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = object_name())]
     pub service_account_name: Option<String>,
+    /// How the service encrypts what it stores, for a bucket whose policy demands that each request says so. Absent: as the bucket is set up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_side_encryption: Option<ServerSideEncryption>,
+    /// Storage class of everything that is stored, such as `STANDARD_IA`. Absent: the service's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9_.-]*$') && !(self in ['GLACIER', 'DEEP_ARCHIVE'])").message(
+        "must be the name of a storage class whose objects can be read at once, such as STANDARD_IA or GLACIER_IR: not GLACIER, not DEEP_ARCHIVE"
+    ))]
+    pub storage_class: Option<String>,
+    /// Tags of every object that is stored; Amazon's services ask for the right `s3:PutObjectTagging` then.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(transform = bound_tags)]
+    #[x_kube(validation = Rule::new("self.all(k, size(k) >= 1 && size(k) <= 128 && self[k].matches('^[A-Za-z0-9 +=._:/@-]*$'))").message(
+        "the value of a tag is made of letters, digits, spaces and + - = . _ : / @, and its key has 1 to 128 characters"
+    ))]
+    pub tags: BTreeMap<String, String>,
 }
+
+/// Encryption by the service.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.kms) != has(self.aes256)").message("set exactly one of kms: {keyId: …} and aes256: {}"))]
+pub struct ServerSideEncryption {
+    /// With a key of the service's key management (SSE-KMS). The credentials need `kms:GenerateDataKey` and `kms:Decrypt` on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms: Option<KmsEncryption>,
+    /// With keys that the service keeps itself (SSE-S3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aes256: Option<Aes256Encryption>,
+}
+
+/// A key of the service's key management.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KmsEncryption {
+    /// ID, ARN or alias of the key. Absent: the one that the service uses for the account or the bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9:/_.-]+$')").message(
+        "must be the ID, the ARN or the alias of a key, such as arn:aws:kms:eu-central-1:111122223333:key/1234abcd-…"
+    ))]
+    pub key_id: Option<String>,
+}
+
+/// Keys that the service keeps itself: there is nothing to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Aes256Encryption {}
 
 impl S3Spec {
     /// Whether the bucket is addressed in the path: as set, else true for every service but Amazon's own.
@@ -209,6 +264,14 @@ pub struct EmptyStatus {
     pub place: String,
     /// When it was listed.
     pub time: Time,
+}
+
+/// Bounds of S3, which the rule needs too: the API server weighs it by the largest value that it may see.
+fn bound_tags(schema: &mut Schema) {
+    schema.insert("maxProperties".to_owned(), json!(10));
+    if let Some(value) = schema.get_mut("additionalProperties").and_then(serde_json::Value::as_object_mut) {
+        value.insert("maxLength".to_owned(), json!(256));
+    }
 }
 
 fn default_region() -> String {

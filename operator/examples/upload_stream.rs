@@ -28,6 +28,7 @@ async fn main() -> Result<()> {
             ..S3Spec::default()
         },
         read_only: false,
+        append_only: false,
         credentials: Some(next("folder with credentials")?.into()),
         ca: None,
         recipients: vec![],

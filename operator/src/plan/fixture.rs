@@ -53,6 +53,7 @@ pub(crate) fn store() -> BackupStore {
             encryption: None,
             max_concurrent_runs: None,
             read_only: false,
+            append_only: false,
             job_template: None,
         },
         status: None,

@@ -378,6 +378,7 @@ pub fn store_task(store: &BackupStore) -> StoreTask {
         name: name(&store.metadata),
         s3: s3.clone(),
         read_only: store.spec.read_only,
+        append_only: store.spec.append_only,
         credentials: s3.credentials_secret.as_ref().map(|_| PathBuf::from(STORE_CREDENTIALS)),
         ca: s3.ca_bundle.as_ref().map(|_| PathBuf::from(format!("{STORE_CA}/{CA_FILE}"))),
         recipients: store.spec.encryption.as_ref().map(|e| e.recipients.clone()).unwrap_or_default(),

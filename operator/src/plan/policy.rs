@@ -268,6 +268,13 @@ fn retention(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observe
         plan.status.conditions.retain(|c| c.type_ != ConditionType::RetentionApplied.as_str());
         return;
     }
+    if let Some(store) = observed.store.as_deref().filter(|store| store.spec.append_only) {
+        return retention_is_off(plan, policy, store, now);
+    }
+    let is_off = |c: &Condition| {
+        c.type_ == ConditionType::RetentionApplied.as_str() && reason_of(c) == Some(Reason::StoreAppendOnly)
+    };
+    plan.status.conditions.retain(|c| !is_off(c));
     if refused_retention(plan, policy, observed, now) {
         return;
     }
@@ -283,6 +290,20 @@ fn retention(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, observe
     let generation = policy.metadata.generation;
     *conditions =
         with_condition(conditions, ConditionType::RetentionApplied, Some(value), reason, message, generation, now);
+}
+
+/// Says that nothing is deleted, whatever the policy's rules are.
+fn retention_is_off(plan: &mut Plan<BackupPolicyStatus>, policy: &BackupPolicy, store: &BackupStore, now: Timestamp) {
+    let message = format!(
+        "retention is off: BackupStore {} is append-only (spec.appendOnly), so nothing is deleted from it; remove spec.retention, and let a lifecycle rule of the bucket delete what is old",
+        store.metadata.name.as_deref().unwrap_or_default()
+    );
+    let failure = Failure::new(Reason::StoreAppendOnly, message);
+    let conditions = &mut plan.status.conditions;
+    let generation = policy.metadata.generation;
+    if say(conditions, ConditionType::RetentionApplied, Some(false), &failure, generation, now) {
+        plan.events.push(Event::warning(failure.reason, "Retain", failure.message));
+    }
 }
 
 /// Whether retention could not even start after the newest complete run, as that one says; then the policy says so too.

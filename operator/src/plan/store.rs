@@ -335,7 +335,11 @@ fn probing(status: &mut BackupStoreStatus, store: &BackupStore, now: Timestamp, 
 }
 
 fn proved(store: &BackupStore) -> String {
-    let done = if store.spec.read_only { "read and listed" } else { "written, read, listed and deleted" };
+    let done = match &store.spec {
+        spec if spec.read_only => "read and listed",
+        spec if spec.append_only => "written, read and listed",
+        _ => "written, read, listed and deleted",
+    };
     format!("a canary object was {done} in bucket {}", store.spec.s3.bucket)
 }
 

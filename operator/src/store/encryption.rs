@@ -3,6 +3,7 @@
 //! The format is age v1 (<https://age-encryption.org/v1>), with X25519 keys: what is stored decrypts with the stock `age`. A backup needs
 //! public keys only.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -19,6 +20,8 @@ use crate::task::Failure;
 const KEY_ID_BYTES: usize = 8;
 /// The field of a manifest that holds its seal.
 const SEAL: &str = "seal";
+/// Where private keys come from.
+const IDENTITIES: &str = "the Secret in spec.encryption.identitySecret";
 
 /// The public keys that backups are encrypted to; none: not encrypted.
 #[derive(Clone, Default)]
@@ -86,39 +89,49 @@ impl Recipients {
 
 /// The private keys that backups are decrypted with. Never shown.
 #[derive(Clone, Default)]
-pub struct Identities(Vec<x25519::Identity>);
+pub struct Identities {
+    keys: Vec<x25519::Identity>,
+    passed_over: PassedOver,
+}
 
 impl Identities {
-    /// Reads an identity file as `age-keygen` writes it: one `AGE-SECRET-KEY-1…` a line, and comments.
+    /// Reads an identity file as `age-keygen` writes it: one `AGE-SECRET-KEY-1…` a line, and comments. What is of another kind does not
+    /// stand in the way of those that can be used: it is counted.
     ///
     /// # Errors
-    /// [`Reason::KeyMissing`] where a line is no X25519 identity, or where there is none. The line itself is not told.
-    pub fn parse(text: &str) -> Result<Self, Failure> {
-        let mut identities = Vec::new();
+    /// [`Reason::KeyMissing`] where there is no X25519 identity. No line is told.
+    pub fn parse(file: &[u8]) -> Result<Self, Failure> {
+        let missing = |why: String| {
+            let message = format!("{IDENTITIES} holds no identity: it must be what age-keygen writes{why}");
+            Failure::new(Reason::KeyMissing, message)
+        };
+        let mut passed_over = PassedOver::default();
+        let text = passed_over.decode(file).ok_or_else(|| missing("; it is neither UTF-8 nor UTF-16".to_owned()))?;
+        let mut keys = Vec::new();
+        let mut in_pem = false;
         for (index, line) in text.lines().map(str::trim).enumerate() {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
+            let begins_pem = line.starts_with("-----BEGIN ");
+            if in_pem || begins_pem {
+                if begins_pem {
+                    passed_over.add("keys in PEM, as SSH has them", index);
+                }
+                in_pem = !line.starts_with("-----END ");
+            } else if !line.is_empty() && !line.starts_with('#') {
+                match line.parse::<x25519::Identity>() {
+                    Ok(key) => keys.push(key),
+                    Err(_) => passed_over.add(kind_of(line), index),
+                }
             }
-            let identity = line.parse::<x25519::Identity>().map_err(|why| {
-                let why = if line.starts_with("age1") {
-                    "it is a public key, which belongs into spec.encryption.recipients"
-                } else {
-                    why
-                };
-                let message = format!(
-                    "line {} of the Secret in spec.encryption.identitySecret is no identity of age ({why}): it must be what age-keygen writes, AGE-SECRET-KEY-1…",
-                    index + 1
-                );
-                Failure::new(Reason::KeyMissing, message)
-            })?;
-            identities.push(identity);
         }
-        if identities.is_empty() {
-            let message =
-                "the Secret in spec.encryption.identitySecret holds no identity: it must be what age-keygen writes";
-            return Err(Failure::new(Reason::KeyMissing, message));
+        if keys.is_empty() {
+            return Err(missing(passed_over.after("; ")));
         }
-        Ok(Self(identities))
+        Ok(Self { keys, passed_over })
+    }
+
+    /// What of the file is no key that can be used, in words; empty where nothing is.
+    pub fn passed_over(&self) -> String {
+        self.passed_over.after("")
     }
 
     /// Decrypts what it reads.
@@ -126,8 +139,9 @@ impl Identities {
     /// # Errors
     /// [`Reason::KeyMissing`] where none of the keys fits, [`Reason::ChecksumMismatch`] where it is no age file.
     pub fn decrypt<R: Read>(&self, input: R) -> Result<age::stream::StreamReader<R>, Failure> {
-        let decryptor = age::Decryptor::new(input).map_err(|why| undecryptable(&why))?;
-        decryptor.decrypt(self.0.iter().map(|key| key as &dyn age::Identity)).map_err(|why| undecryptable(&why))
+        let failed = |why| undecryptable(&why, &self.passed_over);
+        let decryptor = age::Decryptor::new(input).map_err(failed)?;
+        decryptor.decrypt(self.keys.iter().map(|key| key as &dyn age::Identity)).map_err(failed)
     }
 
     /// Confirms that a manifest says what it said when it was sealed.
@@ -148,12 +162,75 @@ impl Identities {
     }
 }
 
-fn undecryptable(why: &age::DecryptError) -> Failure {
+/// What an identity file holds beside keys that can be used.
+#[derive(Clone, Default)]
+struct PassedOver {
+    /// Of each kind how many, and the number of the first line.
+    kinds: BTreeMap<&'static str, (usize, usize)>,
+    /// The file's encoding, where it is not the one that age reads.
+    encoding: Option<&'static str>,
+}
+
+impl PassedOver {
+    fn add(&mut self, kind: &'static str, index: usize) {
+        self.kinds.entry(kind).or_insert((0, index + 1)).0 += 1;
+    }
+
+    /// The text of a file as editors leave it: with a byte-order mark, or in UTF-16, which Windows' shell writes.
+    fn decode<'a>(&mut self, file: &'a [u8]) -> Option<Cow<'a, str>> {
+        let units: fn([u8; 2]) -> u16 = match file {
+            [0xff, 0xfe, ..] | [1..=0xff, 0, ..] => u16::from_le_bytes,
+            [0xfe, 0xff, ..] | [0, 1..=0xff, ..] => u16::from_be_bytes,
+            _ => {
+                let text = std::str::from_utf8(file).ok()?;
+                return Some(Cow::Borrowed(text.strip_prefix('\u{feff}').unwrap_or(text)));
+            }
+        };
+        self.encoding = Some("UTF-16");
+        let (pairs, []) = file.as_chunks() else { return None };
+        let text = String::from_utf16(&pairs.iter().map(|pair| units(*pair)).collect::<Vec<_>>()).ok()?;
+        Some(Cow::Owned(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()))
+    }
+
+    /// In words, after `begin`; empty where there is nothing to say.
+    fn after(&self, begin: &str) -> String {
+        let kinds = self.kinds.iter().map(|(kind, (count, line))| format!("{count} {kind} (from line {line} on)"));
+        let mut parts: Vec<String> = self
+            .encoding
+            .map(|name| format!("it is in {name}, which age itself does not read: write it in UTF-8"))
+            .into_iter()
+            .collect();
+        if !self.kinds.is_empty() {
+            parts.push(format!(
+                "passed over, because nothing here can use them: {}",
+                kinds.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        if parts.is_empty() { String::new() } else { format!("{begin}{}", parts.join("; ")) }
+    }
+}
+
+/// What a line is that is no X25519 identity.
+fn kind_of(line: &str) -> &'static str {
+    if line.starts_with("AGE-SECRET-KEY-PQ-") {
+        "post-quantum identities"
+    } else if line.starts_with("AGE-PLUGIN-") {
+        "identities of a plugin"
+    } else if line.starts_with("AGE-SECRET-KEY-1") {
+        "identities that were cut or mistyped"
+    } else if line.starts_with("age1") {
+        "public keys, which belong into spec.encryption.recipients"
+    } else {
+        "lines that are no identities of age"
+    }
+}
+
+fn undecryptable(why: &age::DecryptError, passed_over: &PassedOver) -> Failure {
     match why {
-        age::DecryptError::NoMatchingKeys => Failure::new(
-            Reason::KeyMissing,
-            "none of the identities of the Secret in spec.encryption.identitySecret can decrypt it",
-        ),
+        age::DecryptError::NoMatchingKeys => {
+            let message = format!("none of the identities of {IDENTITIES} can decrypt it{}", passed_over.after("; "));
+            Failure::new(Reason::KeyMissing, message)
+        }
         why => Failure::new(Reason::ChecksumMismatch, format!("it cannot be decrypted: {why}")),
     }
 }
@@ -225,9 +302,9 @@ mod tests {
         let recipients = Recipients::parse(&[one.clone(), two]).unwrap();
         let seal = recipients.seal(MANIFEST).unwrap().unwrap();
         for secret in [one_secret, format!("# kept from before\n{stranger}\n\n{two_secret}\n")] {
-            Identities::parse(&secret).unwrap().confirm(MANIFEST, &seal).unwrap();
+            Identities::parse(secret.as_bytes()).unwrap().confirm(MANIFEST, &seal).unwrap();
         }
-        let refused = Identities::parse(&stranger).unwrap().confirm(MANIFEST, &seal).unwrap_err();
+        let refused = Identities::parse(stranger.as_bytes()).unwrap().confirm(MANIFEST, &seal).unwrap_err();
         assert_eq!(refused.reason, Reason::KeyMissing);
         assert_eq!(recipients.ids()[0], key_id(&one));
     }
@@ -236,7 +313,7 @@ mod tests {
     fn a_changed_manifest_is_found_and_another_order_of_fields_is_no_change() {
         let (public, secret) = key();
         let seal = Recipients::parse(&[public]).unwrap().seal(MANIFEST).unwrap().unwrap();
-        let identities = Identities::parse(&secret).unwrap();
+        let identities = Identities::parse(secret.as_bytes()).unwrap();
         let reordered = format!(
             r#"{{"later":{{"a":2,"b":1}},"artifacts":[{{"storedSha256":"00","key":"k"}}],"seal":"{seal}","runId":"a"}}"#
         );
@@ -252,11 +329,65 @@ mod tests {
     #[test]
     fn what_is_no_key_is_told_without_showing_it() {
         let (public, secret) = key();
-        let wrong = Recipients::parse(&[public, "age1nothing".into()]).err().unwrap();
+        let wrong = Recipients::parse(&[public.clone(), "age1nothing".into()]).err().unwrap();
         assert!(wrong.message.contains("recipients[1]"), "{}", wrong.message);
         let cut = &secret[..secret.len() - 4];
-        let wrong = Identities::parse(cut).err().unwrap();
-        assert!(wrong.reason == Reason::KeyMissing && !wrong.message.contains(&secret[10..30]), "{}", wrong.message);
-        assert_eq!(Identities::parse("# nothing\n").err().unwrap().reason, Reason::KeyMissing);
+        let wrong = Identities::parse(format!("{cut}\n{public}").as_bytes()).err().unwrap();
+        assert!(wrong.reason == Reason::KeyMissing && !wrong.message.contains(&secret[20..30]), "{}", wrong.message);
+        assert!(wrong.message.contains("1 identities that were cut or mistyped (from line 1 on)"), "{}", wrong.message);
+        assert!(wrong.message.contains("belong into spec.encryption.recipients"), "{}", wrong.message);
+        assert_eq!(Identities::parse(b"# nothing\n").err().unwrap().reason, Reason::KeyMissing);
+    }
+
+    #[test]
+    fn lines_that_nothing_here_can_use_are_passed_over_and_counted() {
+        let ((public, secret), (_, stranger)) = (key(), key());
+        let seal = Recipients::parse(&[public]).unwrap().seal(MANIFEST).unwrap().unwrap();
+        let others = "AGE-SECRET-KEY-PQ-1QQQ\n# yubikey\nAGE-PLUGIN-YUBIKEY-1QQQ\nAGE-PLUGIN-SE-1QQQ\n\
+            -----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----\n";
+        let identities = Identities::parse(format!("{others}{secret}\n").as_bytes()).unwrap();
+        identities.confirm(MANIFEST, &seal).unwrap();
+        let told = identities.passed_over();
+        let counts = [
+            "1 post-quantum identities (from line 1 on)",
+            "2 identities of a plugin (from line 3 on)",
+            "1 keys in PEM",
+        ];
+        assert!(counts.iter().all(|count| told.contains(count)) && !told.contains("QQQ"), "{told}");
+        assert_eq!(Identities::parse(secret.as_bytes()).unwrap().passed_over(), "");
+        // Where no key fits, one of these may have been the one that does.
+        for file in [others.to_owned(), format!("{others}{stranger}")] {
+            let missing =
+                Identities::parse(file.as_bytes()).and_then(|keys| keys.confirm(MANIFEST, &seal)).unwrap_err();
+            assert_eq!(missing.reason, Reason::KeyMissing);
+            assert!(counts.iter().all(|count| missing.message.contains(count)), "{}", missing.message);
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_utf_16_are_read_and_an_encoding_is_named() {
+        let (public, secret) = key();
+        let seal = Recipients::parse(&[public]).unwrap().seal(MANIFEST).unwrap().unwrap();
+        let text = format!("# created\r\n{secret}\r\n");
+        let utf_16 = |text: &str, bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
+        let marked = format!("\u{feff}{text}");
+        let parsed = Identities::parse(marked.as_bytes()).unwrap();
+        parsed.confirm(MANIFEST, &seal).unwrap();
+        assert_eq!(parsed.passed_over(), "");
+        for text in [&text, &marked] {
+            for bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+                let parsed = Identities::parse(&utf_16(text, bytes)).unwrap();
+                parsed.confirm(MANIFEST, &seal).unwrap();
+                assert!(parsed.passed_over().contains("UTF-16"), "{}", parsed.passed_over());
+            }
+        }
+        for (file, named) in [
+            (utf_16("\u{feff}# nothing", u16::to_le_bytes), "UTF-16"),
+            (b"\xff\xfea".to_vec(), "UTF-8"),
+            (b"caf\xe9".to_vec(), "UTF-8"),
+        ] {
+            let failure = Identities::parse(&file).err().unwrap();
+            assert!(failure.reason == Reason::KeyMissing && failure.message.contains(named), "{}", failure.message);
+        }
     }
 }

@@ -113,6 +113,11 @@ pub fn canary_folder(s3: &S3Spec) -> String {
     below(s3, ".holdfast/")
 }
 
+/// Key of the canary object of a store that it cannot be deleted from: one, however often the store is probed.
+pub fn lasting_canary(s3: &S3Spec) -> String {
+    format!("{}canary", canary_folder(s3))
+}
+
 /// Key of one probe's canary object.
 pub fn canary(s3: &S3Spec, attempt: &str) -> String {
     format!("{}canary-{attempt}", canary_folder(s3))
@@ -157,7 +162,7 @@ fn below(s3: &S3Spec, path: &str) -> String {
 }
 
 /// Percent-encodes what is not a letter, a digit or one of `._-`, so that any database name makes a plain key.
-fn encode(name: &str) -> String {
+pub(super) fn encode(name: &str) -> String {
     use std::fmt::Write as _;
     name.bytes().fold(String::with_capacity(name.len()), |mut text, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-') {

@@ -53,6 +53,7 @@ mod tests {
                 name: "main".into(),
                 s3: holdfast_crds::S3Spec::default(),
                 read_only: false,
+                append_only: false,
                 credentials: None,
                 ca: None,
                 recipients: vec![],

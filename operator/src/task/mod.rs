@@ -97,6 +97,9 @@ pub struct StoreTask {
     /// Never write or delete.
     #[serde(default)]
     pub read_only: bool,
+    /// Never delete.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub append_only: bool,
     /// Folder with the files `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and maybe `AWS_SESSION_TOKEN`, read anew when they change.
     /// Absent: the ambient identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]

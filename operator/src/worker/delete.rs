@@ -7,10 +7,10 @@ use crate::store::client::Bucket;
 use crate::store::keys::PolicyFolder;
 use crate::task::{DeleteTask, Failure, Outcome, Report, RetainReport, Scope};
 
-use super::writable;
+use super::deletable;
 
 pub(super) async fn run(task: &DeleteTask) -> Result<Report, Failure> {
-    writable(&task.store)?;
+    deletable(&task.store)?;
     let bucket = Bucket::open(&task.store).await?;
     let folder = PolicyFolder::new(&task.store.s3, &task.scope);
     let catalogue = catalogue::read(&bucket, &folder).await?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use holdfast_crds::Reason;
+use tracing::warn;
 
 use crate::store::catalogue;
 use crate::store::client::Bucket;
@@ -42,10 +43,16 @@ pub(super) async fn confirm_artifacts(bucket: &Bucket, manifest: &Manifest) -> R
 
 /// The private keys of a store.
 pub(super) async fn identities(file: &Path, store: &StoreTask) -> Result<Identities, Failure> {
-    let text = tokio::fs::read_to_string(file).await.map_err(|e| {
-        Failure::new(Reason::KeyMissing, format!("the Secret in spec.encryption.identitySecret cannot be read: {e}"))
+    let content = tokio::fs::read(file).await.map_err(|e| {
+        Failure::new(Reason::KeyMissing, format!("{THE_SECRET} in spec.encryption.identitySecret cannot be read: {e}"))
     });
-    text.and_then(|text| Identities::parse(&text)).map_err(|failure| named(failure, store))
+    let identities =
+        content.and_then(|content| Identities::parse(&content)).map_err(|failure| named(failure, store))?;
+    let passed_over = identities.passed_over();
+    if !passed_over.is_empty() {
+        warn!("{}: {passed_over}", store.identity_secret.as_deref().unwrap_or(THE_SECRET));
+    }
+    Ok(identities)
 }
 
 /// With the name of the Secret that the private keys come from.

@@ -175,6 +175,18 @@ fn writable(store: &StoreTask) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses to delete from a store that is append-only, or read-only.
+fn deletable(store: &StoreTask) -> Result<(), Failure> {
+    writable(store)?;
+    if store.append_only {
+        return Err(Failure::new(
+            Reason::StoreAppendOnly,
+            format!("store {} is append-only (spec.appendOnly): nothing is deleted from it", store.name),
+        ));
+    }
+    Ok(())
+}
+
 /// By the Pod's name, which no other attempt has; outside a Pod by the time and the process.
 fn attempt_name() -> String {
     let of_pod = std::env::var(POD_NAME_ENV);

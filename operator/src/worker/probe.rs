@@ -1,5 +1,5 @@
-//! Proves a store: writes, reads, lists and deletes a canary object; of a read-only store it lists. Says whether anything of the namespace is
-//! there, and whether the newest run of each policy still is. Talks to the bucket.
+//! Proves a store: writes, reads, lists and deletes a canary object, which stays in an append-only store; of a read-only store it lists. Says
+//! whether anything of the namespace is there, and whether the newest run of each policy still is. Talks to the bucket.
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -28,7 +28,7 @@ pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, F
         let message = format!("bucket {} answers (read-only: nothing was written)", s3.bucket);
         return Ok(look_around(&bucket, task, message).await);
     }
-    let key = keys::canary(s3, &attempt.name);
+    let key = if bucket.is_append_only() { keys::lasting_canary(s3) } else { keys::canary(s3, &attempt.name) };
     let content = Bytes::from(format!("holdfast canary {}\n", attempt.name));
     bucket.put(&key, content.clone()).await.map_err(|f| as_probe(&f, "write to"))?;
     let result = read_and_list(&bucket, task, &key, &content).await;
@@ -36,10 +36,15 @@ pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, F
         Ok(()) => bucket.heeds_conditions(&key, content).await,
         Err(_) => None,
     };
-    // The canary goes whatever became of it; what went wrong first is what is told.
-    let deleted = bucket.delete(&key).await.map_err(|f| as_probe(&f, "delete from"));
-    result.and(deleted)?;
-    let mut message = format!("a canary object was written, read, listed and deleted in bucket {}", s3.bucket);
+    let mut message = if bucket.is_append_only() {
+        result?;
+        format!("canary object {key} was written, read and listed in bucket {} (append-only: it stays)", s3.bucket)
+    } else {
+        // The canary goes whatever became of it; what went wrong first is what is told.
+        let deleted = bucket.delete(&key).await.map_err(|f| as_probe(&f, "delete from"));
+        result.and(deleted)?;
+        format!("a canary object was written, read, listed and deleted in bucket {}", s3.bucket)
+    };
     if heeds == Some(false) {
         message.push_str("; the store writes over objects against the condition of the request (If-None-Match): nothing of Holdfast's rests on that, what else writes there may");
     }

@@ -6,9 +6,9 @@ use holdfast_crds::Reason;
 use jiff::{SignedDuration, Timestamp};
 use tracing::info;
 
+use super::deletable;
 use super::delete::{delete_run, is_foreign};
 use super::integrity::unlisted;
-use super::writable;
 use crate::plan::debris::{self, Stray};
 use crate::plan::names::ACCEPT_WRITERS_ANNOTATION;
 use crate::plan::retention::{self, Run};
@@ -26,7 +26,7 @@ const OTHERS_LIMIT: usize = 8;
 const DEBRIS_LIMIT: usize = 1000;
 
 pub(super) async fn run(task: &RetainTask) -> Result<Report, Failure> {
-    writable(&task.store)?;
+    deletable(&task.store)?;
     let time_zone =
         schedule::time_zone(&task.time_zone).map_err(|error| Failure::new(error.reason(), error.to_string()))?;
     let bucket = Bucket::open(&task.store).await?;

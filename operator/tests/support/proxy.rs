@@ -34,6 +34,8 @@ pub enum Fate {
     Answer(&'static str, String),
     /// It never reaches the server, and nothing comes, for as long as the proxy lives.
     Hang,
+    /// It passes if it has this header; else a status and a body come instead.
+    Demand(&'static str, &'static str, String),
 }
 
 /// A running proxy.
@@ -92,7 +94,13 @@ fn serve(
         .filter_map(|l| l.split_once(':'))
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
         .map_or(0, |(_, value)| value.trim().parse().unwrap());
-    let fate = decide(line, count.fetch_add(1, Ordering::Relaxed));
+    let fate = match decide(line, count.fetch_add(1, Ordering::Relaxed)) {
+        Fate::Demand(header, status, body) => {
+            let mut names = headers.lines().filter_map(|l| l.split_once(':')).map(|(name, _)| name);
+            if names.any(|name| name.eq_ignore_ascii_case(header)) { Fate::Pass } else { Fate::Answer(status, body) }
+        }
+        fate => fate,
+    };
     // Who closes a connection with a byte unread resets it.
     if !matches!(fate, Fate::ResetAfter(_)) {
         client.read_exact(&mut [0])?;

@@ -100,6 +100,8 @@ impl Server {
         ];
         command.args(names.iter().zip(&ports).map(|(name, port)| format!("-{name}={port}")));
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        // With it the server encrypts what asks for that (SSE-S3).
+        command.env("WEED_S3_SSE_KEY", "a-key-of-the-tests");
         command.env("HOME", folder.path()).process_group(0);
         let child = Mutex::new(command.spawn().unwrap());
         Self { child, folder, port: ports[6] }
@@ -195,6 +197,7 @@ impl TestBucket {
                 ..S3Spec::default()
             },
             read_only: false,
+            append_only: false,
             credentials: Some(self.credentials.path().to_owned()),
             ca: None,
             recipients: vec![],

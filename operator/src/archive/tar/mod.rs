@@ -24,6 +24,9 @@ pub const MAX_PAX_BYTES: u64 = 1 << 20;
 /// At most this many extents describe a sparse file: 16 MiB of memory.
 pub const MAX_EXTENTS: usize = 1 << 20;
 
+/// The comment on a file that is stored with zeros in place of its holes.
+const HOLES_AS_ZEROS: &[u8] = b"holdfast: holes stored as zeros";
+
 /// A name longer than this is none; Linux opens at most 4096 bytes at once, and a deep folder may have more.
 pub const MAX_NAME_BYTES: usize = 64 * 1024;
 
@@ -49,6 +52,8 @@ pub struct Entry {
     pub mtime: Mtime,
     /// Extended attributes by full name (`user.checksum`), in the order of the archive.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Of a file stored with zeros in place of its holes: that it had some. Kept as a comment, which other readers pass over.
+    pub holes_as_zeros: bool,
 }
 
 /// What a member is.

@@ -5,7 +5,7 @@
 
 use super::pax;
 use super::sparse::{Extent, MapReader, data_bytes};
-use super::{BLOCK, Entry, Error, Kind, MAX_NAME_BYTES, MAX_PAX_BYTES, Mtime, padding, printable};
+use super::{BLOCK, Entry, Error, HOLES_AS_ZEROS, Kind, MAX_NAME_BYTES, MAX_PAX_BYTES, Mtime, padding, printable};
 
 /// What comes next in an archive.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,6 +74,7 @@ struct Attributes {
     sparse_minor: Option<u64>,
     sparse_name: Option<Vec<u8>>,
     sparse_size: Option<u64>,
+    holes_as_zeros: bool,
 }
 
 impl Default for Reader {
@@ -314,6 +315,7 @@ impl Reader {
         let group = said.group.clone().unwrap_or_else(|| text(&block[297..329]));
         let entry = Entry {
             path,
+            holes_as_zeros: said.holes_as_zeros && matches!(kind, Kind::File { data: None, .. }),
             kind,
             mode: u32::try_from(number(&block[100..108])? & 0o7777).unwrap_or(0),
             uid: said.uid.map_or_else(|| number(&block[108..116]), Ok)?,
@@ -368,10 +370,11 @@ impl Attributes {
                 b"GNU.sparse.minor" => self.sparse_minor = Some(decimal()?),
                 b"GNU.sparse.name" => self.sparse_name = name(),
                 b"GNU.sparse.realsize" => self.sparse_size = Some(decimal()?),
+                b"comment" => self.holes_as_zeros = value == HOLES_AS_ZEROS,
                 b"GNU.sparse.map" | b"GNU.sparse.numblocks" | b"GNU.sparse.offset" => {
                     return Err("a sparse file in another format than GNU's 1.0".to_owned());
                 }
-                // Any other keyword is one that a reader may leave alone: atime, ctime, comment, hdrcharset (names are bytes here).
+                // Any other keyword is one that a reader may leave alone: atime, ctime, hdrcharset (names are bytes here).
                 _ => {
                     if let Some(name) = keyword.strip_prefix(b"SCHILY.xattr.") {
                         self.xattrs.retain(|(n, _)| n != name);
@@ -407,6 +410,7 @@ impl Attributes {
             sparse_minor: self.sparse_minor,
             sparse_name: self.sparse_name,
             sparse_size: self.sparse_size,
+            holes_as_zeros: self.holes_as_zeros,
         }
     }
 }

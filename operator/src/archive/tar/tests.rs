@@ -80,11 +80,12 @@ fn arb_member() -> impl Strategy<Value = (Entry, Vec<u8>)> {
         prop_oneof![4 => 0_i64..5_000_000_000, 1 => any::<i32>().prop_map(i64::from), 1 => -1_i64 << 40..1 << 40],
         0_u32..1_000_000_000,
     );
-    (arb_name(), arb_kind(), 0_u32..0o10000, (id.clone(), id), times, xattrs, "[a-zé]{0,40}").prop_map(
-        |(path, (kind, content), mode, (uid, gid), (seconds, nanos), xattrs, user)| {
+    (arb_name(), arb_kind(), 0_u32..0o10000, (id.clone(), id), times, xattrs, "[a-zé]{0,40}", any::<bool>()).prop_map(
+        |(path, (kind, content), mode, (uid, gid), (seconds, nanos), xattrs, user, holes)| {
             let xattrs = xattrs.into_iter().map(|(n, v)| (n.replace('=', "-").into_bytes(), v)).collect();
             let entry = Entry {
                 path,
+                holes_as_zeros: holes && matches!(kind, Kind::File { data: None, .. }),
                 kind,
                 mode,
                 uid,

@@ -1,7 +1,9 @@
 //! Headers as they are written. Pure.
 
 use super::sparse::{self, data_bytes};
-use super::{BLOCK, Entry, Error, Kind, MAX_EXTENTS, MAX_NAME_BYTES, MAX_PAX_BYTES, Mtime, pax, printable};
+use super::{
+    BLOCK, Entry, Error, HOLES_AS_ZEROS, Kind, MAX_EXTENTS, MAX_NAME_BYTES, MAX_PAX_BYTES, Mtime, pax, printable,
+};
 
 /// What ends an archive: two blocks of zeros.
 pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
@@ -82,6 +84,9 @@ pub fn header(entry: &Entry, out: &mut Vec<u8>) -> Result<(), Error> {
         pax::push(&mut records, b"GNU.sparse.name", &path);
         pax::push(&mut records, b"GNU.sparse.realsize", size.to_string().as_bytes());
         place_stand_in(&mut block, b"GNUSparseFile.0", &path);
+    }
+    if entry.holes_as_zeros && matches!(entry.kind, Kind::File { data: None, .. }) {
+        pax::push(&mut records, b"comment", HOLES_AS_ZEROS);
     }
     for (name, value) in &entry.xattrs {
         pax::push(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);

@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::census::Census;
-use super::facts::{Facts, extents, xattrs};
+use super::facts::{Facts, LEAST_HOLES, extents, xattrs};
 use super::links::{Further, Links, Role};
 use super::walk::{Batch, Item, What};
 use crate::archive::file_index::{ContentHash, Line};
@@ -291,19 +291,22 @@ fn other(item: &Item, shared: &Shared, output: &mut Output<'_>) -> Result<(), St
 fn file(item: &Item, shared: &Shared, output: &mut Output<'_>) -> Result<bool, Stop> {
     // A pipe that takes the name of a file must not keep us waiting.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let look = || -> Result<(OwnedFd, Facts, Entry), Errno> {
+    let look = || -> Result<(OwnedFd, Facts, Entry, u64), Errno> {
         let fd = rustix::fs::openat(&*item.folder, &item.name, flags, Mode::empty())?;
         let facts = Facts::of(&rustix::fs::fstat(&fd)?);
         if facts.kind != FileType::RegularFile {
             return Err(Errno::NOENT);
         }
-        let data = extents(&fd, &facts)?;
         let Facts { mode, uid, gid, mtime, size, .. } = facts;
-        let (path, kind) = (item.path.clone(), Kind::File { size, data });
-        let entry = Entry { path, kind, mode, uid, gid, mtime, xattrs: xattrs(&fd)?, ..Entry::default() };
-        Ok((fd, facts, entry))
+        let data = extents(&fd, &facts)?;
+        let holes = data.as_ref().map_or(0, |data| size.saturating_sub(data.iter().map(|e| e.length).sum()));
+        let holes_as_zeros = (1..LEAST_HOLES).contains(&holes);
+        let kind = Kind::File { size, data: data.filter(|_| !holes_as_zeros) };
+        let (path, xattrs) = (item.path.clone(), xattrs(&fd)?);
+        let entry = Entry { path, kind, mode, uid, gid, mtime, xattrs, holes_as_zeros, ..Entry::default() };
+        Ok((fd, facts, entry, if holes_as_zeros { holes } else { 0 }))
     };
-    let (fd, facts, entry) = match look() {
+    let (fd, facts, entry, zeros) = match look() {
         Ok(found) => found,
         Err(error) => {
             shared.unread(&item.path, error);
@@ -334,6 +337,7 @@ fn file(item: &Item, shared: &Shared, output: &mut Output<'_>) -> Result<bool, S
     if cut || later.is_ok_and(|later| facts.differs(&later)) {
         shared.census.changed.add(&item.path);
     }
+    shared.census.zeros.fetch_add(zeros, Ordering::Relaxed);
     member(&entry, Some(hash), shared, output)
 }
 

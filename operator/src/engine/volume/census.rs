@@ -72,8 +72,10 @@ pub(super) struct Census {
     pub(super) files: AtomicU64,
     /// Bytes of files, holes included.
     pub(super) bytes: AtomicU64,
-    /// Bytes of files, holes left out: what they take.
+    /// Bytes of files, holes left out but for those that are stored as zeros.
     pub(super) data: AtomicU64,
+    /// Bytes of holes that are stored as zeros.
+    pub(super) zeros: AtomicU64,
     /// Files that changed while they were read.
     pub(super) changed: Tally,
     /// What was listed and then was gone.
@@ -96,7 +98,8 @@ impl Census {
         put("entries", self.entries.load(Ordering::Relaxed));
         put("files", self.files.load(Ordering::Relaxed));
         put("fileBytes", self.bytes.load(Ordering::Relaxed));
-        put("dataBytes", self.data.load(Ordering::Relaxed));
+        let zeros = self.zeros.load(Ordering::Relaxed);
+        put("dataBytes", self.data.load(Ordering::Relaxed).saturating_sub(zeros));
         put("changed", self.changed.count());
         let lists = [
             ("changed", &self.changed),
@@ -105,6 +108,9 @@ impl Census {
             ("sockets", &self.sockets),
             ("unwritable", &self.unwritable),
         ];
+        if zeros > 0 {
+            put("holesAsZeros", zeros);
+        }
         if self.split_links.load(Ordering::Relaxed) > 0 {
             put("splitHardLinks", self.split_links.load(Ordering::Relaxed));
         }

@@ -9,6 +9,8 @@ use crate::archive::tar::{BLOCK, Extent, Mtime};
 
 /// A map of more extents than this is made coarser: small holes are stored as zeros.
 const MAX_MAP: usize = 1 << 16;
+/// Holes of fewer bytes in all are stored as zeros, which compress to nothing and which every tar reads; a map of them is read by some alone.
+pub(super) const LEAST_HOLES: u64 = 64 << 20;
 /// Attributes that belong to the node rather than to the file: what a restore writes gets those of its own place.
 const FOREIGN_XATTRS: [&[u8]; 3] = [b"security.selinux", b"security.ima", b"security.evm"];
 

@@ -16,6 +16,8 @@ use crate::task::Failure;
 
 /// `UTIME_OMIT` of `utimensat(2)`: leave this time alone.
 const OMIT: i64 = (1 << 30) - 2;
+/// File systems leave out whole pages.
+const HOLE_BYTES: usize = 4096;
 /// Attributes that give rights to whoever runs a file.
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -100,7 +102,11 @@ impl Placer {
         let file = rustix::fs::openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)?;
         let mut hash = ContentHash::new(&entry.kind);
         let mut put = |offset: u64, bytes: &[u8]| -> Result<(), Errno> {
-            write_at(&file, bytes, offset)?;
+            if entry.holes_as_zeros {
+                write_around_zeros(&file, bytes, offset)?;
+            } else {
+                write_at(&file, bytes, offset)?;
+            }
             hash.update(offset, bytes);
             Ok(())
         };
@@ -114,8 +120,10 @@ impl Placer {
                 }
             },
         }
-        if let Kind::File { size, data: Some(_) } = entry.kind {
-            rustix::fs::ftruncate(&file, size)?;
+        if let Kind::File { size, data } = &entry.kind
+            && (data.is_some() || entry.holes_as_zeros)
+        {
+            rustix::fs::ftruncate(&file, *size)?;
         }
         self.attributes(&file, entry)?;
         Ok(Some(hash.finish()))
@@ -243,6 +251,20 @@ pub(super) fn times(mtime: Mtime) -> Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: OMIT },
         last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanos) },
     }
+}
+
+/// Writes what is no zeros; the rest of the file is a hole.
+fn write_around_zeros(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+    let (mut at, mut begin) = (0, 0);
+    for block in bytes.chunks(HOLE_BYTES) {
+        let end = at + block.len();
+        if block.iter().all(|byte| *byte == 0) {
+            write_at(file, &bytes[begin..at], offset + begin as u64)?;
+            begin = end;
+        }
+        at = end;
+    }
+    write_at(file, &bytes[begin..], offset + begin as u64)
 }
 
 fn write_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {

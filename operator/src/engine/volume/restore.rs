@@ -164,8 +164,13 @@ pub(super) async fn restore(
     source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
     let backup = Backup::of(manifest)?;
-    let expected = expected(globs(target)?, &backup, source).await?;
-    let (chosen_entries, needed) = (expected.chosen, expected.bytes);
+    let mut expected = expected(globs(target)?, &backup, source).await?;
+    // The list does not say which files have their holes back afterwards: of those that are meant it may be all.
+    let needed = expected.bytes.saturating_sub(backup.property("holesAsZeros"));
+    if target.paths.is_empty() {
+        expected.bytes = needed;
+    }
+    let chosen_entries = expected.chosen;
     if chosen_entries == 0 && !target.paths.is_empty() {
         return Err(Failure::new(
             Reason::InvalidConfiguration,

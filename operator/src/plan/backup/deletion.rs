@@ -126,5 +126,11 @@ fn store<'a>(backup: &Backup, observed: &'a ObservedBackup) -> Result<&'a holdfa
         let message = format!("BackupStore {name} is read-only; remove the finalizer {FINALIZER} to keep the data");
         return Err(Failure::new(Reason::StoreReadOnly, message));
     }
+    if store.spec.append_only {
+        let message = format!(
+            "BackupStore {name} is append-only (spec.appendOnly), so nothing is deleted from it; remove the finalizer {FINALIZER} to keep the data"
+        );
+        return Err(Failure::new(Reason::StoreAppendOnly, message));
+    }
     reachable(name, store)
 }

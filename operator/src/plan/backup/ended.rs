@@ -91,6 +91,10 @@ fn retain(
     }
     let (Some(policy), Some(store)) = (observed.policy.as_deref(), observed.store.as_deref()) else { return };
     let Some(retention) = policy.spec.retention.as_ref().filter(|_| now < expiry) else { return };
+    if store.spec.append_only {
+        // The policy says that it is off.
+        return not_refused(plan);
+    }
     if observed.siblings.iter().any(|s| is_newer(s, backup)) {
         // The rules are the policy's: applied after the newest run they are applied to all.
         return not_refused(plan);

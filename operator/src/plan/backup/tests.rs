@@ -443,6 +443,12 @@ fn retention_follows_a_completed_run_and_knows_what_must_be_there() {
         "no retention, no Job"
     );
     assert!(none(&ObservedBackup { retention_waits: true, ..observed.clone() }, 1102), "one at a time");
+    let mut append_only = ready_store();
+    append_only.spec.append_only = true;
+    assert!(
+        none(&ObservedBackup { store: Some(Arc::new(append_only)), ..observed.clone() }, 1102),
+        "nothing is deleted from it"
+    );
     let unknown = Holds { run_ids: vec![], unknown: true };
     assert!(none(&ObservedBackup { holds: unknown, ..observed.clone() }, 1102), "a restore may read any run");
     assert!(none(&observed, 1101 + COMPLETED_JOB_SECONDS), "an old run starts nothing any more");
@@ -807,6 +813,18 @@ fn nothing_is_deleted_in_another_place_and_nobody_is_told_that_it_was() {
         assert!(event.note.contains(words), "{words}: {}", event.note);
     }
     assert!(matches!(&plan_backup(&install(), &backup, &observed(), at(2001)).actions[..], [Action::CreateJob(_)]));
+}
+
+#[test]
+fn nothing_is_deleted_from_an_append_only_store_and_the_backup_says_so() {
+    let mut store = ready_store();
+    store.spec.append_only = true;
+    let append_only = ObservedBackup { store: Some(Arc::new(store)), ..observed() };
+    let plan = plan_backup(&install(), &deleting(Some("r1")), &append_only, at(500));
+    assert!(plan.actions.is_empty());
+    let said = find(&plan.status.conditions, ConditionType::DataDeleted).unwrap();
+    assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "StoreAppendOnly"));
+    assert!(said.message.contains("spec.appendOnly") && said.message.contains(FINALIZER), "{}", said.message);
 }
 
 #[test]

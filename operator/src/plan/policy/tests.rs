@@ -376,6 +376,26 @@ fn a_retention_that_failed_is_told_on_the_policy() {
 }
 
 #[test]
+fn a_policy_with_a_retention_says_that_an_append_only_store_takes_none() {
+    let mut policy = settled();
+    policy.spec.retention = Some(RetentionSpec { keep_last: Some(3), ..RetentionSpec::default() });
+    let mut store = ready_store();
+    store.spec.append_only = true;
+    let append_only = ObservedPolicy { store: Some(Arc::new(store)), ..observed(vec![]) };
+    let plan = plan_policy(&policy, &append_only, at(1000));
+    assert_eq!(state(&plan, ConditionType::RetentionApplied), ("False".into(), "StoreAppendOnly".into()));
+    assert_eq!(state(&plan, ConditionType::Ready).0, "True", "backups go there all the same");
+    assert!(reasons(&plan).contains(&"StoreAppendOnly"));
+    policy.status = Some(plan.status);
+    assert!(plan_policy(&policy, &append_only, at(1001)).events.is_empty());
+    let plan = plan_policy(&policy, &observed(vec![]), at(1002));
+    assert_eq!(state(&plan, ConditionType::RetentionApplied).0, "", "it may delete again, and has not yet");
+    policy.spec.retention = None;
+    let plan = plan_policy(&policy, &append_only, at(1003));
+    assert_eq!(state(&plan, ConditionType::RetentionApplied).0, "", "nothing is asked for that is not done");
+}
+
+#[test]
 fn any_policy_of_any_name_makes_a_backup_of_its_own() {
     let mut policy = settled();
     policy.metadata.name = Some("x".repeat(253));

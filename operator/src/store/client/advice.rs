@@ -83,6 +83,14 @@ impl Objects {
             Kind::Passing => "check spec.s3.endpoint and whether the store is up and well".to_owned(),
             Kind::NoBucket => "create the bucket, or correct spec.s3.bucket, spec.s3.region or spec.s3.endpoint".to_owned(),
             Kind::BadCredentials => format!("check {}", self.secret),
+            Kind::NoIdentity => format!(
+                "what hands out {} does not answer, or not well: see that it runs and that the Job may reach it, or name a Secret in spec.s3.credentialsSecret",
+                self.secret
+            ),
+            Kind::Forbidden if why.to_lowercase().contains("kms:") => format!(
+                "give {} the rights kms:GenerateDataKey, to write, and kms:Decrypt, to read, on the key that the objects are encrypted with",
+                self.secret
+            ),
             Kind::Forbidden => format!("check {}, and what they may do with the bucket", self.secret),
             Kind::WrongRegion => {
                 let asked = format!("the bucket is in another region than spec.s3.region ({})", self.region);

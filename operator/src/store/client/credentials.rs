@@ -56,8 +56,8 @@ impl CredentialFiles {
 fn read(file: &Path) -> Result<String, CredentialsError> {
     let content = std::fs::read_to_string(file)
         .map_err(|e| CredentialsError::provider_error(format!("key {} cannot be read: {e}", name(file))))?;
-    // Secrets made from a file often end in a line feed.
-    let content = content.trim();
+    // Secrets made from a file often end in a line feed, and some editors begin one with a byte-order mark.
+    let content = content.trim_start_matches('\u{feff}').trim();
     if content.is_empty() && !file.ends_with("AWS_SESSION_TOKEN") {
         return Err(CredentialsError::provider_error(format!("key {} is empty", name(file))));
     }
@@ -94,7 +94,7 @@ mod tests {
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         let files = CredentialFiles::new(folder.path());
         assert!(files.read().is_err());
-        write("AWS_ACCESS_KEY_ID", "one\n");
+        write("AWS_ACCESS_KEY_ID", "\u{feff}one\n");
         write("AWS_SECRET_ACCESS_KEY", "two\n");
         let first = files.read().unwrap();
         assert_eq!((first.access_key_id(), first.secret_access_key(), first.session_token()), ("one", "two", None));

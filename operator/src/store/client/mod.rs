@@ -10,6 +10,7 @@ mod clocks;
 mod connect;
 mod credentials;
 mod genuine;
+mod headers;
 mod listing;
 mod patience;
 mod trouble;
@@ -33,6 +34,7 @@ use crate::task::{Failure, StorePatience, StoreTask};
 use advice::Objects;
 use body::Clock;
 use clocks::Watch;
+use headers::Headers;
 use trouble::{Kind, Trouble};
 use trying::{Full, within};
 
@@ -49,6 +51,8 @@ pub struct Bucket {
     /// The store in words: its name, the bucket and where it is.
     words: Arc<str>,
     objects: Arc<Objects>,
+    headers: Arc<Headers>,
+    append_only: bool,
     patience: StorePatience,
     /// Whether the store has answered before, and taken the credentials: then it may be back soon, and a refusal may be a rotation that is
     /// under way. False again once patience with it was over.
@@ -116,6 +120,8 @@ impl Bucket {
             name: store.s3.bucket.as_str().into(),
             words: words.into(),
             objects: Arc::new(Objects::of(store)),
+            headers: Arc::new(Headers::of(&store.s3)),
+            append_only: store.append_only,
             patience: store.patience,
             answered: Arc::new(AtomicBool::new(false)),
             full: Full::default(),
@@ -263,7 +269,7 @@ impl Bucket {
     /// # Errors
     /// Why the store fails.
     pub async fn put(&self, key: &str, content: Bytes) -> Result<(), Failure> {
-        self.send(key, &content, None).await.map_err(|t| self.failure(&format!("write {key}"), &t))
+        self.send(key, &content, None).await.map_err(|t| self.refused(&format!("write {key}"), &t))
     }
 
     /// Whether the store heeds the condition of a write: told to write over this object only if there is none, it does not. None where that
@@ -287,17 +293,30 @@ impl Bucket {
                 .checksum_crc32_c(&crc32c)
                 .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
                 .set_if_none_match(unless.map(str::to_owned))
+                .set_server_side_encryption(self.headers.encryption.clone())
+                .set_ssekms_key_id(self.headers.kms_key.clone())
+                .set_storage_class(self.headers.storage_class.clone())
+                .set_tagging(self.headers.tagging.clone())
                 .body(ByteStream::new(clock.watch(content.clone())));
             self.moving(&clock, Box::pin(request.send())).await.map(drop)
         };
         self.storing(&format!("write {key}"), attempt).await
     }
 
+    /// Whether nothing in it may be deleted.
+    pub fn is_append_only(&self) -> bool {
+        self.append_only
+    }
+
     /// Deletes an object; it is a success if there is none.
     ///
     /// # Errors
-    /// Why the store fails.
+    /// Why the store fails; [`Reason::StoreAppendOnly`] where nothing may be deleted, and then nothing is sent.
     pub async fn delete(&self, key: &str) -> Result<(), Failure> {
+        if self.append_only {
+            let message = format!("{}: {key} stays: the store is append-only (spec.appendOnly)", self.words);
+            return Err(Failure::new(Reason::StoreAppendOnly, message));
+        }
         let what = format!("delete {key}");
         let result = self.retrying(&what, || async {
             self.within(self.client.delete_object().bucket(&*self.name).key(key).send()).await.map(drop)
@@ -305,7 +324,7 @@ impl Bucket {
         optional(result.await).map(drop).map_err(|trouble| match trouble.kind {
             Kind::Forbidden => {
                 let why = format!(
-                    "{}; either the key may not delete, or the object is locked, and goes once its lock has ended",
+                    "{}; either the key may not delete (if it is not meant to, set spec.appendOnly: true), or the object is locked, and goes once its lock has ended",
                     trouble.why
                 );
                 self.failure(&what, &Trouble { why, ..trouble })
@@ -326,14 +345,18 @@ impl Bucket {
                 .create_multipart_upload()
                 .bucket(&*self.name)
                 .key(key)
-                .checksum_algorithm(ChecksumAlgorithm::Crc32C);
+                .checksum_algorithm(ChecksumAlgorithm::Crc32C)
+                .set_server_side_encryption(self.headers.encryption.clone())
+                .set_ssekms_key_id(self.headers.kms_key.clone())
+                .set_storage_class(self.headers.storage_class.clone())
+                .set_tagging(self.headers.tagging.clone());
             let reply = self.within(request.send()).await?;
             reply
                 .upload_id
                 .filter(|id| !id.is_empty())
                 .ok_or_else(|| Trouble::passing("the answer has no upload ID".to_owned()))
         });
-        result.await.map_err(|t| self.failure(&what, &t))
+        result.await.map_err(|t| self.refused(&what, &t))
     }
 
     /// Uploads one part (`number` from 1).
@@ -443,6 +466,15 @@ impl Bucket {
 
     fn body(&self, stream: ByteStream) -> ObjectBody {
         ObjectBody { stream, words: self.words.clone(), still: self.still() }
+    }
+
+    /// Why an object could not be begun: also for the headers that it is to have.
+    fn refused(&self, what: &str, trouble: &Trouble) -> Failure {
+        let failure = self.failure(what, trouble);
+        match self.headers.advice(trouble.kind, &trouble.why) {
+            advice if advice.is_empty() => failure,
+            advice => Failure::new(failure.reason, format!("{}; {advice}", failure.message)),
+        }
     }
 
     fn failure(&self, what: &str, trouble: &Trouble) -> Failure {

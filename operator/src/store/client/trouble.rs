@@ -3,7 +3,10 @@
 use std::error::Error;
 use std::time::Duration;
 
+use aws_config::imds::client::error::ImdsError;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use holdfast_crds::Reason;
 use jiff::Timestamp;
 
@@ -40,6 +43,8 @@ pub(super) enum Kind {
     NoBucket,
     /// The credentials themselves are refused: unknown, expired, wrong.
     BadCredentials,
+    /// What hands out the ambient identity does not answer, or not well: it may pass. The store has not been asked.
+    NoIdentity,
     /// They are known and may not do this.
     Forbidden,
     /// The bucket is in another region.
@@ -62,7 +67,7 @@ pub(super) enum Kind {
 
 impl Kind {
     pub(super) fn may_pass(self) -> bool {
-        matches!(self, Self::Passing | Self::Full)
+        matches!(self, Self::Passing | Self::Full | Self::NoIdentity)
     }
 
     /// Whether only a store that is there, and takes the credentials, can say so.
@@ -73,7 +78,7 @@ impl Kind {
     pub(super) fn reason(self) -> Reason {
         match self {
             // What is uploaded anew gets another upload.
-            Self::Passing | Self::NoUpload => Reason::StoreUnreachable,
+            Self::Passing | Self::NoIdentity | Self::NoUpload => Reason::StoreUnreachable,
             Self::NoBucket => Reason::BucketNotFound,
             Self::BadCredentials | Self::Forbidden => Reason::CredentialsRejected,
             Self::Skewed => Reason::ClockSkew,
@@ -171,7 +176,7 @@ impl Trouble {
                     _ => trouble,
                 }
             }
-            SdkError::ResponseError(_) if cause::<Foreign>(error).is_some() => Self::of(Kind::Foreign, chain(error)),
+            SdkError::ResponseError(_) if causes(error).any(|cause| cause.is::<Foreign>()) => Self::of(Kind::Foreign, chain(error)),
             SdkError::ResponseError(_) => match status {
                 // An answer that is no S3: a page of a proxy, a login form.
                 Some(status @ 400..500) => Self::from_answer(status, "", &chain(error)),
@@ -179,10 +184,8 @@ impl Trouble {
             },
             SdkError::ConstructionFailure(_) => Self::of(Kind::Refused, chain(error)),
             _ => {
-                let why = chain(error);
                 // What provides credentials fails before anything is sent, and the SDK calls that a failed dispatch.
-                let is_theirs = cause::<aws_credential_types::provider::error::CredentialsError>(error).is_some();
-                Self::of(if is_theirs { Kind::BadCredentials } else { Kind::Passing }, why)
+                Self::of(of_identity(error).unwrap_or(Kind::Passing), chain(error))
             }
         }
     }
@@ -283,16 +286,47 @@ pub(super) fn chain(error: &dyn Error) -> String {
     tidy(&parts.join(": "))
 }
 
-/// The first of an error's causes that is of this type.
-fn cause<'a, C: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a C> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<C>() {
-            return Some(found);
+/// What an error of whatever provides credentials means; none where it is another's.
+fn of_identity(error: &(dyn Error + 'static)) -> Option<Kind> {
+    let said = causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>());
+    let passes = match said {
+        // The SDK's own limit for all of it, which has no type of its own.
+        None if causes(error).any(|cause| cause.to_string().starts_with("identity resolver timed out")) => true,
+        None => return None,
+        Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::Unhandled(_)) => true,
+        // Nobody provides any. The node's metadata service is asked last: it may be one of those that come up with their node.
+        Some(error @ CredentialsError::CredentialsNotLoaded(_)) => {
+            format!("{error:?}").contains("ImdsCommunicationError")
         }
-        next = error.source();
+        Some(error @ CredentialsError::ProviderError(_)) => causes(error).any(provider_may_come),
+        Some(_) => false,
+    };
+    Some(if passes { Kind::NoIdentity } else { Kind::BadCredentials })
+}
+
+/// Whether what a provider says of its service may pass.
+fn provider_may_come(cause: &(dyn Error + 'static)) -> bool {
+    if let Some(sts) = cause.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>() {
+        // Of STS itself: it is there, and cannot reach whoever signed the token.
+        let is_relayed = sts.code() == Some("IDPCommunicationError");
+        return is_relayed || Trouble::from_error(sts).kind.may_pass();
     }
-    None
+    match cause.downcast_ref::<ImdsError>() {
+        Some(ImdsError::ErrorResponse(said)) => said.response().status().as_u16() >= 500,
+        Some(_) => true,
+        // The endpoint of a container's credentials is told in words alone.
+        None => ["StatusCode(5", "StatusCode(429"].iter().any(|status| cause.to_string().contains(status)),
+    }
+}
+
+/// An error and its causes.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
 }
 
 fn tidy(text: &str) -> String {
@@ -358,6 +392,42 @@ mod tests {
         for status in [200, 301, 302, 307] {
             assert_eq!(kind(status, ""), Kind::Foreign, "{status}");
         }
+    }
+
+    #[test]
+    fn what_hands_out_an_identity_is_waited_for_where_it_may_come_and_nowhere_else() {
+        use aws_sdk_s3::config::http::HttpResponse;
+        use aws_sdk_s3::error::{ConnectorError, ErrorMetadata};
+        use aws_sdk_s3::operation::get_object::GetObjectError;
+
+        let kind = |error: CredentialsError| {
+            let dispatch = SdkError::<GetObjectError>::dispatch_failure(ConnectorError::other(Box::new(error), None));
+            Trouble::from_sdk(&dispatch, Timestamp::UNIX_EPOCH).kind
+        };
+        let sts = |status: u16, code: &str| {
+            let said = AssumeRoleWithWebIdentityError::generic(ErrorMetadata::builder().code(code).build());
+            let answer = HttpResponse::new(status.try_into().unwrap(), "".into());
+            CredentialsError::provider_error(SdkError::service_error(said, answer))
+        };
+        let away = SdkError::<AssumeRoleWithWebIdentityError>::dispatch_failure(ConnectorError::io("refused".into()));
+        for (error, expected) in [
+            (sts(503, "ServiceUnavailable"), Kind::NoIdentity),
+            (sts(500, "InternalFailure"), Kind::NoIdentity),
+            (sts(400, "Throttling"), Kind::NoIdentity),
+            (sts(400, "IDPCommunicationError"), Kind::NoIdentity),
+            (sts(403, "AccessDenied"), Kind::BadCredentials),
+            (sts(400, "InvalidIdentityToken"), Kind::BadCredentials),
+            (CredentialsError::provider_error(away), Kind::NoIdentity),
+            (CredentialsError::provider_timed_out(Duration::from_secs(5)), Kind::NoIdentity),
+            (CredentialsError::unhandled("not JSON"), Kind::NoIdentity),
+            (CredentialsError::not_loaded("nobody has any"), Kind::BadCredentials),
+            (CredentialsError::invalid_configuration("no such role"), Kind::BadCredentials),
+            (CredentialsError::provider_error("key AWS_ACCESS_KEY_ID cannot be read"), Kind::BadCredentials),
+        ] {
+            let words = format!("{error:?}");
+            assert_eq!(kind(error), expected, "{words}");
+        }
+        assert!(Kind::NoIdentity.may_pass() && Kind::NoIdentity.reason() == Reason::StoreUnreachable);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_crds::Reason;
+use tracing::warn;
 
 use crate::store::client::Bucket;
 use crate::task::Failure;
@@ -65,7 +66,7 @@ impl Ledger {
         self.lock().extend(taken.0);
     }
 
-    /// Aborts the uploads that are open and deletes the objects, by exact key. Goes on after a failure and tells the first, unless it is that
+    /// Aborts the uploads that are open and deletes the objects, by exact key; in a store that is append-only those stay. Goes on after a failure and tells the first, unless it is that
     /// the store does not answer.
     ///
     /// # Errors
@@ -76,6 +77,10 @@ impl Ledger {
             let undone = match &entry {
                 Entry::Upload { key, id } => bucket.abort_upload(key, id).await,
                 // An upload may have begun whose ID never came back.
+                Entry::Object { key } if bucket.is_append_only() => {
+                    warn!("{key} stays if it is there, for the store is append-only: no manifest names it");
+                    bucket.abort_uploads(key).await
+                }
                 Entry::Object { key } => bucket.abort_uploads(key).await.and(bucket.delete(key).await),
             };
             let gone = undone.as_ref().is_err_and(|failure| failure.reason == Reason::StoreUnreachable);
