@@ -65,7 +65,7 @@ enum Part<'a> {
     /// The length of one of an entry's texts, as a whole integer: a frame.
     Length(Field, &'a [u8]),
     /// A stretch of it: a frame.
-    Text(Field, &'a [u8]),
+    Text(&'a [u8]),
     /// An entry has passed.
     EndOfEntry,
     /// Rows of a table follow: the statement that reads them from the client, and the server's name of their encoding, where known.
@@ -557,7 +557,7 @@ impl PgDumpReader {
                         let room = limit.saturating_sub(self.text.len());
                         self.text.extend_from_slice(&now[..room.min(now.len())]);
                     }
-                    visit(Part::Text(field, now));
+                    visit(Part::Text(now));
                     self.offset += now.len() as u64;
                     bytes = rest;
                     if now.len() == left {

@@ -265,7 +265,10 @@ impl Observer {
                 question.unanswered(now)
             }
             Err(_) => {
-                tracing::debug!(policy = policy.name_any(), "whether its Jobs would be refused takes too long to find out");
+                tracing::debug!(
+                    policy = policy.name_any(),
+                    "whether its Jobs would be refused takes too long to find out"
+                );
                 question.unanswered(now)
             }
         };

@@ -116,7 +116,7 @@ impl<L: Lanes> Split<L> {
             | Part::EntryCount(bytes)
             | Part::EntryId(bytes)
             | Part::Length(_, bytes)
-            | Part::Text(_, bytes) => self.archive.extend_from_slice(bytes),
+            | Part::Text(bytes) => self.archive.extend_from_slice(bytes),
             Part::EndOfEntry => {}
             Part::Table { copy, encoding } => {
                 self.table = copy.zip(encoding).and_then(|(copy, encoding)| Table::new(copy, encoding));

@@ -45,8 +45,7 @@ struct Changing {
 impl<W: Write> Rewriter<W> {
     /// For the start of an archive.
     pub fn new(inner: W, changes: BTreeMap<i64, Change>) -> Self {
-        let change =
-            Changing { changes, bytes: Vec::new(), now: None, replaced: false, left: None, taken: 0 };
+        let change = Changing { changes, bytes: Vec::new(), now: None, replaced: false, left: None, taken: 0 };
         Self { reader: PgDumpReader::new("archive"), inner, change, offset: 0 }
     }
 }
@@ -112,8 +111,8 @@ impl Changing {
                     None => self.pass(bytes),
                 }
             }
-            Part::Text(_, bytes) if self.replaced => self.taken += bytes.len() as u64,
-            Part::Frame(bytes) | Part::Text(_, bytes) => self.pass(bytes),
+            Part::Text(bytes) if self.replaced => self.taken += bytes.len() as u64,
+            Part::Frame(bytes) | Part::Text(bytes) => self.pass(bytes),
             Part::EndOfEntry => {
                 self.now = None;
                 self.left = self.left.map(|left| left.saturating_sub(1));
@@ -171,8 +170,7 @@ mod tests {
             for size in [1, 3, 64, 1 << 20] {
                 assert_eq!(rewritten(&archive, size, &[]).unwrap(), archive);
                 let anew = Change::Rewrite { drop_owner: true, definition: Some("GRANT;\n".to_owned()) };
-                let changes =
-                    [(4001, Change::LeaveOut), (3200, Change::LeaveOut), (4000, anew)];
+                let changes = [(4001, Change::LeaveOut), (3200, Change::LeaveOut), (4000, anew)];
                 let changed = rewritten(&archive, size, &changes).unwrap();
                 let mut reader = PgDumpReader::new("changed");
                 reader.feed(&changed).unwrap();

@@ -467,10 +467,7 @@ impl Decision {
             ));
         }
         if !self.strangers.is_empty() {
-            notes.push(format!(
-                "{user} may not act for {}: what was theirs belongs to {user}",
-                names(&self.strangers)
-            ));
+            notes.push(format!("{user} may not act for {}: what was theirs belongs to {user}", names(&self.strangers)));
         }
         if !self.homeless.is_empty() {
             notes.push(format!(

@@ -92,7 +92,8 @@ pub(super) fn roles_of_policy(definition: &str) -> Option<(Range<usize>, Vec<Str
 }
 
 fn grantee(text: &str) -> Named {
-    let word = if text.starts_with("REVOKE ") || outside_quotes(text, " REVOKE ").is_some() { " FROM " } else { " TO " };
+    let word =
+        if text.starts_with("REVOKE ") || outside_quotes(text, " REVOKE ").is_some() { " FROM " } else { " TO " };
     let Some(at) = outside_quotes(text, word) else { return Named::Unclear };
     let rest = &text[at + word.len()..];
     let rest = rest.strip_prefix("GROUP ").unwrap_or(rest);

@@ -767,11 +767,8 @@ fn a_job_whose_pod_has_ended_is_left_to_end_so_that_its_log_is_kept() {
 
 #[test]
 fn a_job_whose_pod_would_be_made_anew_is_deleted_at_once() {
-    let status = BackupStatus {
-        phase: BackupPhase::Failed,
-        completion_time: Some(Time(at(1600))),
-        ..BackupStatus::default()
-    };
+    let status =
+        BackupStatus { phase: BackupPhase::Failed, completion_time: Some(Time(at(1600))), ..BackupStatus::default() };
     let backup = backup_with("b", 100, status);
     let name = job::backup_name(&backup, "db");
     // Killed for its memory, failed in a way that may pass, and failed by another container although it had completed.
