@@ -507,7 +507,7 @@ fn describe(entry: &ContentsEntry) -> String {
         "COMMENT" => format!("comment on {}", name()),
         "ACL" => format!("grants on {}", name()),
         "SECURITY LABEL" => format!("security label on {}", name()),
-        "DEFAULT ACL" => name(),
+        "DEFAULT ACL" => entry.tag.to_lowercase(),
         "USER MAPPING" => entry.tag.replacen("USER MAPPING", "user mapping", 1),
         kind => {
             let schema = if entry.schema.is_empty() { String::new() } else { format!("{}.", entry.schema) };

@@ -148,7 +148,7 @@ fn what_only_describes_is_left_out_and_what_carries_meaning_is_refused() {
         leaves(&decision),
         [
             ("comment on extension x", false),
-            ("DEFAULT PRIVILEGES FOR TABLES", false),
+            ("default privileges for tables", false),
             ("grants on function x_f()", false),
             ("what was granted by others than the owner of table t", false),
         ]
