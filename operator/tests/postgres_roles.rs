@@ -62,6 +62,15 @@ fn owned(cluster: &Cluster, name: &str) -> Secret {
     Secret::of(&role, "x")
 }
 
+/// A superuser brings everything back as it was.
+async fn as_it_was_for_a_superuser(saved: &mut Saved, cluster: &Cluster, name: &str, before: &str) {
+    let root = Secret::superuser();
+    let new = format!("{name} new");
+    let target = asked(cluster.target(&root.mounts, Some(&new)), Some(OnUnrestorable::Fail));
+    saved.restore(&target, OnExisting::Fail, &root).await.unwrap();
+    assert_eq!(cluster.fingerprint(&new), before);
+}
+
 async fn into_owned(
     saved: &mut Saved,
     cluster: &Cluster,
@@ -79,7 +88,9 @@ async fn an_extension_that_a_superuser_made_beforehand_keeps_its_comment_and_the
     cluster.create_database("ext");
     cluster.sql("ext", "CREATE EXTENSION pg_buffercache; COMMENT ON EXTENSION pg_buffercache IS 'ours'; CREATE TABLE t (i int); INSERT INTO t VALUES (1);
         GRANT SELECT ON pg_buffercache TO PUBLIC; CREATE EXTENSION pg_trgm; COMMENT ON EXTENSION pg_trgm IS 'also ours'");
+    let before = cluster.fingerprint("ext");
     let mut saved = save_database(&cluster, "ext").await;
+    as_it_was_for_a_superuser(&mut saved, &cluster, "ext", &before).await;
     let owner = owned(&cluster, "ext");
     let failure = into_owned(&mut saved, &cluster, "ext", &owner, None).await.unwrap_err();
     assert_eq!(failure.reason, Reason::SourceRefused, "{failure}");
@@ -115,13 +126,15 @@ async fn what_belongs_to_a_superuser_comes_back_as_the_restoring_roles() {
          CREATE COLLATION c FROM \"C\"; CREATE TEXT SEARCH CONFIGURATION tsc (COPY = simple); CREATE TEXT SEARCH DICTIONARY tsd (TEMPLATE = simple);
          GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_logdir() TO first_app; SELECT lo_create(4712);",
     );
+    let before = cluster.fingerprint("first");
     let mut saved = save_database(&cluster, "first").await;
+    as_it_was_for_a_superuser(&mut saved, &cluster, "first", &before).await;
     let owner = owned(&cluster, "first");
     let restored = into_owned(&mut saved, &cluster, "first", &owner, None).await.unwrap();
     let message = &restored.message;
     assert!(message.contains("first_owner may not act for roles first_app, postgres"), "{message}");
     assert!(message.contains("default privileges for tables (first_owner may not act for role postgres)"), "{message}");
-    assert!(message.contains("grants on function pg_ls_logdir()"), "{message}");
+    assert!(message.contains("grants on function pg_ls_logdir("), "{message}");
     let owners = "SELECT string_agg(DISTINCT pg_get_userbyid(o), ',') FROM (SELECT relowner o FROM pg_class WHERE relname IN ('t', 'u')
          UNION SELECT nspowner FROM pg_namespace WHERE nspname = 's' UNION SELECT pubowner FROM pg_publication UNION SELECT stxowner FROM pg_statistic_ext
          UNION SELECT collowner FROM pg_collation WHERE collname = 'c' UNION SELECT lomowner FROM pg_largeobject_metadata) o";
@@ -284,7 +297,9 @@ async fn what_only_a_superuser_restores_is_refused_with_its_statement_or_left_ou
          CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false);
          CREATE FUNCTION c_one() RETURNS int LANGUAGE internal AS 'pg_backend_pid'",
     );
+    let before = cluster.fingerprint("supers");
     let mut saved = save_database(&cluster, "supers").await;
+    as_it_was_for_a_superuser(&mut saved, &cluster, "supers", &before).await;
     cluster.sql("supers", "ALTER SUBSCRIPTION sub SET (slot_name = NONE); DROP SUBSCRIPTION sub");
     let owner = owned(&cluster, "supers");
     let failure = into_owned(&mut saved, &cluster, "supers", &owner, None).await.unwrap_err();
@@ -303,7 +318,7 @@ async fn what_only_a_superuser_restores_is_refused_with_its_statement_or_left_ou
     assert!(restored.message.contains("what was granted by others than the owner of table t"), "{}", restored.message);
     assert_eq!(
         cluster.sql("supers_target", "SELECT string_agg(pubname, ' ' ORDER BY pubname) FROM pg_publication"),
-        "one"
+        "one whole"
     );
     assert_eq!(cluster.sql("supers_target", "SELECT count(*) FROM t"), "2");
     assert_eq!(
@@ -324,6 +339,7 @@ async fn a_table_whose_owner_sees_a_part_of_it_is_counted_whole() {
     );
     let before = cluster.fingerprint("forced");
     let mut saved = save_database(&cluster, "forced").await;
+    as_it_was_for_a_superuser(&mut saved, &cluster, "forced", &before).await;
     let restored = into_owned(&mut saved, &cluster, "forced", &owner, None).await.unwrap();
     assert!(restored.message.starts_with("1 table, 2 rows restored"), "{}", restored.message);
     assert_eq!(cluster.fingerprint("forced_target"), before);
@@ -410,7 +426,10 @@ async fn a_role_logs_in_again_though_another_of_its_attributes_is_a_superusers()
     let (old, new) = (Cluster::shared(), Cluster::start());
     old.sql("postgres", "CREATE ROLE attr_app LOGIN REPLICATION CONNECTION LIMIT 7; CREATE ROLE attr_plain LOGIN");
     old.create_database("attr");
-    old.sql("attr", "CREATE TABLE t (i int); ALTER TABLE t OWNER TO attr_plain");
+    old.sql(
+        "attr",
+        "CREATE TABLE t (i int); ALTER TABLE t OWNER TO attr_plain; ALTER DATABASE attr OWNER TO attr_plain",
+    );
     let source = PostgresSource { database: Some("attr".into()), include_globals: true, ..old.source() };
     let mut saved = save(source).await;
     new.sql("postgres", "CREATE ROLE attr_restorer LOGIN CREATEROLE CREATEDB PASSWORD 'x'");

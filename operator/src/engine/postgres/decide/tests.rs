@@ -242,6 +242,8 @@ fn policies_and_mappings_of_roles_that_are_not_there_are_never_lost_unsaid() {
             (6, Change::LeaveOut),
         ])
     );
+    // Who is no superuser has no less to lose.
+    assert_eq!(leaves(&decide(&entries, &owner())), leaves(&decision));
     let refusal = decision.refusal("root", Tolerance::Descriptions).unwrap();
     assert!(refusal.contains("CREATE ROLE gone NOLOGIN;"), "{refusal}");
     assert!(refusal.ends_with("make the roles before, or leave it out with onUnrestorable: Report"), "{refusal}");
