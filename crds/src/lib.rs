@@ -34,8 +34,8 @@ pub use restore::{
 pub use retention::{KeepWithin, RetentionSpec};
 pub use source::{
     AccessMode, ClaimTemplate, ConfigInto, ConfigSource, Engine, MongodbFormat, MongodbInto, MongodbSource,
-    OnUnreadable, PasswordSecret, PostgresDatabases, PostgresFormat, PostgresInto, PostgresSource, RedisInto,
-    RedisSecret, RedisSource, RunAs, Source, TlsMode, TlsSpec, VolumeInto, VolumeSource,
+    OnUnreadable, OnUnrestorable, PasswordSecret, PostgresDatabases, PostgresFormat, PostgresInto, PostgresSource,
+    RedisInto, RedisSecret, RedisSource, RunAs, Source, TlsMode, TlsSpec, VolumeInto, VolumeSource,
 };
 pub use store::{
     Aes256Encryption, BackupStore, BackupStoreSpec, BackupStoreStatus, EmptyStatus, EncryptionSpec, KmsEncryption,

@@ -15,7 +15,7 @@ use crate::names::{data_key, object_name};
 use crate::ConfigMapKey;
 pub use config::{ConfigInto, ConfigSource};
 pub use mongodb::{MongodbFormat, MongodbInto, MongodbSource};
-pub use postgres::{PostgresDatabases, PostgresFormat, PostgresInto, PostgresSource};
+pub use postgres::{OnUnrestorable, PostgresDatabases, PostgresFormat, PostgresInto, PostgresSource};
 pub use redis::{RedisInto, RedisSecret, RedisSource};
 pub use volume::{AccessMode, ClaimTemplate, OnUnreadable, RunAs, VolumeInto, VolumeSource};
 

@@ -98,6 +98,20 @@ pub struct PostgresInto {
     /// Whether and how the connection is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
+    /// What happens to entries of the backup that the restoring role may not bring back, or that name roles which the target lacks: Report
+    /// leaves them out and says so with the statement that is missing, Fail touches nothing. Absent: Report for what only describes
+    /// (comments, owners, grants), Fail for what carries meaning (policies, event triggers, publications). What holds rows is never left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unrestorable: Option<OnUnrestorable>,
+}
+
+/// What happens to what the restoring role may not bring back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnUnrestorable {
+    /// It is left out and reported.
+    Report,
+    /// The restore fails before anything is touched.
+    Fail,
 }
 
 /// Format of a Postgres artifact.

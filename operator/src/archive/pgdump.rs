@@ -49,6 +49,8 @@ pub struct PgDumpReader {
     large_objects: u64,
     /// How many more bytes of COPY statements are kept.
     room: usize,
+    /// Where it is asked for: every entry of the table of contents.
+    contents: Option<contents::Kept>,
 }
 
 /// A stretch of an archive as it passes.
@@ -56,6 +58,16 @@ pub struct PgDumpReader {
 enum Part<'a> {
     /// Anything but rows, as it stands in the stream.
     Frame(&'a [u8]),
+    /// How many entries the table of contents has, as a whole integer: a frame.
+    EntryCount(&'a [u8]),
+    /// An entry begins, with its number, as a whole integer: a frame.
+    EntryId(&'a [u8]),
+    /// The length of one of an entry's texts, as a whole integer: a frame.
+    Length(Field, &'a [u8]),
+    /// A stretch of it: a frame.
+    Text(&'a [u8]),
+    /// An entry has passed.
+    EndOfEntry,
     /// Rows of a table follow: the statement that reads them from the client, and the server's name of their encoding, where known.
     Table { copy: Option<&'a str>, encoding: Option<&'a str> },
     /// Rows as COPY text, without the lengths of their chunks; the last five bytes of a table's are [`COPY_END`].
@@ -114,6 +126,9 @@ struct Entry {
     description: String,
     namespace: String,
     copy: Option<Box<str>>,
+    definition: String,
+    owner: String,
+    dependencies: Vec<i64>,
 }
 
 struct Data {
@@ -158,6 +173,7 @@ impl PgDumpReader {
             block: Block::default(),
             large_objects: 0,
             room: 0,
+            contents: None,
         }
     }
 
@@ -285,11 +301,17 @@ impl PgDumpReader {
     fn keeps(&self, field: Field) -> bool {
         match field {
             Field::DatabaseName | Field::ServerVersion | Field::DumpVersion | Field::Description => true,
-            Field::Tag | Field::Namespace => self.entry.has_data,
-            Field::Definition => self.entry.description == "ENCODING",
+            Field::Tag | Field::Namespace => self.entry.has_data || self.contents.is_some(),
+            Field::Owner | Field::Dependency => self.contents.is_some(),
+            Field::Definition => self.entry.description == "ENCODING" || self.definition_limit() > 0,
             Field::CopyStatement => self.room > 0 && self.entry.has_data,
             _ => false,
         }
+    }
+
+    /// How much is kept of the definition of an entry, where the table of contents is asked for.
+    fn definition_limit(&self) -> usize {
+        self.contents.as_ref().map_or(0, |kept| kept.definition_limit(&self.entry.description, &self.entry.tag))
     }
 
     fn text_length(&mut self, field: Field, bytes: &[u8]) -> Result<(), Failure> {
@@ -303,7 +325,12 @@ impl PgDumpReader {
         if field == Field::CopyStatement && length > self.room {
             self.room = 0;
         }
-        if length > TEXT_LIMIT || (length > NAME_LIMIT && field != Field::CopyStatement && self.keeps(field)) {
+        let is_name = match field {
+            Field::CopyStatement => false,
+            Field::Definition => self.entry.description == "ENCODING",
+            _ => self.keeps(field),
+        };
+        if length > TEXT_LIMIT || (length > NAME_LIMIT && is_name) {
             return Err(self.broken(format_args!("it is damaged: a text of {length} bytes")));
         }
         if length == 0 {
@@ -341,8 +368,14 @@ impl PgDumpReader {
                 State::Section
             }
             Field::Definition => {
-                if let Some(encoding) = text.split('\'').nth(1) {
+                if self.entry.description == "ENCODING"
+                    && let Some(encoding) = text.split('\'').nth(1)
+                {
                     self.properties.insert("archiveEncoding".to_owned(), encoding.to_owned());
+                }
+                if let Some(kept) = &mut self.contents {
+                    kept.take(text.len());
+                    self.entry.definition = text;
                 }
                 State::TextLength(Field::DropStatement)
             }
@@ -359,9 +392,16 @@ impl PgDumpReader {
             Field::Tablespace if self.version >= (1, 14) => State::TextLength(Field::AccessMethod),
             Field::AccessMethod if self.version >= (1, 16) => State::RelKind,
             Field::Tablespace | Field::AccessMethod => State::TextLength(Field::Owner),
-            Field::Owner => State::TextLength(Field::WithOids),
+            Field::Owner => {
+                self.entry.owner = text;
+                State::TextLength(Field::WithOids)
+            }
             Field::Dependency if absent => State::Offset,
-            Field::WithOids | Field::Dependency => State::TextLength(Field::Dependency),
+            Field::WithOids => State::TextLength(Field::Dependency),
+            Field::Dependency => {
+                self.entry.dependencies.extend(text.parse::<i64>());
+                State::TextLength(Field::Dependency)
+            }
         };
     }
 
@@ -372,6 +412,9 @@ impl PgDumpReader {
             return Err(self.broken("it is damaged: an entry contradicts itself on whether it has data"));
         }
         let entry = std::mem::take(&mut self.entry);
+        if let Some(kept) = &mut self.contents {
+            kept.push(&entry);
+        }
         if entry.has_data {
             if self.data.len() >= TABLE_LIMIT {
                 return Err(self.broken(format_args!("more than {TABLE_LIMIT} tables")));
@@ -507,9 +550,14 @@ impl PgDumpReader {
                 State::Text(field, left) => {
                     let (now, rest) = bytes.split_at(left.min(bytes.len()));
                     if self.keeps(field) {
-                        self.text.extend_from_slice(now);
+                        let limit = match field {
+                            Field::Definition if self.entry.description != "ENCODING" => self.definition_limit(),
+                            _ => usize::MAX,
+                        };
+                        let room = limit.saturating_sub(self.text.len());
+                        self.text.extend_from_slice(&now[..room.min(now.len())]);
                     }
-                    visit(Part::Frame(now));
+                    visit(Part::Text(now));
                     self.offset += now.len() as u64;
                     bytes = rest;
                     if now.len() == left {
@@ -526,13 +574,24 @@ impl PgDumpReader {
                     self.offset += now.len() as u64;
                     bytes = rest;
                     let of_rows = before == State::ChunkLength && self.block.copy;
-                    if !of_rows {
+                    let whole = matches!(before, State::EntryCount | State::DumpId | State::TextLength(_));
+                    if !of_rows && !whole {
                         visit(Part::Frame(now));
                     }
                     if self.have == need {
                         self.have = 0;
                         let fixed = self.fixed;
-                        self.step(&fixed[..need])?;
+                        let bytes = &fixed[..need];
+                        match before {
+                            State::EntryCount => visit(Part::EntryCount(bytes)),
+                            State::DumpId => visit(Part::EntryId(bytes)),
+                            State::TextLength(field) => visit(Part::Length(field, bytes)),
+                            _ => {}
+                        }
+                        self.step(bytes)?;
+                        if before == State::Offset {
+                            visit(Part::EndOfEntry);
+                        }
                         if of_rows && self.state == State::BlockType {
                             visit(Part::EndOfRows);
                         } else if before == State::BlockId
@@ -581,7 +640,9 @@ impl Inspect for PgDumpReader {
     }
 }
 
+pub mod contents;
 pub mod lanes;
+pub mod rewrite;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,8 @@ pub mod volume;
 use std::collections::BTreeMap;
 use std::io::{BufRead, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use holdfast_crds::{Engine, OnExisting, Reason, Source};
 
@@ -112,6 +114,50 @@ pub trait ArtifactSource: Send {
         sink: Box<dyn Write + Send>,
         inspect: Box<dyn Inspect>,
     ) -> impl Future<Output = Result<(u64, Inspection), Failure>> + Send;
+
+    /// Writes the plain bytes of an artifact to `sink` from the first on, until it takes no more, which is no failure here. They count for
+    /// nothing until [`ArtifactSource::fetch`] has found the whole to be what was stored.
+    fn read_beginning(
+        &mut self,
+        artifact: &ArtifactEntry,
+        sink: Box<dyn Write + Send>,
+    ) -> impl Future<Output = Result<(), Failure>> + Send {
+        async move {
+            let enough = Arc::new(AtomicBool::new(false));
+            let sink = Beginning { sink, enough: enough.clone() };
+            let fetched = self.fetch(artifact, Box::new(sink), Box::new(Unseen)).await;
+            if enough.load(Ordering::Acquire) { Ok(()) } else { fetched.map(drop) }
+        }
+    }
+}
+
+/// A sink that tells whether it has had enough.
+struct Beginning {
+    sink: Box<dyn Write + Send>,
+    enough: Arc<AtomicBool>,
+}
+
+impl Write for Beginning {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.sink.write(bytes).inspect_err(|_| self.enough.store(true, Ordering::Release))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+/// Looks at nothing.
+struct Unseen;
+
+impl Inspect for Unseen {
+    fn feed(&mut self, _: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Inspection, Failure> {
+        Ok(Inspection::default())
+    }
 }
 
 /// What an engine knows after a dump, for the manifest and the status.
@@ -194,6 +240,28 @@ pub async fn check_target(
         Target::Config(claim) => config::check_target(claim, &target.mounts, manifest, on_existing).await,
     };
     fit.map_err(|failure| target.mounts.named_in(failure))
+}
+
+/// Looks into the artifacts of a manifest for what a target that [`check_target`] found fit does not take, without touching it. What would be
+/// restored otherwise than it was, in words.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn check_contents(
+    target: &RestoreTarget,
+    manifest: &Manifest,
+    on_existing: OnExisting,
+    scratch: &Path,
+    source: &mut impl ArtifactSource,
+) -> Result<Vec<String>, Failure> {
+    match &target.server {
+        Target::Postgres(server) => {
+            postgres::check_contents(server, &target.mounts, manifest, on_existing, scratch, source)
+                .await
+                .map_err(|failure| target.mounts.named_in(failure))
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Restores all artifacts of a manifest into a target that [`check_target`] found fit, the only one of its request.

@@ -14,7 +14,7 @@ mod writer;
 
 use std::path::PathBuf;
 
-use holdfast_crds::{OnExisting, RetentionSpec, S3Spec, Source, TlsSpec};
+use holdfast_crds::{OnExisting, OnUnrestorable, RetentionSpec, S3Spec, Source, TlsSpec};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -418,7 +418,7 @@ impl Target {
 }
 
 /// A Postgres server to restore into.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresTarget {
     /// Host name or address.
@@ -431,6 +431,9 @@ pub struct PostgresTarget {
     /// Encryption of the connection.
     #[serde(default)]
     pub tls: TlsSpec,
+    /// What happens to what the role may not bring back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unrestorable: Option<OnUnrestorable>,
 }
 
 /// A MongoDB deployment to restore into. Where the mounts hold a connection string, that says host and port.

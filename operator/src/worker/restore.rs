@@ -61,6 +61,13 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
             .await
             .map_err(|failure| failure.about(&target.source))?;
     }
+    for (target, manifest) in &chosen {
+        let mut downloads =
+            Downloads::new(bucket.clone(), identities.clone().unwrap_or_default(), attempt.progress.clone());
+        engine::check_contents(target, manifest, task.on_existing, &attempt.scratch, &mut downloads)
+            .await
+            .map_err(|failure| failure.about(&target.source))?;
+    }
     once::take_down(&bucket, task, &run.run_id, attempt).await?;
 
     let mut report = RestoreReport { run_id: run.run_id.clone(), sources: Vec::new() };

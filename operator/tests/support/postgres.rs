@@ -331,7 +331,7 @@ impl Cluster {
                 host: "127.0.0.1".into(),
                 port: i32::from(self.port),
                 database: database.map(ToOwned::to_owned),
-                tls: holdfast_crds::TlsSpec::default(),
+                ..PostgresTarget::default()
             }),
         }
     }

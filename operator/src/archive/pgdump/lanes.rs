@@ -112,7 +112,12 @@ impl<L: Lanes> Write for Splitter<L> {
 impl<L: Lanes> Split<L> {
     fn take(&mut self, part: Part<'_>) -> io::Result<()> {
         match part {
-            Part::Frame(bytes) => self.archive.extend_from_slice(bytes),
+            Part::Frame(bytes)
+            | Part::EntryCount(bytes)
+            | Part::EntryId(bytes)
+            | Part::Length(_, bytes)
+            | Part::Text(bytes) => self.archive.extend_from_slice(bytes),
+            Part::EndOfEntry => {}
             Part::Table { copy, encoding } => {
                 self.table = copy.zip(encoding).and_then(|(copy, encoding)| Table::new(copy, encoding));
                 (self.first, self.within_row) = (0, true);

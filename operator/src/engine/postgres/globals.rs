@@ -59,7 +59,21 @@ pub(super) async fn restore(
     for statement in &statements {
         let sql = match statement {
             Statement::Create { role } if !present.contains(role) => create(role, server.facts.superuser),
-            Statement::About { role, sql } if made.contains(role) => sql.clone(),
+            Statement::About { role, sql } if made.contains(role) => {
+                match attributes(role, sql).filter(|_| !server.facts.superuser) {
+                    Some(attributes) => {
+                        // One that only a superuser may give must not take the others with it.
+                        for sql in attributes {
+                            if let Err(unanswered) = server.run(&server.maintenance, &sql).await {
+                                let failure = server.failure(None, Reason::RestoreFailed, unanswered);
+                                refused.push(format!("{}: {}", sql.trim_end(), failure.message));
+                            }
+                        }
+                        continue;
+                    }
+                    None => sql.clone(),
+                }
+            }
             Statement::Member { role, member, sql } if made.contains(role) || made.contains(member) => sql.clone(),
             _ => continue,
         };
@@ -79,6 +93,37 @@ pub(super) async fn restore(
         notes.push(format!("{} statements about roles were refused, the first: {first}", refused.len()));
     }
     Ok((bytes, notes))
+}
+
+/// The attributes of `ALTER ROLE … WITH …`, each as a statement of its own, without those that every role has that is made. None: it is
+/// another statement.
+fn attributes(role: &str, sql: &str) -> Option<Vec<String>> {
+    const USUAL: [&str; 7] =
+        ["NOSUPERUSER", "INHERIT", "NOCREATEROLE", "NOCREATEDB", "NOLOGIN", "NOREPLICATION", "NOBYPASSRLS"];
+    let (_, rest) = identifier(sql.strip_prefix("ALTER ROLE ")?)?;
+    let words = rest.strip_prefix(" WITH ")?.trim_end().trim_end_matches(';');
+    let name = crate::archive::table_name::quote_identifier(role);
+    let mut attributes = Vec::new();
+    let mut rest = words.trim();
+    while !rest.is_empty() {
+        let (word, more) = rest.split_once(' ').unwrap_or((rest, ""));
+        let mut value = word.to_owned();
+        rest = more.trim_start();
+        if word == "CONNECTION" {
+            let number = rest.strip_prefix("LIMIT ")?;
+            let (number, more) = number.split_once(' ').unwrap_or((number, ""));
+            (value, rest) = (format!("CONNECTION LIMIT {number}"), more.trim_start());
+        } else if word == "VALID" {
+            // The last one: a time in quotes.
+            (value, rest) = (format!("VALID {rest}"), "");
+        } else if !word.bytes().all(|b| b.is_ascii_uppercase()) {
+            return None;
+        }
+        if !USUAL.contains(&value.as_str()) {
+            attributes.push(format!("ALTER ROLE {name} {value};\n"));
+        }
+    }
+    Some(attributes)
 }
 
 fn create(role: &str, superuser: bool) -> String {
@@ -244,6 +289,23 @@ GRANT SET ON PARAMETER work_mem TO app;
             skipped(&statements(TEXT)),
             ["not made: tablespaces fast", "not made: grants \"GRANT SET ON PARAMETER work_mem TO app\""]
         );
+    }
+
+    #[test]
+    fn each_attribute_is_given_by_itself() {
+        let all = "ALTER ROLE \"a b\" WITH NOSUPERUSER NOINHERIT CREATEROLE NOCREATEDB LOGIN REPLICATION NOBYPASSRLS CONNECTION LIMIT 5 VALID UNTIL '2030-01-01 00:00:00+00';\n";
+        assert_eq!(
+            attributes("a b", all).unwrap(),
+            [
+                "ALTER ROLE \"a b\" NOINHERIT;\n",
+                "ALTER ROLE \"a b\" CREATEROLE;\n",
+                "ALTER ROLE \"a b\" LOGIN;\n",
+                "ALTER ROLE \"a b\" REPLICATION;\n",
+                "ALTER ROLE \"a b\" CONNECTION LIMIT 5;\n",
+                "ALTER ROLE \"a b\" VALID UNTIL '2030-01-01 00:00:00+00';\n",
+            ]
+        );
+        assert_eq!(attributes("a", "ALTER ROLE a SET search_path TO 'b';\n"), None);
     }
 
     #[test]

@@ -3,11 +3,16 @@
 mod clients;
 mod connection;
 mod database;
+mod decide;
 mod dump;
+mod foresee;
 mod globals;
+mod grants;
 mod pour;
+mod present;
 mod prove;
 mod restore;
+mod rights;
 mod roles;
 mod server;
 mod side;
@@ -19,13 +24,15 @@ mod verify;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use holdfast_crds::{OnExisting, PostgresDatabases, PostgresSource};
+use holdfast_crds::{OnExisting, OnUnrestorable, PostgresDatabases, PostgresSource};
 
 use super::{ArtifactSink, ArtifactSource, Dumped, Restored};
 use crate::store::manifest::Manifest;
 use crate::task::{Failure, Mounts, PostgresTarget};
 pub use clients::BASE_ENV;
 use connection::Login;
+use decide::Tolerance;
+use restore::Order;
 use server::{MAINTENANCE, Server};
 use target::Backup;
 
@@ -104,7 +111,35 @@ pub async fn restore(
 ) -> Result<Restored, Failure> {
     let backup = Backup::of(manifest, target)?;
     let server = reach(target, mounts, &backup, scratch).await?;
-    restore::restore(&server, &backup, manifest, on_existing, source).await
+    let order = Order { backup: &backup, manifest, on_existing, tolerance: tolerance(target) };
+    restore::restore(&server, &order, source).await
+}
+
+/// Decides which entries of the archives can be restored, without touching the target. What would come back otherwise than it was.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn check_contents(
+    target: &PostgresTarget,
+    mounts: &Mounts,
+    manifest: &Manifest,
+    on_existing: OnExisting,
+    scratch: &Path,
+    source: &mut impl ArtifactSource,
+) -> Result<Vec<String>, Failure> {
+    let backup = Backup::of(manifest, target)?;
+    let server = reach(target, mounts, &backup, scratch).await?;
+    let fit = target::assess(&server, &backup, manifest, on_existing).await?;
+    let foreseen = foresee::foresee(&server, &backup, &fit, tolerance(target), true, source).await?;
+    Ok(foreseen.iter().flat_map(|foreseen| foreseen.decision.notes(&server.login.user)).collect())
+}
+
+fn tolerance(target: &PostgresTarget) -> Tolerance {
+    match target.on_unrestorable {
+        None => Tolerance::Descriptions,
+        Some(OnUnrestorable::Report) => Tolerance::AllButRows,
+        Some(OnUnrestorable::Fail) => Tolerance::Nothing,
+    }
 }
 
 /// Proves that all artifacts of a backup are whole dumps.

@@ -1,5 +1,6 @@
 //! Pours an artifact into a database: bytes from the source through pg_restore or psql. Talks to the server through its tools.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use super::server::Server;
 use super::side::Side;
 use super::trouble::{self, Trouble};
 use crate::archive::pgdump::lanes::Splitter;
+use crate::archive::pgdump::rewrite::{Change, Rewriter};
 use crate::engine::{ArtifactSource, Inspect, Inspection};
 use crate::process::{Command, Ended, Tool, ToolInput, ToolOutput};
 use crate::store::manifest::ArtifactEntry;
@@ -30,7 +32,7 @@ const UNKNOWN_SETTING: &[u8] = b"\nSET transaction_timeout = 0;\n";
 const BEGINNING: usize = 4096;
 
 /// How to pour.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "independent choices, not a state")]
 pub(super) struct Pour<'a> {
     /// The server.
@@ -47,6 +49,8 @@ pub(super) struct Pour<'a> {
     pub keep_tablespaces: bool,
     /// The text was written by a tool that sets what this server does not know.
     pub drop_unknown_setting: bool,
+    /// What to change in an archive's table of contents.
+    pub changes: &'a BTreeMap<i64, Change>,
 }
 
 impl Pour<'_> {
@@ -96,6 +100,7 @@ impl Pour<'_> {
             None => Box::new(Watched { inner: input, broke: broke.clone() }),
             Some(side) => Box::new(Watched { inner: Splitter::new(side.beside(input)), broke: broke.clone() }),
         };
+        let sink = self.changed(sink);
         let fetched = source.fetch(entry, sink, inspect).await;
         if let Some(side) = side {
             let side_broke = side.broke();
@@ -139,7 +144,8 @@ impl Pour<'_> {
         let text = psql.text();
         let copied = tokio::task::spawn_blocking(move || copy(output, text));
         let broke = Arc::new(AtomicBool::new(false));
-        let fetched = source.fetch(entry, Box::new(Watched { inner: input, broke: broke.clone() }), inspect).await;
+        let sink = self.changed(Box::new(Watched { inner: input, broke: broke.clone() }));
+        let fetched = source.fetch(entry, sink, inspect).await;
         if fetched.is_err() && !broke.load(Ordering::Acquire) {
             farewell(&mut writer).await;
             psql.abandon().await;
@@ -178,6 +184,11 @@ impl Pour<'_> {
                 Ok(fetched)
             }
         }
+    }
+
+    /// An archive's way to pg_restore, with what is to change.
+    fn changed(&self, sink: Box<dyn Write + Send>) -> Box<dyn Write + Send> {
+        if self.changes.is_empty() { sink } else { Box::new(Rewriter::new(sink, self.changes.clone())) }
     }
 
     fn failed(&self, tool: &Tool, ended: &Ended, trouble: &Trouble) -> Failure {

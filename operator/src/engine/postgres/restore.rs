@@ -6,9 +6,13 @@ use holdfast_crds::{OnExisting, Reason};
 
 use super::clients::Client;
 use super::database::DatabaseFacts;
+use super::decide::Tolerance;
 use super::dump::SQL;
+use super::foresee::{self, Foreseen};
 use super::globals;
 use super::pour::Pour;
+use super::present;
+use super::rights;
 use super::roles::{self, RolePlan};
 use super::server::Server;
 use super::swap;
@@ -36,14 +40,25 @@ struct Fresh {
     facts: DatabaseFacts,
 }
 
+/// What to restore, and how.
+pub(super) struct Order<'a> {
+    /// What the backup holds.
+    pub backup: &'a Backup<'a>,
+    /// Its manifest.
+    pub manifest: &'a Manifest,
+    /// What happens to what is there.
+    pub on_existing: OnExisting,
+    /// How much may be left out.
+    pub tolerance: Tolerance,
+}
+
 /// Restores all of a backup.
 pub(super) async fn restore(
     server: &Server,
-    backup: &Backup<'_>,
-    manifest: &Manifest,
-    on_existing: OnExisting,
+    order: &Order<'_>,
     source: &mut impl ArtifactSource,
 ) -> Result<Restored, Failure> {
+    let Order { backup, manifest, on_existing, tolerance } = *order;
     let mut fit = target::assess(server, backup, manifest, on_existing).await?;
     let mut restored = Restored::default();
     let mut notes = Vec::new();
@@ -56,11 +71,13 @@ pub(super) async fn restore(
         // Roles are others now.
         fit = target::assess(server, backup, manifest, on_existing).await?;
     }
-    let plan = RolePlan::of(server, backup, &fit);
+    let foreseen = foresee::foresee(server, backup, &fit, tolerance, false, source).await?;
+    let plan = RolePlan::of(server, backup, &fit, &foreseen);
     notes.extend(plan.note.clone());
-    let run = Run { server, manifest, fit: &fit, plan: &plan };
+    notes.extend(foreseen.iter().flat_map(|foreseen| foreseen.decision.notes(&server.login.user)));
+    let run = Run { server, manifest, fit: &fit, plan: &plan, tolerance };
     let result = match plan.set_up(server).await {
-        Ok(()) => run.databases(backup, source, &mut restored, &mut notes).await,
+        Ok(()) => run.databases(backup, &foreseen, source, &mut restored, &mut notes).await,
         Err(unanswered) => Err(server.failure(None, Reason::RestoreFailed, unanswered)),
     };
     // Whatever happened, nothing of the restore's own stays.
@@ -88,6 +105,7 @@ struct Run<'a> {
     manifest: &'a Manifest,
     fit: &'a Fit,
     plan: &'a RolePlan,
+    tolerance: Tolerance,
 }
 
 impl Run<'_> {
@@ -95,13 +113,15 @@ impl Run<'_> {
     async fn databases(
         &self,
         backup: &Backup<'_>,
+        foreseen: &[Foreseen],
         source: &mut impl ArtifactSource,
         restored: &mut Restored,
         notes: &mut Vec<String>,
     ) -> Result<String, Failure> {
         let mut filled = Vec::with_capacity(backup.databases.len());
         let mut outcome = Ok(());
-        for (wanted, place) in backup.databases.iter().zip(&self.fit.places) {
+        for ((wanted, place), foreseen) in backup.databases.iter().zip(&self.fit.places).zip(foreseen) {
+            let wanted = &Known { wanted, foreseen };
             match self.fill(wanted, place, source, restored, notes).await {
                 Ok(database) => filled.push(database),
                 Err(failure) => {
@@ -162,17 +182,18 @@ impl Run<'_> {
 
     async fn fill(
         &self,
-        wanted: &Wanted<'_>,
+        known: &Known<'_>,
         place: &Place,
         source: &mut impl ArtifactSource,
         restored: &mut Restored,
         notes: &mut Vec<String>,
     ) -> Result<Filled, Failure> {
+        let wanted = known.wanted;
         let one_transaction = target::in_one_transaction(wanted.entry);
         // A database that cannot be filled in one transaction is filled beside its place, where that may be.
         let in_place = *place == Place::Empty && (one_transaction || !self.server.facts.create_database);
         if in_place {
-            return self.fill_in_place(wanted, one_transaction, source, restored, notes).await;
+            return self.fill_in_place(known, one_transaction, source, restored, notes).await;
         }
         swap::drop_leftovers(self.server, &wanted.database).await?;
         // The place has an owner, rights and settings of its own, and they stay; a new place has those of the backup.
@@ -193,7 +214,10 @@ impl Run<'_> {
         notes.extend(note);
         // It is nobody's before it is whole: nothing in it need be committed together, unless that spares the server its log.
         let together = one_transaction && self.server.facts.wal_level == "minimal";
-        let filled = self.pour_and_count(wanted, &fresh, together, source, restored, notes).await;
+        let filled = match self.begin(wanted, &fresh, &facts).await {
+            Ok(()) => self.pour_and_count(known, &fresh, together, source, restored, notes).await,
+            Err(failure) => Err(failure),
+        };
         let finished = match filled {
             Ok(counts) => self.finish(&fresh, &facts, notes).await.map(|()| counts),
             Err(failure) => Err(failure),
@@ -211,15 +235,34 @@ impl Run<'_> {
         }
     }
 
+    /// Gives a fresh database to its owner, so that in it may be whose it is, and finds out whether its extensions can be made.
+    async fn begin(&self, wanted: &Wanted<'_>, fresh: &str, facts: &DatabaseFacts) -> Result<(), Failure> {
+        let owner = rights::new_owner(self.fit, &facts.owner, &self.server.login.user);
+        if owner != self.server.login.user {
+            // What it may not be is told when it is finished.
+            let _ = self.server.run(self.server.beside(fresh), &owner_statement(fresh, &owner)).await;
+        }
+        if self.server.facts.superuser || wanted.entry.format == SQL {
+            return Ok(());
+        }
+        let names: Vec<&String> = wanted.entry.extensions.iter().collect();
+        let refused = rights::try_extensions(self.server, fresh, &names).await?.refused;
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(target::extensions_refused(&self.server.place(Some(&wanted.database)), &refused))
+    }
+
     async fn fill_in_place(
         &self,
-        wanted: &Wanted<'_>,
+        known: &Known<'_>,
         one_transaction: bool,
         source: &mut impl ArtifactSource,
         restored: &mut Restored,
         notes: &mut Vec<String>,
     ) -> Result<Filled, Failure> {
-        match self.pour_and_count(wanted, &wanted.database, one_transaction, source, restored, notes).await {
+        let wanted = known.wanted;
+        match self.pour_and_count(known, &wanted.database, one_transaction, source, restored, notes).await {
             Ok((tables, rows)) => Ok(Filled { fresh: None, tables, rows }),
             Err(mut failure) => {
                 // What is left of it must not belong to stand-ins, which go.
@@ -237,13 +280,14 @@ impl Run<'_> {
 
     async fn pour_and_count(
         &self,
-        wanted: &Wanted<'_>,
+        known: &Known<'_>,
         database: &str,
         one_transaction: bool,
         source: &mut impl ArtifactSource,
         restored: &mut Restored,
         notes: &mut Vec<String>,
     ) -> Result<(usize, i64), Failure> {
+        let wanted = known.wanted;
         let lacking: Vec<&str> = wanted
             .facts
             .tablespaces
@@ -263,11 +307,12 @@ impl Run<'_> {
             client,
             database,
             one_transaction,
-            keep_owners: self.plan.keep_owners,
+            keep_owners: wanted.entry.format != SQL || self.plan.keep_owners,
             keep_tablespaces: lacking.is_empty(),
             drop_unknown_setting: self.server.facts.major() < UNKNOWN_SETTING_SINCE
                 && target::archive_major(wanted.entry, self.manifest)
                     .is_none_or(|major| major >= UNKNOWN_SETTING_SINCE),
+            changes: &known.foreseen.decision.changes,
         };
         if wanted.entry.format == SQL && !self.plan.keep_owners {
             return Err(Failure::new(
@@ -282,10 +327,23 @@ impl Run<'_> {
         let (bytes, inspection) = pour.pour(wanted.entry, source).await?;
         restored.bytes += bytes;
         let rows = verify(self.server, database, &inspection).await?;
-        self.plan
-            .hand_over(self.server, database)
-            .await
-            .map_err(|unanswered| self.server.failure(Some(database), Reason::RestoreFailed, unanswered))?;
+        let failed = |unanswered| self.server.failure(Some(database), Reason::RestoreFailed, unanswered);
+        let lost = self.plan.lost_with(self.server, database).await.map_err(failed)?;
+        if !lost.is_empty() {
+            let lost = lost.join(", ");
+            if self.tolerance != Tolerance::AllButRows {
+                return Err(Failure::new(
+                    Reason::SourceRefused,
+                    format!(
+                        "{}: {lost}: for roles that are not on this server: make them before, or leave it out with onUnrestorable: Report",
+                        self.server.place(Some(database))
+                    ),
+                ));
+            }
+            notes.push(format!("left out, or no longer for roles that are not on this server: {lost}"));
+        }
+        self.plan.hand_over(self.server, database).await.map_err(failed)?;
+        present::confirm(self.server, database, known.foreseen).await?;
         Ok((inspection.items.len(), rows))
     }
 
@@ -295,11 +353,7 @@ impl Run<'_> {
         let has_role = |role: &str| self.fit.roles.get(role).is_some_and(|facts| !facts.is_leftover());
         let mut statements = facts.property_statements(fresh, has_role);
         if has_role(&facts.owner) && facts.owner != self.server.login.user {
-            statements.push(format!(
-                "ALTER DATABASE {} OWNER TO {}",
-                quote_identifier(fresh),
-                quote_identifier(&facts.owner)
-            ));
+            statements.push(owner_statement(fresh, &facts.owner));
         }
         let absent: Vec<String> = facts.named_roles().into_iter().filter(|role| !has_role(role)).collect();
         if !absent.is_empty() {
@@ -322,6 +376,16 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// A wanted database, and what is known of its archive.
+struct Known<'a> {
+    wanted: &'a Wanted<'a>,
+    foreseen: &'a Foreseen,
+}
+
+fn owner_statement(database: &str, owner: &str) -> String {
+    format!("ALTER DATABASE {} OWNER TO {};\n", quote_identifier(database), quote_identifier(owner))
 }
 
 /// Goes on with a failure's line.

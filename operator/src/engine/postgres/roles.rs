@@ -3,6 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use serde::Deserialize;
+
+use super::dump::SQL;
+use super::foresee::Foreseen;
 use super::server::Server;
 use super::target::{Backup, Fit, OURS, RoleFacts};
 use crate::archive::table_name::{quote_identifier, quote_literal};
@@ -14,25 +18,39 @@ pub(super) struct RolePlan {
     pub keep_owners: bool,
     /// Roles that are not there and are made for the time of the restore.
     pub stand_ins: Vec<String>,
+    /// Roles that the restoring role administers, and makes itself a member of for the time of the restore.
+    pub borrowed: Vec<String>,
     /// What to tell.
     pub note: Option<String>,
 }
 
 impl RolePlan {
     /// Decides. Pure.
-    pub fn of(server: &Server, backup: &Backup<'_>, fit: &Fit) -> Self {
-        let wanted = backup.databases.iter().flat_map(|wanted| wanted.entry.roles.iter().map(String::as_str)).collect();
+    pub fn of(server: &Server, backup: &Backup<'_>, fit: &Fit, foreseen: &[Foreseen]) -> Self {
+        // Of archives each entry is decided on, so that no role need be there for one.
+        let texts = backup.databases.iter().filter(|wanted| wanted.entry.format == SQL);
+        let wanted: BTreeSet<&str> = texts.flat_map(|wanted| wanted.entry.roles.iter().map(String::as_str)).collect();
         let missing = |role: &str| fit.roles.get(role).is_none_or(RoleFacts::is_leftover);
-        let stranger = |role: &str| fit.roles.get(role).is_some_and(|facts| !facts.member && !facts.is_leftover());
-        decide(&wanted, missing, stranger, server.facts.create_role, &server.login.user)
+        let stranger = |role: &str| {
+            fit.roles.get(role).is_some_and(|facts| !facts.acts && !facts.takeable && !facts.is_leftover())
+        };
+        let plan = decide(&wanted, missing, stranger, server.facts.create_role, &server.login.user);
+        let owners = foreseen.iter().flat_map(|foreseen| foreseen.entries.iter().map(|entry| entry.owner.as_str()));
+        let of_databases = backup.databases.iter().map(|wanted| wanted.facts.owner.as_str());
+        let there = fit.owners.iter().flatten().map(String::as_str);
+        let named: BTreeSet<&str> = owners.chain(of_databases).chain(there).chain(wanted).collect();
+        let borrowed = named.into_iter().filter(|role| {
+            fit.roles.get(*role).is_some_and(|facts| !facts.acts && facts.takeable && !facts.is_leftover())
+        });
+        Self { borrowed: borrowed.map(ToOwned::to_owned).collect(), ..plan }
     }
 
     /// Makes the stand-ins.
     pub async fn set_up(&self, server: &Server) -> Result<(), super::server::Unanswered> {
-        if self.stand_ins.is_empty() {
-            return Ok(());
-        }
         let mut script = String::new();
+        for role in &self.borrowed {
+            let _ = writeln!(script, "GRANT {} TO CURRENT_USER WITH INHERIT TRUE, SET TRUE;", quote_identifier(role));
+        }
         for role in &self.stand_ins {
             let name = quote_identifier(role);
             let comment = quote_literal(&format!("{OURS}stands in for the time of a restore"));
@@ -47,7 +65,26 @@ impl RolePlan {
                 let _ = writeln!(script, "GRANT {name} TO CURRENT_USER;");
             }
         }
+        if script.is_empty() {
+            return Ok(());
+        }
         server.run(&server.maintenance, &script).await.map(|_| ())
+    }
+
+    /// Policies and user mappings that are for the stand-ins: giving them away leaves none of them, in words.
+    pub async fn lost_with(&self, server: &Server, database: &str) -> Result<Vec<String>, super::server::Unanswered> {
+        if self.stand_ins.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<String> = self.stand_ins.iter().map(|role| quote_literal(role)).collect();
+        let query = format!(
+            "SELECT format('policy %I on %s', p.polname, p.polrelid::regclass) AS name FROM pg_policy p
+               WHERE EXISTS (SELECT FROM pg_roles r WHERE r.rolname IN ({0}) AND r.oid = ANY (p.polroles))
+             UNION ALL SELECT format('user mapping for %I of server %I', usename, srvname) FROM pg_user_mappings WHERE usename IN ({0})",
+            names.join(", ")
+        );
+        let lost: Vec<Lost> = server.rows(database, &query).await?;
+        Ok(lost.into_iter().map(|lost| lost.name).collect())
     }
 
     /// Gives what belongs to the stand-ins in a database to the restoring role, and takes back what was granted to them.
@@ -64,6 +101,12 @@ impl RolePlan {
     /// Removes the stand-ins; the names of those that would not go.
     pub async fn tear_down(&self, server: &Server) -> Vec<String> {
         let mut left = Vec::new();
+        for role in &self.borrowed {
+            let script = format!("REVOKE {} FROM CURRENT_USER GRANTED BY CURRENT_USER;\n", quote_identifier(role));
+            if server.run(&server.maintenance, &script).await.is_err() {
+                left.push(role.clone());
+            }
+        }
         for role in &self.stand_ins {
             let script = format!("DROP ROLE IF EXISTS {};\n", quote_identifier(role));
             if server.run(&server.maintenance, &script).await.is_err() {
@@ -72,6 +115,11 @@ impl RolePlan {
         }
         left
     }
+}
+
+#[derive(Deserialize)]
+struct Lost {
+    name: String,
 }
 
 fn decide(
@@ -90,7 +138,7 @@ fn decide(
             "{user} may not act for {}: everything belongs to {user}, and nothing is granted to others",
             list(&strangers)
         );
-        return RolePlan { keep_owners: false, stand_ins: Vec::new(), note: Some(note) };
+        return RolePlan { note: Some(note), ..RolePlan::default() };
     }
     if missing.is_empty() {
         return RolePlan { keep_owners: true, ..RolePlan::default() };
@@ -100,13 +148,13 @@ fn decide(
             "not on this server: {}: what was theirs belongs to {user}, what was granted to them is not granted",
             list(&missing)
         );
-        return RolePlan { keep_owners: true, stand_ins: missing, note: Some(note) };
+        return RolePlan { keep_owners: true, stand_ins: missing, note: Some(note), ..RolePlan::default() };
     }
     let note = format!(
         "not on this server: {}, and {user} may not create roles: everything belongs to {user}, and nothing is granted to others",
         list(&missing)
     );
-    RolePlan { keep_owners: false, stand_ins: Vec::new(), note: Some(note) }
+    RolePlan { note: Some(note), ..RolePlan::default() }
 }
 
 /// `role a`, `roles a, b`, the first few of many.

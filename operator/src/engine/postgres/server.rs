@@ -51,6 +51,8 @@ pub(super) struct ServerFacts {
     pub create_database: bool,
     /// The role may create roles.
     pub create_role: bool,
+    /// The role may make subscriptions.
+    pub subscribes: bool,
     /// `minimal`: rows of a table that was made in the same transaction are not written to the log.
     pub wal_level: String,
 }
@@ -65,6 +67,7 @@ impl ServerFacts {
 const FACTS: &str = "SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS number, \
      pg_is_in_recovery() AS standby, r.rolsuper AS superuser, r.rolsuper OR r.rolcreatedb AS create_database, \
      r.rolsuper OR r.rolcreaterole AS create_role, \
+     r.rolsuper OR EXISTS (SELECT FROM pg_roles s WHERE s.rolname = 'pg_create_subscription' AND pg_has_role(s.oid, 'USAGE')) AS subscribes, \
      current_setting('wal_level') AS wal_level FROM pg_roles r WHERE r.rolname = current_user";
 
 /// A question without an answer.

@@ -8,8 +8,9 @@ use serde::Deserialize;
 use super::clients::Client;
 use super::database::DatabaseFacts;
 use super::dump::{CUSTOM, GLOBALS, SQL};
+use super::rights;
 use super::server::Server;
-use crate::archive::table_name::{TableName, quote_literal};
+use crate::archive::table_name::{TableName, quote_identifier};
 use crate::engine;
 use crate::store::manifest::{ArtifactEntry, Manifest};
 use crate::task::{Failure, PostgresTarget};
@@ -91,6 +92,8 @@ pub(super) enum Place {
 pub(super) struct Fit {
     /// What stands in the place of each wanted database.
     pub places: Vec<Place>,
+    /// Who owns what stands there.
+    pub owners: Vec<Option<String>>,
     /// The tools to restore with.
     pub client: Client,
     /// Roles on the target, and whether the restoring role may act for them.
@@ -103,8 +106,10 @@ pub(super) struct Fit {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct RoleFacts {
     name: String,
-    /// Whether the restoring role may give it objects.
-    pub member: bool,
+    /// Whether the restoring role may give it objects and go on working with them.
+    pub acts: bool,
+    /// Whether it may make itself one who may.
+    pub takeable: bool,
     /// Comment on it.
     pub comment: Option<String>,
 }
@@ -121,6 +126,7 @@ struct Existing {
     name: String,
     connectable: bool,
     mine: bool,
+    owner: String,
 }
 
 #[derive(Deserialize)]
@@ -147,10 +153,20 @@ struct Rights {
     create_in_public: bool,
 }
 
-const EXISTING: &str =
-    "SELECT datname AS name, datallowconn AS connectable, pg_has_role(datdba, 'USAGE') AS mine FROM pg_database";
+const EXISTING: &str = "SELECT datname AS name, datallowconn AS connectable, pg_has_role(datdba, 'USAGE') AS mine,
+  pg_get_userbyid(datdba) AS owner FROM pg_database";
 
-const ROLES: &str = "SELECT rolname AS name, pg_has_role(oid, 'MEMBER') AS member, shobj_description(oid, 'pg_authid') AS comment FROM pg_roles";
+/// Before version 16 a member may act for a role, and its privileges count at once unless it has NOINHERIT.
+const ROLES: &str =
+    "SELECT rolname AS name, pg_has_role(oid, 'MEMBER') AND pg_has_role(oid, 'USAGE') AS acts, false AS takeable,
+  shobj_description(oid, 'pg_authid') AS comment FROM pg_roles";
+
+/// From version 16 on a member may have neither the privileges of a role nor the right to act for it, as one who has only made the role.
+/// Who administers it may give himself both, and take them back if that is the only grant of his own.
+const ROLES_16: &str = "SELECT r.rolname AS name, pg_has_role(r.oid, 'SET') AND pg_has_role(r.oid, 'USAGE') AS acts,
+  NOT r.rolsuper AND EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = r.oid AND m.member = me.oid AND m.admin_option)
+    AND NOT EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = r.oid AND m.member = me.oid AND m.grantor = me.oid) AS takeable,
+  shobj_description(r.oid, 'pg_authid') AS comment FROM pg_roles r, (SELECT oid FROM pg_roles WHERE rolname = current_user) me";
 
 const TABLESPACES: &str = "SELECT spcname AS name FROM pg_tablespace";
 
@@ -196,18 +212,25 @@ pub(super) async fn assess(
     // Each question is a session of its own: side by side they take the time of one.
     let (existing, roles, tablespaces, available) = tokio::try_join!(
         server.ask::<Existing>(maintenance, EXISTING, Reason::SourceRefused),
-        server.ask::<RoleFacts>(maintenance, ROLES, Reason::SourceRefused),
+        server.ask::<RoleFacts>(
+            maintenance,
+            if server.facts.major() < 16 { ROLES } else { ROLES_16 },
+            Reason::SourceRefused
+        ),
         server.ask::<Named>(maintenance, TABLESPACES, Reason::SourceRefused),
         server.ask::<Available>(maintenance, EXTENSIONS, Reason::SourceRefused),
     )?;
     let mut places = Vec::with_capacity(backup.databases.len());
+    let mut owners = Vec::with_capacity(backup.databases.len());
     for wanted in &backup.databases {
         let found = existing.iter().find(|existing| existing.name == wanted.database);
         places.push(place(server, wanted, found, on_existing).await?);
+        owners.push(found.map(|found| found.owner.clone()));
     }
-    extensions(server, backup, &available).await?;
+    extensions(server, backup, &places, &available).await?;
     Ok(Fit {
         places,
+        owners,
         client,
         roles: roles.into_iter().map(|role| (role.name.clone(), role)).collect(),
         tablespaces: tablespaces.into_iter().map(|tablespace| tablespace.name).collect(),
@@ -334,7 +357,12 @@ async fn empty(server: &Server, wanted: &Wanted<'_>) -> Result<Place, Failure> {
     Ok(Place::Empty)
 }
 
-async fn extensions(server: &Server, backup: &Backup<'_>, available: &[Available]) -> Result<(), Failure> {
+async fn extensions(
+    server: &Server,
+    backup: &Backup<'_>,
+    places: &[Place],
+    available: &[Available],
+) -> Result<(), Failure> {
     let wanted: BTreeSet<&str> =
         backup.databases.iter().flat_map(|wanted| &wanted.entry.extensions).map(String::as_str).collect();
     if wanted.is_empty() {
@@ -357,7 +385,11 @@ async fn extensions(server: &Server, backup: &Backup<'_>, available: &[Available
     }
     // An extension that is there already needs no right to be made.
     let mut refused_ones = BTreeSet::new();
-    for wanted in &backup.databases {
+    for (wanted, place) in backup.databases.iter().zip(places) {
+        // A database that is not there yet is made before it can be asked.
+        if *place != Place::Empty {
+            continue;
+        }
         let needing: Vec<&String> = wanted
             .entry
             .extensions
@@ -367,22 +399,25 @@ async fn extensions(server: &Server, backup: &Backup<'_>, available: &[Available
         if needing.is_empty() {
             continue;
         }
-        let names: Vec<String> = needing.iter().map(|name| quote_literal(name)).collect();
-        let query = format!("SELECT extname AS name FROM pg_extension WHERE extname IN ({})", names.join(", "));
-        // Where the database is not there yet nothing is in it.
-        let present: Vec<Named> = server.rows(&wanted.database, &query).await.unwrap_or_default();
-        refused_ones
-            .extend(needing.into_iter().filter(|name| !present.iter().any(|here| here.name == **name)).cloned());
+        // What its control file says is not all: a managed server may let this role make it.
+        refused_ones.extend(rights::try_extensions(server, &wanted.database, &needing).await?.refused);
     }
     if refused_ones.is_empty() {
         return Ok(());
     }
-    let names: Vec<String> = refused_ones.into_iter().collect();
-    Err(refused(format!(
-        "{}: only a superuser may create the extensions {}: restore with a superuser, or create them in the empty database before",
-        server.place(None),
-        names.join(", ")
-    )))
+    Err(extensions_refused(&server.place(None), &refused_ones))
+}
+
+/// The failure of extensions that the server does not let the role make.
+pub(super) fn extensions_refused(place: &str, names: &BTreeSet<String>) -> Failure {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let statements: Vec<String> =
+        names.iter().map(|name| format!("CREATE EXTENSION {} CASCADE;", quote_identifier(name))).collect();
+    refused(format!(
+        "{place}: only a superuser may create the extensions {}: restore with a superuser, or have one run in the empty database before: {}",
+        names.join(", "),
+        statements.join(" ")
+    ))
 }
 
 #[cfg(test)]

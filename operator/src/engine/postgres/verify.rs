@@ -21,6 +21,12 @@ struct Extended {
 const OF_EXTENSIONS: &str = "SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e' WHERE c.relkind IN ('r', 'p')";
 
+/// Tables of whose rows even their owner would see a part only.
+const FORCED: &str =
+    "SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relrowsecurity AND c.relforcerowsecurity
+    AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user)";
+
 /// What the counts are compared with.
 struct Expected {
     name: TableName,
@@ -36,8 +42,11 @@ pub(super) async fn verify(server: &Server, database: &str, inspection: &Inspect
         // A name in another encoding than ours cannot be asked for.
         .filter(|table| !table.name.to_string().contains('\u{fffd}'))
         .collect();
+    let forced = server.ask::<Extended>(database, FORCED, Reason::RestoreFailed).await?;
+    let forced: BTreeSet<TableName> =
+        forced.into_iter().map(|table| TableName::new(table.schema, table.name)).collect();
     let counting = async {
-        let answer = server.run(database, &script(&expected)).await;
+        let answer = server.run(database, &script(&expected, &forced)).await;
         answer.map_err(|unanswered| server.failure(Some(database), Reason::RestoreFailed, unanswered))
     };
     let asking = server.ask::<Extended>(database, OF_EXTENSIONS, Reason::RestoreFailed);
@@ -71,13 +80,23 @@ pub(super) async fn verify(server: &Server, database: &str, inspection: &Inspect
     Ok(expected.iter().map(|table| table.rows).sum())
 }
 
-fn script(expected: &[Expected]) -> String {
+fn script(expected: &[Expected], forced: &BTreeSet<TableName>) -> String {
     // Row-level security must not hide rows from the count: it fails instead.
     let mut script = "SET row_security = off;\nBEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n".to_owned();
-    for (index, table) in expected.iter().enumerate() {
+    let (hidden, open): (Vec<_>, Vec<_>) =
+        expected.iter().enumerate().partition(|(_, table)| forced.contains(&table.name));
+    for (index, table) in open {
         let _ = writeln!(script, "SELECT {index}, count(*) FROM ONLY {};", table.name);
     }
     script.push_str("SELECT 'large objects', count(*) FROM pg_largeobject_metadata;\nCOMMIT;\n");
+    for (index, table) in hidden {
+        // Its owner sees all of it for as long as this transaction lasts, which is taken back.
+        let _ = writeln!(
+            script,
+            "BEGIN;\nALTER TABLE ONLY {0} NO FORCE ROW LEVEL SECURITY;\nSELECT {index}, count(*) FROM ONLY {0};\nROLLBACK;",
+            table.name
+        );
+    }
     // A transaction that waits for the disk, and with it all those before it that did not.
     script.push_str("SELECT txid_current();\n");
     script

@@ -78,7 +78,7 @@ fn request_and_task() -> (RestoreRequest, RestoreTask) {
         status: None,
     };
     let mount = SourceMount::of(&source("db"));
-    let server = PostgresTarget { host: "db.shop.svc".into(), port: 5432, database: None, tls: TlsSpec::default() };
+    let server = PostgresTarget { host: "db.shop.svc".into(), port: 5432, ..PostgresTarget::default() };
     let task = RestoreTask {
         store: store_task(&ready_store()),
         scope: scope(&install(), &policy()),

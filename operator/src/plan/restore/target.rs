@@ -152,7 +152,8 @@ fn postgres(mount: SourceMount, from: Option<&PostgresSource>, into: PostgresInt
     let port = into.port.or(from.map(|f| f.port)).unwrap_or(5432);
     let tls = into.tls.or_else(|| Some(from?.tls.clone())).unwrap_or_default();
     let mount = SourceMount { credentials: Some((&credentials).into()), ca: tls.ca_bundle.clone(), ..mount };
-    Some((Target::Postgres(PostgresTarget { host, port, database: into.database, tls }), mount))
+    let on_unrestorable = into.on_unrestorable;
+    Some((Target::Postgres(PostgresTarget { host, port, database: into.database, tls, on_unrestorable }), mount))
 }
 
 fn mongodb(mount: SourceMount, from: Option<&MongodbSource>, into: MongodbInto) -> Option<(Target, SourceMount)> {

@@ -66,6 +66,16 @@ async fn look(
         Ok(()) => place(task, target, manifest, attempt).await,
         Err(failure) => Err(failure),
     };
+    let place = match (&backup, place, identities) {
+        (Ok(()), Ok(place), Ok(identities)) => {
+            let identities = identities.clone().unwrap_or_default();
+            let mut downloads = Downloads::new(bucket.clone(), identities, attempt.progress.clone());
+            engine::check_contents(target, manifest, task.on_existing, &attempt.scratch, &mut downloads)
+                .await
+                .map(|notes| std::iter::once(place).chain(notes).collect::<Vec<_>>().join("; "))
+        }
+        (_, place, _) => place,
+    };
     match (backup, place) {
         (Ok(()), Ok(place)) => {
             let bytes: u64 = manifest.artifacts.iter().map(|a| a.source_bytes).sum();

@@ -72,11 +72,16 @@ fn taken_apart(archive: &[u8]) -> Apart {
     let mut apart = Apart::default();
     let mut reader = PgDumpReader::with_statements("archive");
     let mut visit = |part: Part<'_>| match part {
-        Part::Frame(bytes) => apart.frames.extend_from_slice(bytes),
+        Part::Frame(bytes)
+        | Part::EntryCount(bytes)
+        | Part::EntryId(bytes)
+        | Part::Length(_, bytes)
+        | Part::Text(bytes) => apart.frames.extend_from_slice(bytes),
         Part::Table { copy, .. } => {
             apart.tables.push(Rows { copy: copy.unwrap_or_default().to_owned(), ..Rows::default() });
         }
         Part::Rows(bytes) => apart.tables.last_mut().unwrap().text.extend_from_slice(bytes),
+        Part::EndOfEntry => {}
         Part::EndOfRows => apart.tables.last_mut().unwrap().ended = true,
     };
     reader.walk(archive, &mut visit).unwrap();
