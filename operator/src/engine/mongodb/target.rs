@@ -26,6 +26,7 @@ pub(super) struct Backup<'a> {
     /// The one database it goes into, where that is not where it came from.
     database: Option<&'a str>,
     choice: Choice<'a>,
+    indexes: Choice<'a>,
 }
 
 /// What a backup is stored as.
@@ -73,6 +74,7 @@ impl<'a> Backup<'a> {
             users_and_roles: target.include_users_and_roles,
             database: target.database.as_deref(),
             choice: Choice { include: &target.include_collections, exclude: &target.exclude_collections },
+            indexes: Choice { include: &[], exclude: &target.exclude_indexes },
         };
         if backup.users_and_roles && !backup.may_hold_users() {
             return Err(without_users());
@@ -105,6 +107,11 @@ impl<'a> Backup<'a> {
     pub fn goes(&self, database: &str, collection: &str) -> Option<(String, String)> {
         let wanted = is_restorable(database, collection) && self.choice.takes(database, collection);
         wanted.then(|| (self.database.unwrap_or(database).to_owned(), collection.to_owned()))
+    }
+
+    /// Whether an index of a collection is wanted.
+    pub fn takes_index(&self, collection: &str, index: &str) -> bool {
+        self.indexes.takes(collection, index)
     }
 
     /// Whether everything is wanted, and goes where it came from.
