@@ -8,6 +8,8 @@ mod cut;
 mod forum;
 #[path = "support/memory.rs"]
 mod memory;
+#[path = "support/mongod.rs"]
+mod mongod;
 #[path = "support/mongodb.rs"]
 mod server;
 
@@ -21,6 +23,7 @@ use holdfast::store::manifest::Manifest;
 use holdfast::task::{Failure, MongodbTarget, RestoreTarget, Target};
 use holdfast_crds::{MongodbFormat, MongodbSource, OnExisting, Reason, Source};
 use memory::{MemorySink, MemorySource, Spoil};
+use mongod::{Kept, Mongod, Timestamps};
 use mongodb::Client;
 use server::Server;
 
@@ -251,7 +254,7 @@ async fn archive(database: &str, collections: &[(&str, String, Vec<Document>)]) 
             database: database.into(),
             collection: (*name).into(),
             metadata: metadata.clone(),
-            kind: "collection".into(),
+            kind: if metadata.contains("viewOn") { "view" } else { "collection" }.into(),
         })
         .collect();
     let mut bytes = Vec::new();
@@ -443,4 +446,95 @@ async fn a_wrong_password_and_a_missing_right_touch_nothing() {
     assert_eq!(failure.reason, Reason::SourceRefused, "{failure}");
     assert!(!failure.message.contains("s3cret"), "{failure}");
     assert_same(&contents(&client, "guarded").await, &before);
+}
+
+#[tokio::test]
+async fn empty_timestamps_stay_empty_or_are_found_out() {
+    let server = Server::shared();
+    let client = client(&server.uri()).await;
+    let empty = bson::Timestamp { time: 0, increment: 0 };
+    let document = doc! {"_id": 1, "at": empty, "in": {"at": empty}, "list": [empty], "dotted.at": 1};
+    let mut saved = archive("empty", &[("events", String::new(), vec![document.clone(), doc! {"_id": 2}])]).await;
+    let mut plain = archive("empty", &[("plain", String::new(), vec![doc! {"_id": 2, "list": [empty]}])]).await;
+    for timestamps in [Timestamps::Passed, Timestamps::Replaced, Timestamps::AlwaysReplaced] {
+        let way = Mongod::before(server.port, Kept { timestamps, ..Kept::default() });
+        let uri = server.uri().replace(&server.port.to_string(), &way.port.to_string());
+        let uri = format!("{uri}?directConnection=true");
+        let database = format!("empty{timestamps:?}");
+        insert(&client, &database, "events", &[doc! {"_id": 7}]).await;
+        let before = contents(&client, &database).await;
+        let restored = saved.restore_to(&uri, into(Some(&database)), OnExisting::Replace).await;
+        if timestamps == Timestamps::AlwaysReplaced {
+            let failure = restored.unwrap_err();
+            assert_eq!(failure.reason, Reason::RestoreFailed, "{failure}");
+            let words = "of empty.events the server replaced Timestamp(0, 0) in field at of 1 document by the time";
+            assert!(failure.message.contains(words), "{failure}");
+            assert_same(&contents(&client, &database).await, &before);
+        } else {
+            restored.unwrap();
+            let found = client.database(&database).collection::<Document>("events").find_one(doc! {"_id": 1}).await;
+            assert_eq!(found.unwrap().unwrap(), document, "{timestamps:?}");
+        }
+        // The server of these tests takes it too.
+        assert_eq!(way.kept().asked, timestamps != Timestamps::AlwaysReplaced, "{timestamps:?}");
+        // Others are in nobody's way.
+        plain.restore_to(&uri, into(Some(&database)), OnExisting::Replace).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_view_that_the_target_refuses_is_found_before_anything_is_replaced() {
+    let server = Server::shared();
+    let client = client(&server.uri()).await;
+    let view = r#"{"options":{"viewOn":"orders","pipeline":[{"$noSuchStage":{}}]},"indexes":[],"type":"view"}"#;
+    let orders = vec![doc! {"_id": 1, "new": true}];
+    let mut saved =
+        archive("viewed", &[("orders", String::new(), orders.clone()), ("recent", view.to_owned(), vec![])]).await;
+    insert(&client, "viewed", "orders", &[doc! {"_id": 7}]).await;
+    let before = contents(&client, "viewed").await;
+    let failure = saved.restore(&server, into(None), OnExisting::Replace).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::RestoreFailed, "{failure}");
+    assert!(failure.message.contains("recent could not be made"), "{failure}");
+    assert_same(&contents(&client, "viewed").await, &before);
+    assert_eq!(leftovers(&client, "viewed").await, Vec::<String>::new());
+    // It can be left out.
+    let without = MongodbTarget { exclude_collections: vec!["recent".into()], ..into(None) };
+    saved.restore(&server, without, OnExisting::Replace).await.unwrap();
+    assert_eq!(contents(&client, "viewed").await["orders"].documents.len(), 1);
+}
+
+#[tokio::test]
+async fn indexes_of_old_servers_come_back_as_new_ones_take_them() {
+    let server = Server::shared();
+    let client = client(&server.uri()).await;
+    let indexes = r#"{"indexes":[{"v":{"$numberInt":"1"},"key":{"_id":{"$numberInt":"1"}},"name":"_id_"},
+        {"v":{"$numberInt":"0"},"key":{"a":true,"b":{"$numberInt":"-1"}},"name":"a_b","unique":true,"safe":null,"dropDups":true},
+        {"v":{"$numberInt":"1"},"key":{"c":{"$numberInt":"1"}},"name":"c_1"}]}"#;
+    let documents = vec![doc! {"_id": 1, "a": 1, "b": 2, "c": 3}];
+    let mut saved = archive("legacy", &[("orders", indexes.to_owned(), documents)]).await;
+    let restored = saved.restore(&server, into(None), OnExisting::Fail).await.unwrap();
+    let words = "index a_b of orders without dropDups, safe and v: 0, and with 1 for true as direction of a";
+    assert!(restored.message.contains(words), "{}", restored.message);
+    let listed = client.database("legacy").run_command(doc! {"listIndexes": "orders"}).await.unwrap();
+    let listed = listed.get_document("cursor").unwrap().get_array("firstBatch").unwrap();
+    let made = listed
+        .iter()
+        .filter_map(bson::Bson::as_document)
+        .find(|index| index.get_str("name").is_ok_and(|name| name == "a_b"))
+        .unwrap();
+    assert_eq!(made.get_document("key").unwrap(), &doc! {"a": 1, "b": -1});
+    assert!(made.get_bool("unique").unwrap() && !made.contains_key("safe") && !made.contains_key("dropDups"));
+    let found = contents(&client, "legacy").await;
+    assert_eq!(found["orders"].indexes.len(), 3);
+
+    // One that the target does not make can be left out.
+    let strange = indexes.replace(r#""c":{"$numberInt":"1"}"#, r#""c":"strange""#);
+    let mut saved = archive("legacy", &[("orders", strange, vec![doc! {"_id": 1}])]).await;
+    let failure = saved.restore(&server, into(None), OnExisting::Replace).await.unwrap_err();
+    assert!(failure.message.contains("excludeIndexes"), "{failure}");
+    assert_same(&contents(&client, "legacy").await, &found);
+    let without = MongodbTarget { exclude_indexes: vec!["orders.c_*".into()], ..into(None) };
+    let restored = saved.restore(&server, without, OnExisting::Replace).await.unwrap();
+    assert!(restored.message.contains("index c_1 of orders was left out"), "{}", restored.message);
+    assert_eq!(contents(&client, "legacy").await["orders"].indexes.len(), 2);
 }

@@ -103,6 +103,10 @@ pub struct MongodbInto {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 256)))]
     pub exclude_collections: Vec<String>,
+    /// Patterns of indexes to leave out, of their names or of `collection.index`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 256)))]
+    pub exclude_indexes: Vec<String>,
     /// Insert documents that the validation of their own collection refuses. Without it such a document makes the restore fail.
     #[serde(default)]
     pub bypass_validation: bool,

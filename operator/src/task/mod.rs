@@ -455,6 +455,9 @@ pub struct MongodbTarget {
     /// Patterns of collections to leave out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude_collections: Vec<String>,
+    /// Patterns of indexes to leave out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_indexes: Vec<String>,
     /// Pass by the validation of the collections.
     #[serde(default)]
     pub bypass_validation: bool,

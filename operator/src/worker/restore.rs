@@ -62,9 +62,7 @@ pub(super) async fn run(task: &RestoreTask, attempt: &Attempt) -> Result<Report,
             .map_err(|failure| failure.about(&target.source))?;
     }
     for (target, manifest) in &chosen {
-        let mut downloads =
-            Downloads::new(bucket.clone(), identities.clone().unwrap_or_default(), attempt.progress.clone());
-        engine::check_contents(target, manifest, task.on_existing, &attempt.scratch, &mut downloads)
+        engine::check_contents(target, manifest, task.on_existing, &attempt.scratch, &mut downloads())
             .await
             .map_err(|failure| failure.about(&target.source))?;
     }

@@ -27,8 +27,24 @@ pub struct Kept {
     pub roles: Vec<Document>,
     /// A user whom it does not insert, without a word.
     pub loses: Option<String>,
+    /// What it does about documents whose timestamps are empty.
+    pub timestamps: Timestamps,
+    /// Whether it was asked to leave the empty timestamps of a document.
+    pub asked: bool,
     /// Whether it refuses `_mergeAuthzCollections`.
     pub forbids: bool,
+}
+
+/// What becomes of `Timestamp(0, 0)` where it stands in the first level of a document that is inserted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timestamps {
+    /// What the server behind makes of it.
+    #[default]
+    Passed,
+    /// It is replaced by the time, unless the command says `bypassEmptyTsReplacement`.
+    Replaced,
+    /// It is replaced by the time, and the server does not know of another way.
+    AlwaysReplaced,
 }
 
 impl Mongod {
@@ -110,6 +126,9 @@ fn encode(document: &Document, answers: i32) -> Vec<u8> {
 }
 
 fn answer(command: &Document, server: &mut TcpStream, kept: &Mutex<Kept>) -> Option<Document> {
+    if command.contains_key("insert") {
+        return insert(command.clone(), server, &mut kept.lock().unwrap());
+    }
     if command.get_str("$db").ok() != Some("admin") {
         return None;
     }
@@ -134,6 +153,36 @@ fn answer(command: &Document, server: &mut TcpStream, kept: &Mutex<Kept>) -> Opt
         ("_mergeAuthzCollections", _) => Some(merge(command, server, &mut kept.lock().unwrap())),
         _ => None,
     }
+}
+
+fn insert(mut command: Document, server: &mut TcpStream, kept: &mut Kept) -> Option<Document> {
+    const FIELD: &str = "bypassEmptyTsReplacement";
+    let bypassed = command.remove(FIELD).is_some_and(|value| value == Bson::Boolean(true));
+    let is_empty = command.get_array("documents").is_ok_and(Vec::is_empty);
+    kept.asked |= bypassed && !is_empty;
+    match kept.timestamps {
+        Timestamps::Passed => return None,
+        Timestamps::AlwaysReplaced if bypassed => {
+            let words = format!("BSON field 'insert.{FIELD}' is an unknown field.");
+            return Some(doc! {"ok": 0.0, "code": 40415, "codeName": "Location40415", "errmsg": words});
+        }
+        _ if is_empty => {
+            let words = "Write batch sizes must be between 1 and 100000. Got 0 operations.";
+            return Some(doc! {"ok": 0.0, "code": 16, "codeName": "InvalidLength", "errmsg": words});
+        }
+        Timestamps::Replaced if bypassed => {}
+        _ => {
+            for document in command.get_array_mut("documents").unwrap() {
+                for (name, value) in document.as_document_mut().unwrap().iter_mut() {
+                    if name != "_id" && *value == Bson::Timestamp(bson::Timestamp { time: 0, increment: 0 }) {
+                        *value = Bson::Timestamp(bson::Timestamp { time: 1_800_000_000, increment: 1 });
+                    }
+                }
+            }
+        }
+    }
+    server.write_all(&encode(&command, 0)).unwrap();
+    self::command(&read_message(server).unwrap())
 }
 
 fn fits(document: &Document, filter: &Document) -> bool {

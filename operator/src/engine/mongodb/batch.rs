@@ -1,8 +1,9 @@
 //! Documents gathered into the commands that insert them. Pure but for the channel they go into.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bson::{RawDocumentBuf, rawdoc};
+use bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use holdfast_crds::Reason;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -27,9 +28,18 @@ pub(super) enum Event {
     Namespaces(Vec<Namespace>, oneshot::Sender<Vec<Option<Destination>>>),
     /// Documents to insert.
     Batch(Batch),
-    /// The backup was whole.
-    Whole,
+    /// The backup was whole. What the server may have replaced in it.
+    Whole(Emptied),
 }
+
+/// How many documents have an empty timestamp in a field of their first level, by place and field: where a server is not asked to leave
+/// them, it may put the time there.
+pub(super) type Emptied = BTreeMap<(usize, String), u64>;
+
+/// So many fields are counted; what is in others counts as one of this name, which nobody has.
+const MOST_FIELDS: usize = 1000;
+/// The name of all others.
+pub(super) const OTHER_FIELDS: &str = "";
 
 /// Where documents go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +50,8 @@ pub(super) struct Destination {
     pub ordered: bool,
     /// Whether the collection's validation is passed by.
     pub bypass_validation: bool,
+    /// Whether the server is asked to leave empty timestamps as they are, which it takes.
+    pub keeps_timestamps: bool,
 }
 
 /// Documents to insert.
@@ -62,6 +74,7 @@ pub(super) struct Batcher {
     destinations: Vec<Option<Destination>>,
     open: Vec<Option<Open>>,
     open_bytes: usize,
+    emptied: Emptied,
 }
 
 /// A command that has begun.
@@ -78,6 +91,9 @@ impl Open {
         let mut command = rawdoc! {"insert": destination.collection.as_str(), "ordered": destination.ordered};
         if destination.bypass_validation {
             command.append(bson::cstr!("bypassDocumentValidation"), true);
+        }
+        if destination.keeps_timestamps {
+            command.append(bson::cstr!("bypassEmptyTsReplacement"), true);
         }
         let mut bytes = command.into_bytes();
         bytes.pop();
@@ -130,6 +146,7 @@ impl Batcher {
             destinations: Vec::new(),
             open: Vec::new(),
             open_bytes: 0,
+            emptied: Emptied::new(),
         }
     }
 
@@ -157,6 +174,9 @@ impl Batcher {
             self.end(place)?;
         }
         let Some(Some(destination)) = self.destinations.get(place) else { return Ok(()) };
+        if !destination.keeps_timestamps {
+            count_empty(place, document, &mut self.emptied);
+        }
         let open = self.open[place].get_or_insert_with(|| Open::begin(destination));
         let before = open.bytes.len();
         open.add(document);
@@ -183,11 +203,25 @@ impl Batcher {
         for place in 0..self.open.len() {
             self.end(place)?;
         }
-        self.send(Event::Whole)
+        let emptied = std::mem::take(&mut self.emptied);
+        self.send(Event::Whole(emptied))
     }
 
     fn send(&self, event: Event) -> Result<(), Failure> {
         self.events.blocking_send(event).map_err(|_| stopped())
+    }
+}
+
+/// Counts what a server might replace in a document. That of `_id` no server does.
+fn count_empty(place: usize, document: &[u8], emptied: &mut Emptied) {
+    const EMPTY: Timestamp = Timestamp { time: 0, increment: 0 };
+    let Ok(document) = RawDocument::from_bytes(document) else { return };
+    for (name, value) in document.iter().flatten() {
+        if value == RawBsonRef::Timestamp(EMPTY) && name.as_str() != "_id" {
+            let known = emptied.len() < MOST_FIELDS || emptied.contains_key(&(place, name.as_str().to_owned()));
+            let name = if known { name.as_str() } else { OTHER_FIELDS };
+            *emptied.entry((place, name.to_owned())).or_default() += 1;
+        }
     }
 }
 
@@ -202,14 +236,31 @@ mod tests {
 
     #[test]
     fn a_batch_is_an_insert_command() {
-        let destination = Destination { collection: "c".into(), ordered: false, bypass_validation: true };
+        let destination =
+            Destination { collection: "c".into(), ordered: false, bypass_validation: true, keeps_timestamps: true };
         let mut open = Open::begin(&destination);
         for n in 0..12 {
             open.add(rawdoc! {"_id": n}.as_bytes());
         }
         let documents: bson::RawArrayBuf = (0..12).map(|n| rawdoc! {"_id": n}).collect();
-        let expected =
-            rawdoc! {"insert": "c", "ordered": false, "bypassDocumentValidation": true, "documents": documents};
+        let expected = rawdoc! {"insert": "c", "ordered": false, "bypassDocumentValidation": true, "bypassEmptyTsReplacement": true, "documents": documents};
         assert_eq!(open.end().unwrap(), expected);
+    }
+
+    #[test]
+    fn only_what_a_server_would_replace_is_counted() {
+        let empty = Timestamp { time: 0, increment: 0 };
+        let mut emptied = Emptied::new();
+        let document = rawdoc! {"_id": empty, "a": empty, "b": {"c": empty}, "d": [empty], "e": Timestamp { time: 0, increment: 1 }};
+        count_empty(3, document.as_bytes(), &mut emptied);
+        count_empty(3, document.as_bytes(), &mut emptied);
+        assert_eq!(emptied, BTreeMap::from([((3, "a".to_owned()), 2)]));
+        for n in 0..2 * MOST_FIELDS {
+            let mut one = RawDocumentBuf::new();
+            one.append(bson::raw::CString::try_from(format!("f{n}")).unwrap(), empty);
+            count_empty(4, one.as_bytes(), &mut emptied);
+        }
+        assert_eq!(emptied.len(), MOST_FIELDS + 1);
+        assert_eq!(emptied[&(4, OTHER_FIELDS.to_owned())], MOST_FIELDS as u64 + 1);
     }
 }

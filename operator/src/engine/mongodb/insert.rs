@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::StreamExt;
 use holdfast_crds::Reason;
+use mongodb::error::ErrorKind;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -167,6 +168,24 @@ async fn insert(deployment: &Deployment, databases: &[String], account: &Account
         }
     }
     Ok(())
+}
+
+/// Whether a server can be asked to leave empty timestamps as they are: it is asked to insert nothing so.
+pub(super) async fn keeps_timestamps(
+    deployment: &Deployment,
+    database: &str,
+    collection: &str,
+) -> Result<bool, Failure> {
+    // It has understood the command, and wants documents.
+    const INVALID_LENGTH: i32 = 16;
+    let command = doc! {"insert": collection, "documents": [], "bypassEmptyTsReplacement": true};
+    match deployment.client.database(database).run_command(command).await {
+        Ok(_) => Ok(true),
+        Err(error) => match error.kind.as_ref() {
+            ErrorKind::Command(command) => Ok(command.code == INVALID_LENGTH),
+            _ => Err(deployment.failure(database, Reason::RestoreFailed, &error)),
+        },
+    }
 }
 
 /// What a server says of an insert.

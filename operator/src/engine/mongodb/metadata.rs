@@ -2,6 +2,7 @@
 
 use bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr, rawdoc};
 
+use super::legacy;
 use crate::archive::extjson::read_document;
 
 /// Options and indexes of a collection.
@@ -9,6 +10,10 @@ use crate::archive::extjson::read_document;
 pub(super) struct Metadata {
     options: RawDocumentBuf,
     indexes: Vec<RawDocumentBuf>,
+    /// Indexes that are made in another way than they were, by name: how.
+    changed: Vec<(String, String)>,
+    /// Names of indexes that are not made.
+    left_out: Vec<String>,
 }
 
 impl Metadata {
@@ -26,16 +31,41 @@ impl Metadata {
             Some(RawBsonRef::Document(options)) => options.to_owned(),
             _ => RawDocumentBuf::new(),
         };
-        let mut indexes = Vec::new();
+        let (mut indexes, mut changed) = (Vec::new(), Vec::new());
         if let Ok(list) = document.get_array("indexes") {
             for index in list {
                 match index.map_err(|error| error.to_string())? {
-                    RawBsonRef::Document(index) => indexes.push(index.to_owned()),
+                    RawBsonRef::Document(index) => {
+                        let (index, change) = legacy::modern(index);
+                        if let (Some(change), false) = (change, is_own(&index)) {
+                            changed.push((name_of(&index).to_owned(), change));
+                        }
+                        indexes.push(index);
+                    }
                     _ => return Err("an index of it is no document".to_owned()),
                 }
             }
         }
-        Ok(Self { options, indexes })
+        Ok(Self { options, indexes, changed, left_out: Vec::new() })
+    }
+
+    /// Leaves out indexes that are not wanted.
+    pub fn choose(&mut self, wanted: impl Fn(&str) -> bool) {
+        let Self { indexes, changed, left_out, .. } = self;
+        indexes.retain(|index| {
+            let keep = is_own(index) || wanted(name_of(index));
+            if !keep {
+                left_out.push(name_of(index).to_owned());
+            }
+            keep
+        });
+        changed.retain(|(name, _)| !left_out.contains(name));
+    }
+
+    /// What is not as it was, in words.
+    pub fn changes(&self, collection: &str) -> impl Iterator<Item = String> {
+        let made = self.changed.iter().map(move |(name, how)| format!("index {name} of {collection} {how}"));
+        made.chain(self.left_out.iter().map(move |name| format!("index {name} of {collection} was left out")))
     }
 
     /// Whether the server overwrites its oldest documents, so that their order matters.
@@ -76,11 +106,22 @@ impl Metadata {
     }
 }
 
+/// The name of an index.
+fn name_of(index: &RawDocument) -> &str {
+    index.get_str("name").unwrap_or_default()
+}
+
 /// Whether the server makes the index by itself.
 fn is_own(index: &RawDocument) -> bool {
     let Ok(key) = index.get_document("key") else { return false };
     let mut fields = key.iter();
-    let only_id = matches!(fields.next(), Some(Ok((name, RawBsonRef::Int32(1)))) if name.as_str() == "_id")
+    let is_one = |value| match value {
+        RawBsonRef::Int32(number) => number == 1,
+        RawBsonRef::Int64(number) => number == 1,
+        RawBsonRef::Double(number) => (number - 1.0).abs() < f64::EPSILON,
+        _ => false,
+    };
+    let only_id = matches!(fields.next(), Some(Ok((name, value))) if name.as_str() == "_id" && is_one(value))
         && fields.next().is_none();
     only_id || index.get_bool("clustered").unwrap_or(false)
 }

@@ -6,6 +6,7 @@ mod connection;
 mod dump;
 mod insert;
 mod json;
+mod legacy;
 mod merge;
 mod metadata;
 mod pattern;

@@ -13,10 +13,10 @@ use bson::RawBsonRef;
 use holdfast_crds::{OnExisting, Reason};
 use tokio::sync::mpsc;
 
-use super::batch::{Batch, Batcher, Destination, Event};
+use super::batch::{Batch, Batcher, Destination, Emptied, Event};
 use super::catalogue::in_words;
 use super::connection::Deployment;
-use super::insert::{Account, Inserters};
+use super::insert::{self, Account, Inserters};
 use super::json::{LinesInspector, SummaryInspector, read_summary};
 use super::metadata::Metadata;
 use super::pour::{ArchivePour, LinesPour};
@@ -60,6 +60,8 @@ pub(super) async fn restore(
         account: Account::new(0),
         made: Vec::new(),
         left_out: 0,
+        keeps_timestamps: false,
+        emptied: Emptied::new(),
     };
     let mut restored = Restored::default();
     let result = match &backup.stored {
@@ -91,6 +93,7 @@ pub(super) async fn restore(
                     .message
                     .push_str("; users and roles were left out (includeUsersAndRoles in into brings them back)");
             }
+            restored.message.push_str(&changes(run.wanted.iter().flatten()));
             if run.left_out > 0 {
                 restored.message.push_str("; the server's own databases were left out");
             }
@@ -101,6 +104,19 @@ pub(super) async fn restore(
             Err(failure)
         }
     }
+}
+
+/// So many changed indexes are named.
+const MOST_CHANGES: usize = 8;
+
+/// Indexes that are not as they were, in words.
+fn changes<'a>(wanted: impl Iterator<Item = &'a Wanted>) -> String {
+    let all: Vec<String> = wanted.flat_map(|wanted| wanted.metadata.changes(&wanted.collection)).collect();
+    let mut words: String = all.iter().take(MOST_CHANGES).map(|change| format!("; {change}")).collect();
+    if all.len() > MOST_CHANGES {
+        let _ = write!(words, "; and {} indexes more", all.len() - MOST_CHANGES);
+    }
+    words
 }
 
 /// A collection or view that is restored.
@@ -132,6 +148,10 @@ struct Run<'a> {
     /// Collections that have been made and are not in place yet.
     made: Vec<(String, String)>,
     left_out: usize,
+    /// Whether the server takes the request to leave empty timestamps as they are.
+    keeps_timestamps: bool,
+    /// What it may have replaced where it does not.
+    emptied: Emptied,
 }
 
 impl Run<'_> {
@@ -235,7 +255,10 @@ impl Run<'_> {
                         break;
                     }
                 }
-                Event::Whole => whole = true,
+                Event::Whole(emptied) => {
+                    self.emptied.extend(emptied);
+                    whole = true;
+                }
             }
         }
         drop(events);
@@ -282,12 +305,13 @@ impl Run<'_> {
                 self.wanted.push(None);
                 continue;
             };
-            let metadata = Metadata::read(&namespace.metadata).map_err(|why| {
+            let mut metadata = Metadata::read(&namespace.metadata).map_err(|why| {
                 Failure::new(
                     Reason::SourceIncomplete,
                     format!("the backup's options and indexes of {} cannot be read: {why}", namespace.full_name()),
                 )
             })?;
+            metadata.choose(|index| self.backup.takes_index(&namespace.collection, index));
             let beside = namespace.kind != TIME_SERIES && namespace.kind != VIEW;
             let into = match namespace.kind.as_str() {
                 TIME_SERIES if raw => namespace.data_collection(),
@@ -305,6 +329,17 @@ impl Run<'_> {
         let standing = target::standing(self.deployment, self.backup, &places, self.wish.on_existing).await?;
         for database in places.iter().map(|(database, _)| database).collect::<BTreeSet<_>>() {
             swap::drop_leftovers(self.deployment, database).await?;
+        }
+        // What may be refused comes before what cannot be taken back.
+        for (place, wanted) in self.wanted.iter().enumerate() {
+            let Some(wanted) = wanted.as_ref().filter(|wanted| wanted.namespace.kind == VIEW) else { continue };
+            let name = swap::beside(&self.id, place);
+            self.made.push((wanted.database.clone(), name.clone()));
+            swap::try_view(self.deployment, &wanted.database, &wanted.collection, &name, &wanted.metadata).await?;
+            self.made.pop();
+        }
+        if let Some(wanted) = self.wanted.iter().flatten().find(|wanted| wanted.namespace.kind != VIEW) {
+            self.keeps_timestamps = insert::keeps_timestamps(self.deployment, &wanted.database, &wanted.into).await?;
         }
         for wanted in self.wanted.iter_mut().flatten() {
             wanted.standing = standing.get(&(wanted.database.clone(), wanted.collection.clone())).copied();
@@ -326,9 +361,11 @@ impl Run<'_> {
             collection: wanted.into.clone(),
             ordered: wanted.metadata.capped(),
             bypass_validation: self.wish.bypass_validation,
+            keeps_timestamps: self.keeps_timestamps,
         };
         // Users and roles are gathered in the same way, and go nowhere for now.
-        let held = Destination { collection: String::new(), ordered: true, bypass_validation: false };
+        let held =
+            Destination { collection: String::new(), ordered: true, bypass_validation: false, keeps_timestamps: true };
         let with_users = self.backup.users_and_roles;
         let of = |(wanted, list): (&Option<Wanted>, &Option<List>)| match list {
             Some(_) => with_users.then(|| held.clone()),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
+use bson::{Bson, Document, RawBsonRef, RawDocument, Timestamp, doc};
 use futures::TryStreamExt;
 use holdfast_crds::Reason;
 use mongodb::error::ErrorKind;
@@ -20,6 +20,9 @@ const DUPLICATE_KEY: i32 = 11000;
 /// What servers say that do not rename, or not into such a name: IllegalOperation, CommandNotFound, InvalidNamespace, CommandNotSupported,
 /// NotImplemented.
 const CANNOT_RENAME: [i32; 5] = [20, 59, 73, 115, 238];
+
+/// What can be done about an index.
+const WAY_OUT: &str = "; excludeIndexes in into restores without it";
 
 /// The name of a collection beside its place.
 pub(super) fn beside(run: &str, place: usize) -> String {
@@ -81,11 +84,17 @@ pub(super) async fn index(
     };
     if words.is_empty() {
         let place = format!("{}: the indexes of {collection} could not be made", deployment.place(database));
-        return Err(super::trouble::failure(&place, Reason::RestoreFailed, &error));
+        let mut failure = super::trouble::failure(&place, Reason::RestoreFailed, &error);
+        failure.message.push_str(WAY_OUT);
+        return Err(failure);
     }
     Err(Failure::new(
         Reason::RestoreFailed,
-        format!("{}: a unique index of {collection} cannot be made: {}", deployment.place(database), words.join("; ")),
+        format!(
+            "{}: a unique index of {collection} cannot be made: {}{WAY_OUT}",
+            deployment.place(database),
+            words.join("; ")
+        ),
     ))
 }
 
@@ -138,6 +147,34 @@ fn duplicates(index: &RawDocument) -> Option<Vec<Document>> {
     Some(pipeline)
 }
 
+/// Whether the server takes a view, which is found out by making it beside its place, and taking it away again.
+pub(super) async fn try_view(
+    deployment: &Deployment,
+    database: &str,
+    collection: &str,
+    name: &str,
+    metadata: &Metadata,
+) -> Result<(), Failure> {
+    create(deployment, database, collection, name, metadata).await?;
+    drop_collection(deployment, database, name).await
+}
+
+/// How many documents have an empty timestamp in a field; none where the server cannot be asked about a field of this name.
+pub(super) async fn count_empty(
+    deployment: &Deployment,
+    database: &str,
+    name: &str,
+    field: &str,
+) -> Result<Option<u64>, Failure> {
+    if field.is_empty() || field.starts_with('$') || field.contains('.') {
+        return Ok(None);
+    }
+    let empty = Timestamp { time: 0, increment: 0 };
+    let filter = doc! {field: {"$eq": empty, "$not": {"$type": "array"}}};
+    let counted = deployment.client.database(database).collection::<Document>(name).count_documents(filter).await;
+    counted.map(Some).map_err(|error| deployment.failure(database, Reason::RestoreFailed, &error))
+}
+
 /// How many documents a collection has.
 pub(super) async fn count(deployment: &Deployment, database: &str, name: &str) -> Result<u64, Failure> {
     let handle = deployment.client.database(database).collection::<Document>(name);
@@ -177,11 +214,17 @@ pub(super) async fn copy_into_place(
     name: &str,
     collection: &str,
     metadata: &Metadata,
+    keeps_timestamps: bool,
 ) -> Result<(), Failure> {
     let copied = async {
         drop_collection(deployment, database, collection).await?;
         create(deployment, database, collection, collection, metadata).await?;
-        let to = Destination { collection: collection.to_owned(), ordered: metadata.capped(), bypass_validation: true };
+        let to = Destination {
+            collection: collection.to_owned(),
+            ordered: metadata.capped(),
+            bypass_validation: true,
+            keeps_timestamps,
+        };
         let copied = insert::copy(deployment, database, name, to).await?;
         index(deployment, database, collection, collection, metadata).await?;
         let (there, here) = (count(deployment, database, name).await?, count(deployment, database, collection).await?);

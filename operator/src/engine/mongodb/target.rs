@@ -28,6 +28,7 @@ pub(super) struct Backup<'a> {
     choice: Choice<'a>,
     /// What the safety backup holds, where one was made of a part only.
     safety: Option<&'a CollectionFilter>,
+    indexes: Choice<'a>,
 }
 
 /// What a backup is stored as.
@@ -76,6 +77,7 @@ impl<'a> Backup<'a> {
             database: target.database.as_deref(),
             choice: Choice { include: &target.include_collections, exclude: &target.exclude_collections },
             safety: target.safety.as_ref(),
+            indexes: Choice { include: &[], exclude: &target.exclude_indexes },
         };
         if backup.users_and_roles && !backup.may_hold_users() {
             return Err(without_users());
@@ -113,6 +115,11 @@ impl<'a> Backup<'a> {
     pub fn goes(&self, database: &str, collection: &str) -> Option<(String, String)> {
         let wanted = is_restorable(database, collection) && self.choice.takes(database, collection);
         wanted.then(|| (self.database.unwrap_or(database).to_owned(), collection.to_owned()))
+    }
+
+    /// Whether an index of a collection is wanted.
+    pub fn takes_index(&self, collection: &str, index: &str) -> bool {
+        self.indexes.takes(collection, index)
     }
 
     /// Whether everything is wanted, and goes where it came from.

@@ -176,6 +176,7 @@ fn mongodb(mount: SourceMount, from: Option<&MongodbSource>, into: MongodbInto) 
         database: into.database,
         include_collections: into.include_collections,
         exclude_collections: into.exclude_collections,
+        exclude_indexes: into.exclude_indexes,
         bypass_validation: into.bypass_validation,
         include_users_and_roles: into.include_users_and_roles,
         safety: None,

@@ -9,6 +9,7 @@ use holdfast_crds::Reason;
 
 use super::{Run, Wanted};
 use crate::archive::mongodump::VIEW;
+use crate::engine::mongodb::batch::OTHER_FIELDS;
 use crate::engine::mongodb::connection::Deployment;
 use crate::engine::mongodb::target::Standing;
 use crate::engine::mongodb::users::Merge;
@@ -31,10 +32,43 @@ impl Run<'_> {
         Box::pin(merge::plan(self.deployment, wanted, self.wish.on_existing)).await.map(Some)
     }
 
+    /// Whether the server left empty timestamps as they are, where it could not be asked to.
+    async fn prove_timestamps(&self) -> Result<(), Failure> {
+        let mut told = Vec::new();
+        for ((place, field), documents) in &self.emptied {
+            let Some(wanted) = self.wanted.get(*place).and_then(Option::as_ref) else { continue };
+            let found = swap::count_empty(self.deployment, &wanted.database, &wanted.into, field).await?;
+            // A capped collection may have let go of some.
+            let kept =
+                found.is_some_and(|found| if wanted.metadata.capped() { found > 0 } else { found == *documents });
+            if !kept {
+                let replaced = documents - found.unwrap_or(0).min(*documents);
+                let documents = if replaced == 1 { "document" } else { "documents" };
+                let field = if field == OTHER_FIELDS { "other fields".to_owned() } else { format!("field {field}") };
+                let name = wanted.namespace.full_name();
+                told.push(format!(
+                    "of {name} the server replaced Timestamp(0, 0) in {field} of {replaced} {documents} by the time"
+                ));
+            }
+        }
+        if told.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Reason::RestoreFailed,
+            format!(
+                "{}: {}: it does not know bypassEmptyTsReplacement: restore into a newer release of it, which does",
+                self.deployment.place(""),
+                told.join("; ")
+            ),
+        ))
+    }
+
     /// Indexes, counts, and everything into its place; the number of documents.
     pub(super) async fn finish(&mut self) -> Result<u64, Failure> {
         let deployment = self.deployment;
         let merge = self.users().await?;
+        self.prove_timestamps().await?;
         let counted: Vec<u64> = stream::iter(self.wanted.iter().enumerate())
             .map(|(place, wanted)| {
                 let inserted = self.account.inserted(place);
@@ -74,7 +108,8 @@ impl Run<'_> {
             let name = (wanted.database.clone(), wanted.into.clone());
             // From here on what is beside the place may be all that there is.
             self.made.retain(|made| *made != name);
-            swap::copy_into_place(deployment, &name.0, &name.1, &wanted.collection, &wanted.metadata)
+            let keeps = self.keeps_timestamps;
+            swap::copy_into_place(deployment, &name.0, &name.1, &wanted.collection, &wanted.metadata, keeps)
                 .await
                 .map_err(|failure| after(failure, placed))?;
             placed += 1;
