@@ -530,3 +530,28 @@ fn ownership_that_cannot_be_given_is_told() {
     );
     assert_eq!(inside(to.path())[Path::new("others")].content, b"2");
 }
+
+#[test]
+fn attributes_of_files_that_may_not_be_written_come_back_to_their_owner() {
+    if !is_root() {
+        return;
+    }
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(from.path(), &[("plain", b"1"), ("folder/inner", b"2")]);
+    for (name, mode) in [("plain", 0o444), ("folder/inner", 0o400), ("folder", 0o555), ("", 0o555)] {
+        let at = from.path().join(name);
+        rustix::fs::setxattr(&at, "user.note", name.as_bytes(), XattrFlags::empty()).unwrap();
+        fs::set_permissions(&at, fs::Permissions::from_mode(mode)).unwrap();
+        chown(&at, Some(1234), Some(1234)).unwrap();
+    }
+    // Its owner may not write the target's root, either.
+    chown(to.path(), Some(1234), Some(1234)).unwrap();
+    let before = look(from.path());
+    let (from, target_folder) = (from.path().to_owned(), to.path().to_owned());
+    let message = as_user(1234, async move {
+        let mut memory = save(&from).await;
+        restore(&target_folder, OnExisting::Replace, &mut memory).await.unwrap().message
+    });
+    assert_same(&look(to.path()), &before);
+    assert!(!message.contains("extended attributes could not be set"), "{message}");
+}

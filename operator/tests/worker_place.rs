@@ -17,7 +17,8 @@ use std::fs;
 use std::path::Path;
 
 use holdfast::task::{
-    BackupTask, Outcome, PathFilter, Report, RestoreTarget, RestoreTask, Select, StoreTask, Target, Task, VolumeTarget,
+    BackupTask, Outcome, PathFilter, Report, RestoreTarget, RestoreTask, Select, SettleTask, StoreTask, Target, Task,
+    VolumeTarget,
 };
 use holdfast_crds::{OnExisting, Reason, Source, VolumeSource};
 use job::{run, run_id};
@@ -232,4 +233,37 @@ async fn two_sources_into_one_database_are_refused_with_their_names() {
     for database in ["one_place", "other_place"] {
         cluster.sql("postgres", &format!("drop database {database} with (force)"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_that_was_cut_off_is_undone_in_every_claim_of_the_restore() {
+    let test = Server::shared().await.bucket().await;
+    let (half, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // The first of two steps was taken.
+    write(
+        half.path(),
+        &[
+            ("a", b"new"),
+            ("b", b"old"),
+            (".holdfast-restore-0000000a/old/0", b"old"),
+            (".holdfast-restore-0000000a/new/b", b"new"),
+            (".holdfast-restore-0000000a/swap", b"P a\nP b\n"),
+        ],
+    );
+    write(whole.path(), &[("c", b"old")]);
+    let targets = vec![into("photos", half.path()), into("docs", whole.path())];
+    let settle = || Task::Settle(SettleTask { store: test.store(), targets: targets.clone() });
+    for told in ["a swap that was cut off is undone", "no swap was cut off"] {
+        let report = run(&settle()).await;
+        assert_eq!(report.reason, Reason::Completed, "{}", report.message);
+        assert!(report.message.contains(told), "{}", report.message);
+        assert_eq!(files(half.path()), of(&[("a", "old"), ("b", "old")]));
+        assert_eq!(files(whole.path()), of(&[("c", "old")]));
+        assert_eq!(volume::leftovers(half.path()), Vec::<String>::new());
+    }
+    // One that cannot be undone is a failure: its steps are no steps.
+    write(half.path(), &[(".holdfast-restore-0000000a/swap", b"nonsense\n")]);
+    let report = run(&settle()).await;
+    assert_ne!(report.reason, Reason::Completed, "{}", report.message);
+    assert!(report.message.contains("claim data"), "{}", report.message);
 }

@@ -22,7 +22,7 @@ use crate::plan::names::{FINALIZER, SCALE_FINALIZER};
 use crate::plan::observed::{Attempt, ObservedJob, ObservedPod};
 use crate::plan::policy::ObservedPolicy;
 use crate::plan::refused::{PolicyRefusals, refused};
-use crate::plan::restore::{ObservedRestore, as_saved, choose, is_safety, wants_a_look};
+use crate::plan::restore::{ObservedRestore, as_saved, choose, is_safety, may_be_half_done, wants_a_look};
 use crate::plan::status::after;
 use crate::plan::store::{ObservedStore, newest_run};
 use crate::plan::trial::{self, Answer, Question};
@@ -149,6 +149,16 @@ impl Observer {
             };
             if let Some(job) = job {
                 observed.job = Some(self.attempt(job, now).await?);
+            }
+        }
+        if may_be_half_done(request, &status) {
+            let uid = request.metadata.uid.as_deref().unwrap_or_default();
+            match self.server.job(&namespace, &job::settle_name(request), uid).await? {
+                Some(job) => observed.settle = Some(self.attempt(job, now).await?),
+                None => {
+                    let restore = self.server.whole_job(&namespace, &job::restore_name(request), uid).await?;
+                    observed.cut_off = restore.map(Box::new);
+                }
             }
         }
         let deleting = request.metadata.deletion_timestamp.is_some();

@@ -26,8 +26,8 @@ use super::names::{
 };
 use super::writer::writers;
 use crate::task::{
-    BackupTask, CatalogueTask, DeleteTask, KnownRun, PROBE_SECONDS, ProbeTask, RestoreTask, RetainTask, Scope,
-    StorePatience, StoreTask, Task, VerifyTask, Writer,
+    BackupTask, CatalogueTask, DeleteTask, KnownRun, PROBE_SECONDS, ProbeTask, RestoreTarget, RestoreTask, RetainTask,
+    Scope, SettleTask, StorePatience, StoreTask, Task, VerifyTask, Writer,
 };
 pub use mount::{Credentials, Data, SourceMount, source_of};
 pub use seat::{ENFORCE_LABEL, Enforced, Ground, Holder, ObservedClaim, Seat, Use, seat};
@@ -369,6 +369,28 @@ pub fn restore(
             timeout: request.spec.timeout_seconds,
         },
     )
+}
+
+/// The name of the Job that undoes what a restore has left half done.
+pub fn settle_name(request: &RestoreRequest) -> String {
+    job_name(&name(&request.metadata), &uid(&request.metadata), "settle")
+}
+
+/// The Job that undoes what a restore has left half done in volumes: in the place of that one, as whom it ran, with what it mounted. None where it
+/// wrote into none.
+pub fn settle(request: &RestoreRequest, restore: &Job) -> Option<Job> {
+    let Some(Task::Restore(task)) = template::task_of(restore) else { return None };
+    let RestoreTask { store, targets, sources, .. } = *task;
+    let is_restored = |source: &String| sources.as_ref().is_none_or(|sources| sources.contains(source));
+    let targets: Vec<RestoreTarget> = targets
+        .into_iter()
+        .filter(|target| target.server.claim_name().is_some() && is_restored(&target.source))
+        .collect();
+    if targets.is_empty() {
+        return None;
+    }
+    let task = Task::Settle(SettleTask { store, targets });
+    template::in_the_place_of(restore, settle_name(request), &task, 2, HOUSEKEEPING_SECONDS)
 }
 
 /// A store as a worker sees it.

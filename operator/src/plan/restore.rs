@@ -11,6 +11,7 @@ mod overlap;
 mod refused;
 mod safety;
 mod scale;
+mod settle;
 mod target;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use holdfast_crds::{
     RestoreSourceStatus,
 };
 use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -39,6 +41,7 @@ pub use look::wants_a_look;
 pub use refused::refuse;
 pub use safety::{as_saved, is_safety};
 pub use scale::ObservedWorkload;
+pub use settle::may_be_half_done;
 use target::targets;
 
 /// What a restore needs may be this many seconds late: it waits as Pending, then it fails.
@@ -81,6 +84,10 @@ pub struct ObservedRestore {
     pub clearing: Option<Clearing>,
     /// Its Job, as the API server has it where it is missing from the cache.
     pub job: Option<Attempt>,
+    /// The whole of that Job, where it may have left something half done and nobody has seen to it yet.
+    pub cut_off: Option<Box<Job>>,
+    /// The Job that undoes what it has left half done.
+    pub settle: Option<Attempt>,
 }
 
 /// A Job that deletes runs of a policy, or has deleted some whose Backups are still there.
@@ -307,13 +314,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn job(
-        &self,
-        install: &Install,
-        request: &RestoreRequest,
-        store: &BackupStore,
-        observed: &ObservedRestore,
-    ) -> k8s_openapi::api::batch::v1::Job {
+    fn job(&self, install: &Install, request: &RestoreRequest, store: &BackupStore, observed: &ObservedRestore) -> Job {
         let policy = observed.policy.as_deref();
         job::restore(install, request, store, policy, self.task.clone(), self.mounts.clone(), self.seat.clone())
     }

@@ -69,6 +69,8 @@ pub enum Task {
     Restore(Box<RestoreTask>),
     /// Read one run to its end and prove that it can be restored.
     Verify(VerifyTask),
+    /// Undo what a restore that was cut off has left half done in volumes.
+    Settle(SettleTask),
 }
 
 impl Task {
@@ -82,6 +84,7 @@ impl Task {
             Self::Catalogue(_) => "catalogue",
             Self::Restore(_) => "restore",
             Self::Verify(_) => "verify",
+            Self::Settle(_) => "settle",
         }
     }
 }
@@ -376,6 +379,16 @@ pub struct RestoreTask {
     pub timeout_seconds: i64,
     /// Seconds without a moved byte after which the worker gives up (Stalled).
     pub idle_timeout_seconds: i64,
+}
+
+/// Undo what a restore that was cut off has left half done in volumes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SettleTask {
+    /// Where the restore read from.
+    pub store: StoreTask,
+    /// The claims that it wrote into.
+    pub targets: Vec<RestoreTarget>,
 }
 
 /// Where one source goes.

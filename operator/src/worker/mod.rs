@@ -11,6 +11,7 @@ pub mod pipeline;
 mod probe;
 mod restore;
 mod retain;
+mod settle;
 mod verify;
 mod watch;
 
@@ -38,7 +39,7 @@ const UNDO_LIMIT: Duration = Duration::from_secs(10);
 /// How a worker is called. What it is to do stands in the environment variable `HOLDFAST_TASK`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Kind of the task: probe, backup, retain, delete, catalogue, restore or verify. It must be that of HOLDFAST_TASK.
+    /// Kind of the task: probe, backup, retain, delete, catalogue, restore, verify or settle. It must be that of HOLDFAST_TASK.
     kind: String,
     /// File that the report is written to.
     #[arg(long, default_value = TERMINATION_MESSAGE_PATH)]
@@ -133,6 +134,7 @@ async fn dispatch(task: &Task, attempt: &Attempt) -> Result<Report, Failure> {
         Task::Catalogue(task) => catalogue::run(task).await,
         Task::Restore(task) => restore::run(task, attempt).await,
         Task::Verify(task) => verify::run(task, attempt).await,
+        Task::Settle(task) => settle::run(task).await,
     }
 }
 
@@ -161,6 +163,7 @@ fn store_of(task: &Task) -> &StoreTask {
         Task::Catalogue(task) => &task.store,
         Task::Restore(task) => &task.store,
         Task::Verify(task) => &task.store,
+        Task::Settle(task) => &task.store,
     }
 }
 

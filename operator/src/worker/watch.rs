@@ -40,7 +40,9 @@ impl Limits {
                 idle: Some(Idle { limit: seconds(task.idle_timeout_seconds), only_while_moving: true }),
             },
             Task::Probe(_) => Self { deadline: seconds(PROBE_SECONDS), idle: None },
-            Task::Retain(_) | Task::Delete(_) | Task::Catalogue(_) => Self { deadline: HOUSEKEEPING_LIMIT, idle: None },
+            Task::Retain(_) | Task::Delete(_) | Task::Catalogue(_) | Task::Settle(_) => {
+                Self { deadline: HOUSEKEEPING_LIMIT, idle: None }
+            }
         }
     }
 }

@@ -113,10 +113,15 @@ impl Server {
     /// # Errors
     /// Where the API server does not answer.
     pub(super) async fn job(&self, namespace: &str, name: &str, owner_uid: &str) -> Result<Option<ObservedJob>, Error> {
+        Ok(self.whole_job(namespace, name, owner_uid).await?.as_ref().map(ObservedJob::from))
+    }
+
+    /// As [`Self::job`], with all that its spec says.
+    pub(super) async fn whole_job(&self, namespace: &str, name: &str, owner_uid: &str) -> Result<Option<Job>, Error> {
         let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
         let found = within(&format!("look up Job {namespace}/{name}"), api.get_opt(name)).await?;
-        let job = found.as_ref().map(ObservedJob::from);
-        Ok(job.filter(|j| j.owner.as_ref().is_some_and(|o| o.uid == owner_uid)))
+        let is_its = |job: &Job| ObservedJob::from(job).owner.is_some_and(|owner| owner.uid == owner_uid);
+        Ok(found.filter(is_its))
     }
 
     /// The Jobs that delete runs of a policy, as the API server has them at this moment.

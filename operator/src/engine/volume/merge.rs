@@ -112,12 +112,9 @@ impl Merge<'_> {
         let (old, new) = self.kinds(level, &path, name)?;
         let held = self.scope.holds(&path);
         match (old, new) {
-            (None, None) => Ok(None),
-            (None, Some(_)) => take(Step::Place, &path).map(|()| None),
             (Some(Kind::Other), Some(Kind::Folder)) if !held => Err(in_the_way(&path, true)),
-            (Some(Kind::Other), Some(_)) => take(Step::Place, &path).map(|()| None),
+            (None | Some(Kind::Other), Some(_)) => take(Step::Place, &path).map(|()| None),
             (Some(Kind::Other), None) if held => take(Step::Away, &path).map(|()| None),
-            (Some(Kind::Other), None) => Ok(None),
             (Some(Kind::Folder), new) if held => match (self.keeps_something(level, &path, name)?, new) {
                 (false, Some(_)) => take(Step::Place, &path).map(|()| None),
                 (false, None) => take(Step::Away, &path).map(|()| None),
@@ -132,7 +129,7 @@ impl Merge<'_> {
             (Some(Kind::Folder), None) if self.scope.may_hold_below(&path) => {
                 self.enter(level, path, name, false, Way::Stays, None).map(Some)
             }
-            (Some(Kind::Folder), None) => Ok(None),
+            (_, None) => Ok(None),
         }
     }
 
@@ -154,7 +151,6 @@ impl Merge<'_> {
                 (true, Some(Kind::Other)) => Err(in_the_way(&path, false)),
                 (true, None) => self.enter(level, path, name, false, Way::Stays, Some(Step::Keep)).map(Some),
             },
-            (Some(Kind::Other), None) => take(Step::Keep, &path).map(|()| None),
             (Some(Kind::Other), Some(new)) => Err(in_the_way(&path, new == Kind::Folder)),
             (Some(Kind::Folder), Some(Kind::Other)) => Err(in_the_way(&path, false)),
             (Some(Kind::Folder), Some(Kind::Folder)) => {
@@ -163,7 +159,7 @@ impl Merge<'_> {
             (Some(Kind::Folder), None) if self.scope.may_hold_below(&path) => {
                 self.enter(level, path, name, false, Way::Stays, Some(Step::Keep)).map(Some)
             }
-            (Some(Kind::Folder), None) => take(Step::Keep, &path).map(|()| None),
+            (Some(_), None) => take(Step::Keep, &path).map(|()| None),
         }
     }
 

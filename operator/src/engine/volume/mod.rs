@@ -80,6 +80,14 @@ pub async fn restore(
     restore::restore(target, root(mounts)?, manifest, on_existing, Owners::Kept, beside, source).await
 }
 
+/// Undoes the swap of a restore that was cut off, and removes what it had built. Whether there was one.
+///
+/// # Errors
+/// The reason, with one line a person can act on.
+pub async fn settle(mounts: &Mounts) -> Result<bool, Failure> {
+    restore::settle(root(mounts)?).await
+}
+
 /// Proves that a backup is the whole of what its list of entries says.
 ///
 /// # Errors

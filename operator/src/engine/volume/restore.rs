@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use tracing::info;
 
 use super::ahead::words;
+use super::beneath::Beneath;
 use super::dump::open_root;
 use super::expect::{Boiled, Expected, Listed};
 use super::extract::{ExtractSink, OnUnit};
@@ -19,7 +20,7 @@ use super::merge::find;
 use super::names::content;
 use super::place::{Owners, Placer, failed, no_space};
 use super::scope::{Scope, saved};
-use super::stage::{Stage, interrupted, not_empty, write_unit};
+use super::stage::{Stage, clear, interrupted, not_empty, write_unit};
 use super::swap::{Old, Swap};
 use super::{Going, INDEX_FORMAT, TAR_FORMAT};
 use crate::archive::tar::printable;
@@ -241,6 +242,12 @@ pub(super) async fn restore(
     message.extend(extraction.placer.losses.in_words());
     message.extend(left);
     Ok(Restored { items: i64::try_from(files).unwrap_or(i64::MAX), bytes, message: message.join("; ") })
+}
+
+/// Undoes what an attempt that is no more has left half done.
+pub(super) async fn settle(root: &Path) -> Result<bool, Failure> {
+    let root = root.to_owned();
+    blocking(move || clear(&Beneath::new(open_root(&root)?))).await
 }
 
 /// Fetches the list of entries, to its end, before anything is written. `chosen`: what is meant; none: everything.

@@ -191,9 +191,13 @@ pub(super) fn not_empty(names: &[Vec<u8>]) -> Failure {
     )
 }
 
-/// Undoes interrupted swaps, and removes what earlier attempts left.
-fn clear(volume: &Beneath) -> Result<(), Failure> {
+/// Undoes interrupted swaps, and removes what earlier attempts left. Whether a swap was undone.
+///
+/// # Errors
+/// Where that cannot be done, or another restore is at work.
+pub(super) fn clear(volume: &Beneath) -> Result<bool, Failure> {
     let root = volume.root();
+    let mut undone = false;
     let list = names(root).map_err(|e| failed(b"the volume's root", e, 0, root))?;
     for name in list.into_iter().filter(|name| is_hidden(name)) {
         let trouble = |error| failed(&name, error, 0, root);
@@ -213,10 +217,11 @@ fn clear(volume: &Beneath) -> Result<(), Failure> {
             Steps { volume, hidden: &hidden }.undo()?;
             rustix::fs::syncfs(&hidden).map_err(trouble)?;
             rustix::fs::unlinkat(&hidden, SWAP, AtFlags::empty()).map_err(trouble)?;
+            undone = true;
         }
         remove_tree(root, &name).map_err(trouble)?;
     }
-    Ok(())
+    Ok(undone)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use crate::plan::names::{
     APP_LABEL, MANAGED_BY, MANAGED_BY_LABEL, SOURCES_ANNOTATION, START_DEADLINE_ANNOTATION, TASK_LABEL, WORKER_APP,
     WORKER_CONTAINER, job_name, label_value,
 };
-use crate::task::{POD_NAME_ENV, Target, Task};
+use crate::task::{POD_NAME_ENV, TASK_ENV, Target, Task};
 
 const SCRATCH: &str = "/tmp";
 
@@ -213,6 +213,66 @@ fn environment(task: &Task, said: Vec<EnvironmentVariable>) -> Vec<EnvVar> {
     let pod_name = EnvVar { name: POD_NAME_ENV.to_owned(), value: None, value_from: Some(pod_name) };
     let task = task.to_environment().into_iter().map(|(name, value)| variable(name, value));
     task.chain([pod_name]).chain(said.into_iter().map(|said| variable(said.name, said.value))).collect()
+}
+
+/// Another Job in the place of one that was: with its Pod's shape and all that it mounts, for another task.
+pub(super) fn in_the_place_of(before: &Job, name: String, task: &Task, retries: i32, timeout: i64) -> Option<Job> {
+    let given = |labels: Option<BTreeMap<String, String>>| -> BTreeMap<String, String> {
+        let mut labels = labels.unwrap_or_default();
+        // The API server's own.
+        labels.retain(|key, _| {
+            !key.starts_with("batch.kubernetes.io/") && !["controller-uid", "job-name"].contains(&key.as_str())
+        });
+        labels.insert(TASK_LABEL.to_owned(), task.subcommand().to_owned());
+        labels
+    };
+    let annotation = |key: &str| before.metadata.annotations.as_ref()?.get(key).cloned();
+    let start_deadline = annotation(START_DEADLINE_ANNOTATION)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(JobTemplate::START_DEADLINE_SECONDS);
+    let mut template = before.spec.as_ref()?.template.clone();
+    let metadata = template.metadata.get_or_insert_default();
+    metadata.labels = Some(given(metadata.labels.take()));
+    let container = template.spec.as_mut()?.containers.iter_mut().find(|c| c.name == WORKER_CONTAINER)?;
+    container.args = Some(vec!["worker".to_owned(), task.subcommand().to_owned()]);
+    let said = container.env.take().unwrap_or_default().into_iter().filter(|e| !is_of_a_task(&e.name));
+    let of_task = task.to_environment().into_iter();
+    let of_task = of_task.map(|(name, value)| EnvVar { name, value: Some(value), value_from: None });
+    container.env = Some(of_task.chain(said).collect());
+    Some(Job {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: before.metadata.namespace.clone(),
+            labels: Some(given(before.metadata.labels.clone())),
+            annotations: Some(annotations(task, start_deadline)),
+            owner_references: before.metadata.owner_references.clone(),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            active_deadline_seconds: Some(
+                timeout.saturating_add(start_deadline).saturating_add(DEADLINE_MARGIN_SECONDS),
+            ),
+            backoff_limit: Some(retries),
+            pod_failure_policy: (retries > 0).then(pod_failure_policy),
+            pod_replacement_policy: Some("Failed".to_owned()),
+            template,
+            ..JobSpec::default()
+        }),
+        status: None,
+    })
+}
+
+/// The task that a Job carries.
+pub(super) fn task_of(job: &Job) -> Option<Task> {
+    let containers = &job.spec.as_ref()?.template.spec.as_ref()?.containers;
+    let variables = containers.iter().find(|c| c.name == WORKER_CONTAINER)?.env.as_ref()?;
+    let get = |name: &str| variables.iter().find(|e| e.name == name).and_then(|e| e.value.clone());
+    Task::from_environment(get).ok()
+}
+
+/// Whether a variable carries a task, or a part of one.
+fn is_of_a_task(name: &str) -> bool {
+    name.strip_prefix(TASK_ENV).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
 
 fn volumes(purpose: &Purpose<'_>) -> Vec<(Volume, VolumeMount)> {

@@ -63,7 +63,7 @@ fn state(engine: &str) -> &'static str {
         }
         "volume" | "config" => {
             "files are written beside their places in .holdfast-restore-… and swapped in at the end, so until then what was there is untouched; a \
-             swap that was cut off is undone by the next restore"
+             swap that was cut off is undone by the next restore, and before workloads of scaleDown come back"
         }
         _ => "it may be partly written",
     }

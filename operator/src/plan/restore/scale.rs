@@ -6,9 +6,10 @@
 use holdfast_crds::{ConditionType, Reason, RestoreRequest, RestoreRequestStatus, ScaledWorkload, WorkloadKind};
 use jiff::Timestamp;
 
-use super::{ObservedRestore, complete_is};
+use super::{ObservedRestore, complete_is, settle};
 use crate::plan::action::{Action, Event, Plan, Target};
 use crate::plan::names::SCALE_FINALIZER;
+use crate::plan::refused::say;
 use crate::plan::status::after;
 use crate::task::Failure;
 
@@ -139,7 +140,44 @@ pub(super) fn bring_back(
         // It may still write.
         return plan.check_at(after(now, LOOK_SECONDS));
     }
-    give_back(plan, request, observed);
+    settle_and_give_back(plan, request, observed, now);
+}
+
+/// Nothing starts on a volume that is half swapped.
+fn settle_and_give_back(
+    plan: &mut Plan<RestoreRequestStatus>,
+    request: &RestoreRequest,
+    observed: &ObservedRestore,
+    now: Timestamp,
+) {
+    match settle::progress(plan, request, observed, now) {
+        settle::Progress::Done => give_back(plan, request, observed),
+        settle::Progress::Waits(why) => {
+            plan.check_at(after(now, LOOK_SECONDS));
+            not_back(plan, request, &Failure::new(Reason::InProgress, why), now);
+        }
+        settle::Progress::Not(failure) => leave(plan, request, &failure, now),
+    }
+}
+
+/// Leaves the workloads stopped: what they would start on may be half old and half new.
+fn leave(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, failure: &Failure, now: Timestamp) {
+    for recorded in plan.status.scaled_down.iter_mut().filter(|w| w.outcome.is_none()) {
+        let outcome = format!(
+            "left at 0 replicas, it had {}: a volume may be half swapped, and that could not be undone: {}. Restore into it with onExisting: Replace, which undoes it first, then scale it",
+            recorded.replicas, failure.message
+        );
+        let note = format!("{} {}: {outcome}", recorded.kind, recorded.name);
+        plan.events.push(Event::warning("NotBroughtBack", "Restore", note));
+        recorded.outcome = Some(outcome);
+    }
+    let words = format!("workloads of scaleDown were left at 0 replicas: {}", failure.message);
+    not_back(plan, request, &Failure::new(failure.reason, words), now);
+}
+
+fn not_back(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, failure: &Failure, now: Timestamp) {
+    let generation = request.metadata.generation;
+    say(&mut plan.status.conditions, ConditionType::BroughtBack, Some(false), failure, generation, now);
 }
 
 /// A request that is being deleted: its Job first, then the workloads, then the finalizer.
@@ -176,7 +214,7 @@ pub(super) fn cancel(
     if observed.pods_left && now < after(deleted, POD_SECONDS) {
         return;
     }
-    give_back(plan, request, observed);
+    settle_and_give_back(plan, request, observed, now);
 }
 
 fn give_back(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, observed: &ObservedRestore) {

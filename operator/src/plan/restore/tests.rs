@@ -84,11 +84,13 @@ pub(super) fn observed() -> ObservedRestore {
         pods_left: false,
         namespace_terminating: false,
         job: None,
+        cut_off: None,
+        settle: None,
     }
 }
 
 /// What is known where the policy saves a volume, too.
-fn with_volume(claims: &[&str]) -> ObservedRestore {
+pub(super) fn with_volume(claims: &[&str]) -> ObservedRestore {
     let mut policy = policy();
     let volume = holdfast_crds::VolumeSource { claim_name: "uploads".into(), ..holdfast_crds::VolumeSource::default() };
     policy.spec.sources =
@@ -690,6 +692,123 @@ fn a_safety_backup_saves_all_that_is_replaced_and_deletes_nothing() {
     let volume = saved.spec.sources[1].volume.as_ref().unwrap();
     assert!(volume.exclude == ["cache/**"] && volume.allow_empty && volume.claim_name == "uploads");
     assert_eq!(saved.metadata, policy.metadata);
+}
+
+#[test]
+fn sources_that_surely_go_into_one_place_are_refused_before_anything_is_stopped_or_saved() {
+    let source = |name: &str, redis: bool| holdfast_crds::Source {
+        name: name.into(),
+        redis: redis.then(|| holdfast_crds::RedisSource {
+            host: "cache".into(),
+            port: 6379,
+            ..holdfast_crds::RedisSource::default()
+        }),
+        postgres: (!redis).then(|| policy().spec.sources[0].postgres.clone().unwrap()),
+        ..holdfast_crds::Source::default()
+    };
+    let into_redis = |name: &str, host: Option<&str>, database| RestoreInto {
+        source: name.into(),
+        redis: Some(holdfast_crds::RedisInto {
+            host: host.map(str::to_owned),
+            database,
+            ..holdfast_crds::RedisInto::default()
+        }),
+        ..RestoreInto::default()
+    };
+    let into_database = |name: &str, database: &str| RestoreInto {
+        source: name.into(),
+        postgres: Some(PostgresInto { database: Some(database.into()), ..PostgresInto::default() }),
+        ..RestoreInto::default()
+    };
+    let into_files = |name: &str, claim: &str| RestoreInto {
+        source: name.into(),
+        config: Some(holdfast_crds::ConfigInto { claim_name: claim.into(), ..holdfast_crds::ConfigInto::default() }),
+        ..RestoreInto::default()
+    };
+    let config = |name: &str| holdfast_crds::Source {
+        name: name.into(),
+        config: Some(holdfast_crds::ConfigSource::default()),
+        ..holdfast_crds::Source::default()
+    };
+    let keys = || vec![source("one", true), source("two", true)];
+    let databases = || vec![source("one", false), source("two", false)];
+    let files = || vec![config("one"), config("two")];
+    let table: [(Vec<holdfast_crds::Source>, Vec<RestoreInto>, Option<&str>); 6] = [
+        (keys(), vec![], Some("redis at cache:6379")),
+        (keys(), vec![into_redis("two", Some("cache.ns.svc"), None)], Some("redis at cache:6379")),
+        (keys(), vec![into_redis("one", None, Some(1)), into_redis("two", None, Some(2))], None),
+        (databases(), vec![into_database("one", "x"), into_database("two", "x")], Some("database x at ")),
+        (databases(), vec![into_database("one", "x"), into_database("two", "y")], None),
+        (files(), vec![into_files("one", "here"), into_files("two", "here")], Some("claim here")),
+    ];
+    for (sources, into, place) in table {
+        let mut policy = read_policy();
+        policy.spec.sources = sources;
+        let mut request = request(from_backup("one"));
+        request.metadata.namespace = Some("ns".into());
+        request.spec.sources = Some(vec!["one".into(), "two".into()]);
+        request.spec.into = into;
+        let mut backup = (*saved("one", 1000, BackupPhase::Completed)).clone();
+        backup.status.as_mut().unwrap().artifacts =
+            ["one", "two"].map(|source| ArtifactStatus { source: source.into(), ..ArtifactStatus::default() }).to_vec();
+        let known = ObservedRestore {
+            policy: Some(Arc::new(policy)),
+            backups: vec![Arc::new(backup)],
+            ground: Ground {
+                enforced: job::Enforced::Privileged,
+                claims: [("here".to_owned(), job::ObservedClaim::default())].into(),
+            },
+            ..observed()
+        };
+        let plan = plan_restore(&install(), &request, &known, at(5001));
+        match place {
+            None => assert_eq!(plan.status.phase, BackupPhase::Running, "{:?}", complete_of(&plan)),
+            Some(place) => {
+                let (reason, message) = complete_of(&plan);
+                assert_eq!((plan.status.phase, reason.as_str()), (BackupPhase::Failed, "InvalidConfiguration"));
+                let words = ["sources one and two", place, "nothing was touched"];
+                assert!(words.iter().all(|word| message.contains(word)), "{message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_worker_is_told_what_a_source_saves_and_what_of_it_the_safety_backup_holds() {
+    let mut known = with_volume(&["uploads"]);
+    let mut policy = (*known.policy.clone().unwrap()).clone();
+    policy.status = read_policy().status;
+    policy.spec.sources[0].volume.as_mut().unwrap().include = vec!["photos/**".into()];
+    known.policy = Some(Arc::new(policy));
+    let saves = crate::task::PathFilter { include: vec!["photos/**".into()], exclude: vec![] };
+    for (on_existing, safety) in [(OnExisting::Fail, None), (OnExisting::Replace, Some(saves.clone()))] {
+        let mut request = request(from_backup("two"));
+        request.spec.on_existing = on_existing;
+        let choice = choose(&request, &known.backups).unwrap();
+        let task = prepare(&install(), &request, &known, &choice).unwrap().task;
+        let Server::Volume(volume) = &task.targets[0].server else { panic!("{task:?}") };
+        assert_eq!((&volume.saves, &volume.safety), (&Some(saves.clone()), &safety));
+    }
+}
+
+#[test]
+fn of_one_database_each_source_saves_its_own_collections_before_they_are_replaced() {
+    let source = |name: &str, database: &str, include: &str| holdfast_crds::Source {
+        name: name.into(),
+        mongodb: Some(holdfast_crds::MongodbSource {
+            host: Some("chat".into()),
+            database: Some(database.into()),
+            include_collections: vec![include.into()],
+            ..holdfast_crds::MongodbSource::default()
+        }),
+        ..holdfast_crds::Source::default()
+    };
+    let mut policy = policy();
+    policy.spec.sources = vec![source("a", "one", "users"), source("b", "one", "posts"), source("c", "two", "x")];
+    let saved = as_saved(&policy);
+    let include: Vec<_> =
+        saved.spec.sources.iter().map(|s| s.mongodb.as_ref().unwrap().include_collections.clone()).collect();
+    assert_eq!(include, [vec!["users".to_owned()], vec!["posts".to_owned()], vec![]]);
 }
 
 #[test]

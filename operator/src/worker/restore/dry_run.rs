@@ -113,7 +113,7 @@ async fn apart(
     // What is wrong with another one is told of that one.
     let others = names(task, run).filter(|name| **name != one.0.source);
     let others: Vec<engine::Chosen<'_>> = others.filter_map(|name| pair(task, run, name).ok()).collect();
-    let identities = identities.clone().map_err(|failure| failure.clone())?.unwrap_or_default();
+    let identities = identities.clone()?.unwrap_or_default();
     let mut downloads = Downloads::new(bucket.clone(), identities, attempt.progress.clone());
     engine::confirm_apart(one, &others, &task.scope.namespace, &mut downloads).await
 }

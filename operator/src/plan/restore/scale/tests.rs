@@ -3,7 +3,7 @@
 use holdfast_crds::{BackupPhase, ScaleTarget};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::super::tests::{complete_of, created, from_backup, its, observed, request};
+use super::super::tests::{complete_of, created, from_backup, its, observed, request, with_volume};
 use super::*;
 use crate::plan::fixture::{at, completed, failed, install, job as a_job};
 use crate::plan::restore::plan_restore;
@@ -228,4 +228,92 @@ fn nothing_is_begun_where_a_workload_is_missing_or_stopped_by_another_restore_an
     look.status = Some(plan.status);
     let plan = plan_restore(&install(), &look, &there(3, 1, &["api-a"]), at(5002));
     assert!(created(&plan).is_some_and(|task| task.dry_run) && plan.actions.len() == 1);
+}
+
+/// A request with a volume whose restore was cut off, and its Job.
+fn cut_off() -> (RestoreRequest, k8s_openapi::api::batch::v1::Job) {
+    let with_claim = |observed: ObservedRestore| {
+        let of_volume = with_volume(&["uploads"]);
+        let mut policy = (*of_volume.policy.unwrap()).clone();
+        policy.status = observed.policy.as_ref().unwrap().status.clone();
+        ObservedRestore { policy: Some(policy.into()), ground: of_volume.ground, ..observed }
+    };
+    let mut request = kept();
+    request.status = Some(plan_restore(&install(), &request, &with_claim(there(3, 1, &[])), at(5001)).status);
+    let plan = plan_restore(&install(), &request, &with_claim(there(0, 0, &[])), at(5002));
+    let [Action::CreateJob(job)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+    let mut over = Plan::keep(plan.status.clone());
+    over.status.phase = BackupPhase::Failed;
+    over.status.job_uid = Some("job-uid".into());
+    over.status.completion_time = Some(Time(at(5600)));
+    complete_is(&mut over, &request, Some(false), Reason::PodLost, "Pod p was lost", at(5600));
+    request.status = Some(over.status);
+    (request, (**job).clone())
+}
+
+#[test]
+fn workloads_come_back_once_a_swap_that_was_cut_off_is_undone_and_never_on_one_that_is_not() {
+    let (mut request, mut restore) = cut_off();
+    // As the API server gives it back.
+    let of_pod = restore.spec.as_mut().unwrap().template.metadata.as_mut().unwrap().labels.as_mut().unwrap();
+    of_pod.insert("batch.kubernetes.io/controller-uid".into(), "job-uid".into());
+    of_pod.insert("controller-uid".into(), "job-uid".into());
+    let down = || ObservedRestore { cut_off: Some(Box::new(restore.clone())), ..there(0, 0, &[]) };
+
+    let plan = plan_restore(&install(), &request, &down(), at(5601));
+    let [Action::CreateJob(job)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+    let (of_job, pod) = (job.metadata.labels.clone().unwrap(), &job.spec.as_ref().unwrap().template);
+    assert_eq!(of_job["holdfast.dev/task"], "settle");
+    assert!(!pod.metadata.as_ref().unwrap().labels.as_ref().unwrap().keys().any(|key| key.contains("controller-uid")));
+    assert_ne!(job.metadata.name, restore.metadata.name);
+    assert_eq!(job.metadata.owner_references, restore.metadata.owner_references);
+    let (before, worker) = (restore.spec.as_ref().unwrap().template.spec.clone().unwrap(), pod.spec.clone().unwrap());
+    assert_eq!((&worker.volumes, &worker.security_context), (&before.volumes, &before.security_context));
+    assert_eq!(worker.containers[0].volume_mounts, before.containers[0].volume_mounts);
+    assert_eq!(worker.containers[0].args.as_ref().unwrap()[..], ["worker", "settle"]);
+    let variables = worker.containers[0].env.clone().unwrap();
+    let task = crate::task::Task::from_environment(|name| variables.iter().find(|e| e.name == name)?.value.clone());
+    let Ok(crate::task::Task::Settle(task)) = task else { panic!("{task:?}") };
+    assert_eq!(task.targets.iter().filter_map(|t| t.server.claim_name()).collect::<Vec<_>>(), ["uploads"]);
+    assert!(crate::plan::status::find(&plan.status.conditions, ConditionType::BroughtBack).is_some());
+    request.status = Some(plan.status);
+
+    let name = job.metadata.name.clone().unwrap();
+    let seen = |attempt| ObservedRestore { settle: Some(attempt), ..there(0, 0, &[]) };
+    let of = |job: crate::plan::observed::ObservedJob| crate::plan::observed::ObservedJob { name: name.clone(), ..job };
+    let running = crate::plan::fixture::attempt(of(a_job("s")), vec![crate::plan::fixture::running_pod("p")]);
+    let plan = plan_restore(&install(), &request, &seen(running), at(5602));
+    assert!(scales(&plan).is_empty() && plan.next_check.is_some(), "{:?}", plan.actions);
+
+    let done = crate::plan::fixture::attempt(completed(of(a_job("s"))), vec![]);
+    let plan = plan_restore(&install(), &request, &seen(done), at(5604));
+    assert_eq!(scales(&plan), [("api", 3), ("worker", 1)]);
+    assert!(crate::plan::status::find(&plan.status.conditions, ConditionType::BroughtBack).is_none());
+
+    let undone = crate::plan::fixture::attempt(failed(of(a_job("s"))), vec![]);
+    let plan = plan_restore(&install(), &request, &seen(undone), at(5604));
+    assert!(scales(&plan).is_empty(), "{:?}", plan.actions);
+    let outcomes: Vec<_> = plan.status.scaled_down.iter().filter_map(|w| w.outcome.as_deref()).collect();
+    assert_eq!(outcomes.len(), 2);
+    assert!(outcomes[0].contains("left at 0 replicas, it had 3") && plan.events.len() == 2, "{outcomes:?}");
+}
+
+#[test]
+fn workloads_come_back_at_once_where_no_volume_can_be_half_swapped() {
+    let (request, restore) = cut_off();
+    let down = |cut_off| ObservedRestore { cut_off, ..there(0, 0, &[]) };
+    // Its Job is gone, and with it what is known of its claims; or nothing was touched; or it was no volume.
+    assert_eq!(scales(&plan_restore(&install(), &request, &down(None), at(5601))).len(), 2);
+    let mut untouched = request.clone();
+    let mut over = Plan::keep(request.status.clone().unwrap());
+    complete_is(&mut over, &request, Some(false), Reason::TargetNotEmpty, "it holds data", at(5600));
+    untouched.status = Some(over.status);
+    let plan = plan_restore(&install(), &untouched, &down(Some(Box::new(restore))), at(5601));
+    assert_eq!(scales(&plan).len(), 2);
+    let mut of_database = recorded();
+    let job = plan_restore(&install(), &of_database, &there(0, 0, &[]), at(5002)).actions;
+    let [Action::CreateJob(job)] = &job[..] else { panic!("{job:?}") };
+    of_database.status = request.status.clone();
+    let plan = plan_restore(&install(), &of_database, &down(Some(job.clone())), at(5601));
+    assert_eq!(scales(&plan).len(), 2);
 }
