@@ -195,7 +195,7 @@ impl Fault {
             Self::LostCompletion if completion && chance < 20 => Fate::CutAfter(0),
             Self::CompletionInWords if completion => Fate::Answer("200 OK", error("InternalError")),
             Self::Forgotten if completion => Fate::Answer("404 Not Found", error("NoSuchUpload")),
-            Self::Page if before > 0 && often && chance % 2 == 0 => {
+            Self::Page if before > 0 && often && chance.is_multiple_of(2) => {
                 Fate::Answer("404 Not Found", "<html>no such route</html>".into())
             }
             Self::Page if before > 0 && often => Fate::Answer("200 OK\r\nContent-Type: text/html", LOGIN.into()),
