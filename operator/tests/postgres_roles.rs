@@ -192,6 +192,18 @@ async fn a_server_whose_first_superuser_has_another_name_takes_what_was_the_firs
     let restored = into_owned(&mut without, &new, "chiefs", &owner, None).await.unwrap();
     assert!(restored.message.contains("what was theirs belongs to chiefs_owner"), "{}", restored.message);
     assert_eq!(new.sql("chiefs_target", "SELECT count(*) FROM s.t"), "1");
+    // And as text, for which the first superuser has to be known beforehand.
+    old.sql("chiefs", "SET SESSION AUTHORIZATION chief; DROP PUBLICATION p; DROP TABLE s.t; DROP FUNCTION f(); DROP SCHEMA s; ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM PUBLIC");
+    for (index, made) in
+        ["", "CREATE COLLATION c FROM \"C\"", "ALTER SCHEMA public OWNER TO pg_database_owner"].iter().enumerate()
+    {
+        old.sql("chiefs", &format!("SET SESSION AUTHORIZATION chief; {made}"));
+        let source = PostgresSource { database: Some("chiefs".into()), format: PostgresFormat::Plain, ..old.source() };
+        let mut plain = save(source).await;
+        let target = new.target(&root.mounts, Some(&format!("chiefs plain {index}")));
+        let restored = plain.restore(&target, OnExisting::Fail, &root).await.unwrap();
+        assert!(restored.message.contains("chief: what was theirs belongs to postgres"), "{}", restored.message);
+    }
 }
 
 async fn save_without_event_trigger(cluster: &Cluster) -> Saved {
@@ -401,6 +413,11 @@ async fn who_has_made_a_role_gives_it_what_was_its_own() {
         assert_eq!(cluster.sql("makers", "SELECT tableowner FROM pg_tables WHERE schemaname = 's'"), "maker");
     }
     assert_eq!(cluster.sql("makers", "SELECT count(*) FROM t"), "1");
+    if postgres::major() >= 16 {
+        cluster.sql("makers", "DELETE FROM t");
+        saved.restore(&cluster.target(&maker.mounts, None), OnExisting::Replace, &maker).await.unwrap();
+        assert_eq!(cluster.fingerprint("makers"), before);
+    }
     assert_eq!(cluster.sql("postgres", memberships), members, "a membership was left behind");
 }
 

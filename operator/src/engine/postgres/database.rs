@@ -84,9 +84,25 @@ SELECT pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, d.d
             UNION ALL SELECT 'pg_proc'::regclass, oid, proowner FROM pg_proc
             UNION ALL SELECT 'pg_type'::regclass, oid, typowner FROM pg_type
             UNION ALL SELECT 'pg_largeobject'::regclass, oid, lomowner FROM pg_largeobject_metadata
+            UNION ALL SELECT 'pg_publication'::regclass, oid, pubowner FROM pg_publication
+            UNION ALL SELECT 'pg_event_trigger'::regclass, oid, evtowner FROM pg_event_trigger
+            UNION ALL SELECT 'pg_statistic_ext'::regclass, oid, stxowner FROM pg_statistic_ext
+            UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, fdwowner FROM pg_foreign_data_wrapper
+            UNION ALL SELECT 'pg_foreign_server'::regclass, oid, srvowner FROM pg_foreign_server
+            UNION ALL SELECT 'pg_collation'::regclass, oid, collowner FROM pg_collation
+            UNION ALL SELECT 'pg_conversion'::regclass, oid, conowner FROM pg_conversion
+            UNION ALL SELECT 'pg_ts_config'::regclass, oid, cfgowner FROM pg_ts_config
+            UNION ALL SELECT 'pg_ts_dict'::regclass, oid, dictowner FROM pg_ts_dict
+            UNION ALL SELECT 'pg_operator'::regclass, oid, oprowner FROM pg_operator
+            UNION ALL SELECT 'pg_opclass'::regclass, oid, opcowner FROM pg_opclass
+            UNION ALL SELECT 'pg_opfamily'::regclass, oid, opfowner FROM pg_opfamily
+            UNION ALL SELECT 'pg_language'::regclass, oid, lanowner FROM pg_language
+            UNION ALL SELECT 'pg_default_acl'::regclass, oid, defaclrole FROM pg_default_acl
             UNION ALL SELECT 'pg_namespace'::regclass, oid, nspowner FROM pg_namespace) o
       WHERE (o.oid >= 16384 OR o.classid = 'pg_largeobject'::regclass) AND o.owner = 10
-        AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = o.classid AND e.objid = o.oid AND e.deptype = 'e'))) AS roles,
+        AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = o.classid AND e.objid = o.oid AND e.deptype = 'e'))
+   OR r.oid = 10 AND EXISTS (
+     SELECT FROM pg_namespace WHERE nspname = 'public' AND nspowner = 10 AND current_setting('server_version_num')::int >= 150000)) AS roles,
   (SELECT coalesce(json_agg(spcname ORDER BY spcname), '[]') FROM pg_tablespace
     WHERE oid IN (SELECT reltablespace FROM pg_class WHERE oid >= 16384)) AS tablespaces,
   (SELECT coalesce(json_agg(extname ORDER BY extname), '[]') FROM pg_extension WHERE extname <> 'plpgsql') AS extensions

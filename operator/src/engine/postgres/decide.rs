@@ -204,7 +204,8 @@ impl Decider<'_> {
             }
             "TYPE" => text.contains("\n    INPUT = "),
             "CAST" => text.ends_with(") WITHOUT FUNCTION;\n") || text.contains(") WITHOUT FUNCTION AS "),
-            "PROCEDURAL LANGUAGE" => !text.contains("TRUSTED ") && !text.contains("CREATE OR REPLACE PROCEDURAL"),
+            // Without a handler it is the extension of that name.
+            "PROCEDURAL LANGUAGE" => !text.starts_with("CREATE OR REPLACE "),
             "FUNCTION" | "PROCEDURE" => {
                 let language = text.split_once("\n    LANGUAGE ").and_then(|(_, rest)| parse_identifier(rest));
                 return language

@@ -224,7 +224,11 @@ pub(super) async fn assess(
     let mut owners = Vec::with_capacity(backup.databases.len());
     for wanted in &backup.databases {
         let found = existing.iter().find(|existing| existing.name == wanted.database);
-        places.push(place(server, wanted, found, on_existing).await?);
+        // The database of a role that the restoring one administers is as good as its own.
+        let mine = found.is_some_and(|found| {
+            found.mine || roles.iter().any(|role| role.name == found.owner && role.takeable && !role.is_leftover())
+        });
+        places.push(place(server, wanted, found, mine, on_existing).await?);
         owners.push(found.map(|found| found.owner.clone()));
     }
     extensions(server, backup, &places, &available).await?;
@@ -306,6 +310,7 @@ async fn place(
     server: &Server,
     wanted: &Wanted<'_>,
     existing: Option<&Existing>,
+    mine: bool,
     on_existing: OnExisting,
 ) -> Result<Place, Failure> {
     let database = &wanted.database;
@@ -333,7 +338,7 @@ async fn place(
             &format!("database {database} on {} holds {found}", server.login.address()),
             "use onExisting: Replace, or name another database in into",
         )),
-        OnExisting::Replace if !(server.facts.create_database && existing.mine) => Err(refused(format!(
+        OnExisting::Replace if !(server.facts.create_database && mine) => Err(refused(format!(
             "{here}: to replace database {database} the role must be its owner (or a member of it) and have CREATEDB"
         ))),
         OnExisting::Replace => Ok(Place::Taken),
