@@ -7,13 +7,14 @@ mod support;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use holdfast::archive::file_index::{ContentHash, Line};
 use holdfast::archive::tar::{self, BLOCK, END, Entry, Kind};
-use holdfast::task::Failure;
+use holdfast::task::{Failure, VolumeTarget};
 use holdfast_crds::{OnExisting, Reason};
-use support::{Memory, inside, is_root, leftovers, look, restore, save, write};
+use support::{Memory, inside, is_root, leftovers, look, restore, restore_to, save, target, write};
 
 fn entry(path: &[u8], kind: Kind) -> Entry {
     Entry { path: path.to_vec(), kind, mode: 0o755, uid: 0, gid: 0, ..Entry::default() }
@@ -217,6 +218,26 @@ async fn a_full_disk_is_told_with_figures_and_what_was_there_stays() {
                 .filter(|(p, _)| p != Path::new(""))
                 .collect()
         });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sparse_files_that_fit_only_with_their_holes_come_back_into_as_small_a_volume() {
+    if !is_root() {
+        return;
+    }
+    let from = tempfile::tempdir().unwrap();
+    for name in ["one.img", "two.img", "three.img"] {
+        let file = fs::File::create(from.path().join(name)).unwrap();
+        file.write_all_at(&[7; 5000], 4 << 20).unwrap();
+        file.set_len(8 << 20).unwrap();
+    }
+    let mut memory = save(from.path()).await;
+    for paths in [vec![], vec!["*.img".to_owned()]] {
+        let disk = Disk::new("size=2m");
+        let target = VolumeTarget { paths, ..target() };
+        restore_to(&target, disk.0.path(), OnExisting::Fail, &mut memory).await.unwrap();
+        assert!(inside(disk.0.path()) == inside(from.path()));
     }
 }
 

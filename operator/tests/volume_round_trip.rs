@@ -160,7 +160,9 @@ async fn gnu_tar_unpacks_what_was_saved_to_the_same_files() {
     // A stock tar writes the zeros of small holes.
     let but_for_holes = |folder: &Path| {
         let mut all = look(folder);
-        all.values_mut().for_each(|seen| seen.sparse = false);
+        for seen in all.values_mut() {
+            seen.sparse = false;
+        }
         all
     };
     assert_same(&but_for_holes(to.path()), &but_for_holes(from.path()));

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use aws_sdk_s3::types::StorageClass;
 use holdfast::task::{
     BackupTask, DeleteTask, RestoreTarget, RetainTask, Select, StorePatience, StoreTask, Target, Task,
 };
@@ -104,7 +105,7 @@ async fn a_bucket_that_demands_headers_gets_them_with_each_object_and_a_refusal_
             match header {
                 "x-amz-server-side-encryption" => assert!(head.server_side_encryption().is_some(), "{key}"),
                 "x-amz-storage-class" => {
-                    assert_eq!(head.storage_class().map(|class| class.as_str()), Some("STANDARD_IA"), "{key}");
+                    assert_eq!(head.storage_class(), Some(&StorageClass::StandardIa), "{key}");
                 }
                 _ => {
                     let tags = client.get_object_tagging().bucket(&test.name).key(&key).send().await.unwrap();
@@ -273,7 +274,7 @@ async fn an_identity_that_is_handed_out_late_is_waited_for_as_the_store_is() {
 
     // One that never comes is told as what it is, in time, and may be tried again.
     let short = StoreTask { patience: StorePatience { unanswered_seconds: 3, ..patience }, ..ambient };
-    let never = Duration::from_secs(3600);
+    let never = Duration::from_hours(1);
     let (report, took) = run_with(&short, container(agent(never, Before::Busy))).await;
     assert_eq!(report.reason, Reason::Unreachable, "{}", report.message);
     assert!(report.message.contains("what hands out the identity of the Job's service account"), "{}", report.message);

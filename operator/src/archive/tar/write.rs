@@ -79,10 +79,7 @@ pub fn header(entry: &Entry, out: &mut Vec<u8>) -> Result<(), Error> {
         pax::push(&mut records, b"mtime", entry.mtime.to_string().as_bytes());
     }
     if let (Kind::File { size, .. }, Some(_)) = (&entry.kind, &sparse_map) {
-        pax::push(&mut records, b"GNU.sparse.major", b"1");
-        pax::push(&mut records, b"GNU.sparse.minor", b"0");
-        pax::push(&mut records, b"GNU.sparse.name", &path);
-        pax::push(&mut records, b"GNU.sparse.realsize", size.to_string().as_bytes());
+        push_sparse(&mut records, &path, *size);
         place_stand_in(&mut block, b"GNUSparseFile.0", &path);
     }
     if entry.holes_as_zeros && matches!(entry.kind, Kind::File { data: None, .. }) {
@@ -127,6 +124,14 @@ pub fn header(entry: &Entry, out: &mut Vec<u8>) -> Result<(), Error> {
         out.extend_from_slice(&map);
     }
     Ok(())
+}
+
+/// What says that a map stands before the content.
+fn push_sparse(records: &mut Vec<u8>, path: &[u8], size: u64) {
+    pax::push(records, b"GNU.sparse.major", b"1");
+    pax::push(records, b"GNU.sparse.minor", b"0");
+    pax::push(records, b"GNU.sparse.name", path);
+    pax::push(records, b"GNU.sparse.realsize", size.to_string().as_bytes());
 }
 
 /// How many zeros follow a content of this many bytes.

@@ -60,15 +60,17 @@ impl Headers {
 
     /// What to do where the store refuses to begin an object; empty where that cannot be for its headers.
     pub(super) fn advice(&self, kind: Kind, why: &str) -> String {
-        if !matches!(kind, Kind::Forbidden | Kind::Refused) {
-            return String::new();
-        }
         let all = [
             (&KMS_KEY, self.kms_key.is_some()),
             (&ENCRYPTION, self.encryption.is_some()),
             (&STORAGE_CLASS, self.storage_class.is_some()),
             (&TAGGING, self.tagging.is_some()),
         ];
+        // Some services fail over what they do not know, or have no key for.
+        let is_broken_by_one = why.starts_with("the store answers 500") && all.iter().any(|(_, sent)| *sent);
+        if !matches!(kind, Kind::Forbidden | Kind::Refused) && !is_broken_by_one {
+            return String::new();
+        }
         let lower = why.to_lowercase();
         let is_meant =
             |known: &Known| lower.contains(known.name) || known.words.iter().any(|words| lower.contains(words));
@@ -179,6 +181,9 @@ mod tests {
             let advice = headers.advice(kind, why);
             assert!(advice.contains(told), "{why}: {advice}");
         }
+        let internal = "the store answers 500 InternalError We encountered an internal error";
+        assert!(all.advice(Kind::Passing, internal).starts_with("sent were x-amz-"));
+        assert_eq!(none.advice(Kind::Passing, internal), "");
         assert_eq!(none.advice(Kind::Refused, "400 InvalidArgument"), "");
         assert_eq!(all.advice(Kind::Passing, "503 SlowDown"), "");
     }
