@@ -137,7 +137,7 @@ async fn one(
     mut server: Server,
     facts: &Facts,
     name: String,
-    served: Option<&[(u16, u16)]>,
+    ranges: Option<&[(u16, u16)]>,
     sink: &mut impl ArtifactSink,
 ) -> Result<(), Failure> {
     let place = server.place();
@@ -145,13 +145,13 @@ async fn one(
         ("server".to_owned(), facts.server()),
         ("node".to_owned(), server.login.address.to_string()),
         ("role".to_owned(), if facts.is_replica() { "replica" } else { "primary" }.to_owned()),
-        ("mode".to_owned(), if served.is_some() { "cluster" } else { "standalone" }.to_owned()),
+        ("mode".to_owned(), if ranges.is_some() { "cluster" } else { "standalone" }.to_owned()),
         ("usedMemory".to_owned(), facts.text("used_memory_dataset").to_owned()),
     ]);
     if let Some(held) = facts.held() {
         properties.insert(HELD.to_owned(), held.to_string());
     }
-    if let Some(ranges) = served {
+    if let Some(ranges) = ranges {
         properties.insert(slots::SERVED.to_owned(), slots::write(ranges));
     }
     if let Some(modules) = server.modules().await?.filter(|modules| !modules.is_empty()) {
@@ -181,7 +181,7 @@ async fn one(
     let hangup = link.hangup();
     let whole = Arc::new(AtomicBool::new(false));
     let stream = Told { stream: Transfer::new(link, end, whole.clone()), place: place.clone() };
-    let inspect: Box<dyn Inspect> = match served {
+    let inspect: Box<dyn Inspect> = match ranges {
         Some(ranges) => Box::new(PrimaryReader::new(format!("dump of {place}"), ranges)),
         None => Box::new(RdbReader::new(format!("dump of {place}"))),
     };

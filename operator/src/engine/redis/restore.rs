@@ -111,9 +111,9 @@ async fn by_key(
     let mut bytes = 0;
     for (entry, survey) in backup.artifacts.iter().zip(surveys) {
         let failed = Arc::new(Mutex::new(None));
-        let served = entry.properties.get(SERVED).and_then(|slots| Served::read(slots));
+        let belonging = entry.properties.get(SERVED).and_then(|slots| Served::read(slots));
         let what = format!("backup {}", entry.key);
-        let writer = KeyWriter::new(&what, pour.clone(), survey.long, served, failed.clone());
+        let writer = KeyWriter::new(&what, pour.clone(), survey.long, belonging, failed.clone());
         let fetched = source.fetch(entry, Box::new(writer), Box::new(Seen)).await;
         let refused = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (fetched, _) = fetched.map_err(|failure| {
