@@ -106,7 +106,6 @@ fn one_claim<'a>(one: Chosen<'a>, other: Chosen<'a>) -> Option<(Files<'a>, Files
 mod tests {
     use std::io::Write;
 
-    use holdfast_crds::TlsSpec;
 
     use super::super::{Inspect, Inspection};
     use super::*;
@@ -149,7 +148,7 @@ mod tests {
 
     fn postgres(host: &str, database: Option<&str>) -> Target {
         let database = database.map(str::to_owned);
-        Target::Postgres(PostgresTarget { host: host.into(), port: 5432, database, tls: TlsSpec::default() })
+        Target::Postgres(PostgresTarget { host: host.into(), port: 5432, database, ..PostgresTarget::default() })
     }
 
     fn redis(host: &str, database: Option<i32>) -> Target {
