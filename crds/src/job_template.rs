@@ -78,7 +78,7 @@ pub struct JobTemplate {
     /// Name servers, search domains and resolver options of the Pods, beside those of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = bound_dns)]
-    #[x_kube(validation = Rule::new("!has(self.nameservers) || self.nameservers.all(n, isIP(n))").message(
+    #[x_kube(validation = Rule::new("!has(self.nameservers) || self.nameservers.all(n, n.matches('^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)$'))").message(
         "each entry of nameservers must be an address, such as 10.96.0.10 or fd00::a"
     ))]
     pub dns_config: Option<PodDNSConfig>,
@@ -191,7 +191,7 @@ fn bound_resources(schema: &mut Schema) {
     for which in ["limits", "requests"] {
         let map = schema.get_mut("properties").and_then(|p| p.get_mut(which));
         let Some(map) = map.and_then(Value::as_object_mut) else { continue };
-        // API servers before 1.33 take a value that is a number or a text to be as long as a request may be, whatever `maxLength` says, and
+        // API servers up to 1.33 take a value that is a number or a text to be as long as a request may be, whatever `maxLength` says, and
         // refuse a definition whose rules may become too dear: more entries are too many for them.
         map.insert("maxProperties".to_owned(), json!(16));
         bound(map.get_mut("additionalProperties"), "maxLength", 64);

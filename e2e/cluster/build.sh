@@ -50,6 +50,7 @@ version_of() {
   ferretdb) module=github.com/FerretDB/FerretDB/v2 ;;
   kind) module=sigs.k8s.io/kind ;;
   promtool) module=github.com/prometheus/prometheus ;;
+  definitions-*) module=k8s.io/apiextensions-apiserver ;;
   pause) echo 1 && return ;;
   *) fail "no such tool: $name" ;;
   esac
@@ -76,7 +77,7 @@ build() {
     packages="tool ./..."
     ;;
   helm) flags+=" -X helm.sh/helm/v3/internal/version.version=v$version" ;;
-  coredns) packages=./... ;;
+  coredns | definitions-*) packages=./... ;;
   pause) packages=./... static=true ;;
   rclone | ferretdb) static=true ;;
   # Rules need no service discovery: that is most of the program.

@@ -1,0 +1,1 @@
+../definitions-1.29/main.go
