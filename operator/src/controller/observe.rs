@@ -153,12 +153,11 @@ impl Observer {
         }
         if may_be_half_done(request, &status) {
             let uid = request.metadata.uid.as_deref().unwrap_or_default();
-            match self.server.job(&namespace, &job::settle_name(request), uid).await? {
-                Some(job) => observed.settle = Some(self.attempt(job, now).await?),
-                None => {
-                    let restore = self.server.whole_job(&namespace, &job::restore_name(request), uid).await?;
-                    observed.cut_off = restore.map(Box::new);
-                }
+            if let Some(job) = self.server.job(&namespace, &job::settle_name(request), uid).await? {
+                observed.settle = Some(self.attempt(job, now).await?);
+            } else {
+                let restore = self.server.whole_job(&namespace, &job::restore_name(request), uid).await?;
+                observed.cut_off = restore.map(Box::new);
             }
         }
         let deleting = request.metadata.deletion_timestamp.is_some();

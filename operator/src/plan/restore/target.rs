@@ -112,10 +112,10 @@ fn overlay(
                 .map_err(|f| Failure::new(f.reason, format!("source {name}: into.volume.{}", f.message)))?;
             let keep_privileges = volume.is_some_and(|v| v.keep_privileges);
             let mount = SourceMount { data: Some(Data::Claim { name: claim_name.clone(), read_only: false }), ..mount };
-            let saves = from
+            let filter = from
                 .and_then(|s| s.volume.as_ref())
                 .map(|source| PathFilter { include: source.include.clone(), exclude: source.exclude.clone() });
-            let target = VolumeTarget { claim_name, paths, keep_privileges, saves, safety: None };
+            let target = VolumeTarget { claim_name, paths, keep_privileges, saves: filter, safety: None };
             Ok((Target::Volume(target), mount))
         }
         "config" => {
