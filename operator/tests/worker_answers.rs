@@ -33,6 +33,9 @@ const PAGE: &str = "200 OK\r\nContent-Type: text/html";
 const PAGE_WITH_ETAG: &str = "200 OK\r\nContent-Type: text/html\r\nETag: \"5f-264\"";
 const EMPTY: &str = "<?xml version=\"1.0\"?><ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>";
 
+/// Which requests are answered by a page.
+type Which = fn(&str) -> bool;
+
 fn error(code: &str, message: &str) -> String {
     format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>")
 }
@@ -205,7 +208,6 @@ async fn a_page_in_a_stores_place_is_told_as_that_whatever_was_asked() {
     scene.save(21).await;
     put_run(&scene.test, &scope(), &run_id(1), "db", &["db"]).await;
     let keys = scene.test.keys().await;
-    type Which = fn(&str) -> bool;
     let objects: Which = |line| line.starts_with("GET") && !is_list(line);
     let all: Which = |_| true;
     for page in [PAGE, PAGE_WITH_ETAG] {
