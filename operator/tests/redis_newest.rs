@@ -103,6 +103,64 @@ async fn hashes_whose_fields_expire_come_back_in_each_way() {
     }
 }
 
+/// Waits until a hash has gone with the last of its fields.
+fn lapse(redis: &Redis, key: &str) {
+    redis::until("the fields' expiry", || redis.run(&["EXISTS", key]).number() == 0);
+}
+
+#[tokio::test]
+async fn hashes_whose_fields_have_all_expired_count_as_expired() {
+    for program in NEWEST {
+        let redis = Redis::newest(program, &["save \"\""]);
+        // They expire with their last field: 50,000 small ones, one of another encoding, one that is sent as it comes; and some that stay.
+        let mut client = redis.client();
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        client.run(&["SET", "stays", "v"]);
+        client.run_all(&(0..50_000).map(|at| words(&format!("HSET small:{at} a 1 b 2"))).collect::<Vec<_>>());
+        let fields: Vec<String> = (0..1000).map(|at| format!("field-{at}")).collect();
+        let long = "v".repeat(8000);
+        for (key, value) in [("large", "v"), ("huge", long.as_str())] {
+            let mut command = words(&format!("HSET {key}"));
+            command.extend(fields.iter().flat_map(|field| [field.clone(), value.to_owned()]));
+            client.run_all(&[command]);
+        }
+        client.run_all(&["HSET part a 1 b 2", "HSET late a 1 b 2", "HSET key a 1"].map(words));
+        let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() + 20_000;
+        let (soon, later) = (at.to_string(), (at + 500).to_string());
+        let mut commands = vec![words(&format!("HPEXPIREAT part {soon} FIELDS 1 a"))];
+        commands.push(words(&format!("HPEXPIREAT late {LATE} FIELDS 1 b")));
+        commands.push(words(&format!("HPEXPIREAT late {soon} FIELDS 1 a")));
+        for key in ["large", "huge"] {
+            let mut command = words(&format!("HPEXPIREAT {key} {soon} FIELDS 1000"));
+            command.extend(fields.clone());
+            commands.push(command);
+        }
+        commands.extend((0..50_000).flat_map(|small| {
+            [("a", &soon), ("b", &later)]
+                .map(|(field, at)| words(&format!("HPEXPIREAT small:{small} {at} FIELDS 1 {field}")))
+        }));
+        client.run_all(&commands);
+        assert_eq!(redis.run(&["DBSIZE"]).number(), 50_006, "{program}: it took too long");
+        let mut saved = save(redis.source()).await.unwrap();
+        assert_eq!(saved.property("lapses"), "db0=50003", "{program}");
+        lapse(&redis, "small:49999");
+
+        // Fewer than were saved, and each one accounted for.
+        let target = Redis::newest(program, &["save \"\""]);
+        let message = saved.restore_into(&target).await.unwrap();
+        assert!(message.contains("4 keys in 1 databases, 50002 more had expired; key by key"), "{program}: {message}");
+        assert_eq!(target.run(&["HGETALL", "late"]).elements().len(), 2, "{program}");
+        assert_eq!(target.run(&["HGET", "part", "b"]).text(), "2", "{program}");
+        assert_eq!(target.run(&["DBSIZE"]).number(), 4, "{program}");
+        // By replication they are loaded, and go at once.
+        let target = Redis::newest(program, &[]);
+        let message = saved.restore_into(&target).await.unwrap();
+        assert!(message.contains("50006 keys in 1 databases, by replication"), "{program}: {message}");
+        lapse(&target, "small:49999");
+        assert_eq!(target.run(&["GET", "stays"]).text(), "v", "{program}");
+    }
+}
+
 #[tokio::test]
 async fn producers_of_streams_and_metadata_of_keys_come_back_in_each_way() {
     let folder = tempfile::tempdir().unwrap();

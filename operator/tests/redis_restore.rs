@@ -557,3 +557,189 @@ async fn what_belongs_to_no_key_is_named_where_it_goes_key_by_key() {
     assert!(restored.message.ends_with("the field \"mvcc-tstamp\""), "{}", restored.message);
     assert_eq!(target.run(&["GET", "key"]).text(), "value");
 }
+
+/// Small keys, for each of which a server keeps more than for its value.
+fn fill_with_small_keys(redis: &Redis, count: usize, expire: &str) {
+    let words = |line: String| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    redis.client().run_all(&(0..count).map(|n| words(format!("SET key:{n} v{expire}"))).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn keys_that_the_target_evicts_are_no_success() {
+    let redis = Redis::start(&[]);
+    fill_with_small_keys(&redis, 40_000, " PXAT 4102444800000");
+    let number = |name: &str| redis.info(name).parse::<u64>().unwrap();
+    // Its values fit, and what the server keeps for each key does not.
+    let limit = format!("maxmemory {}", number("used_memory_dataset").midpoint(number("used_memory")));
+    let mut saved = save_open(&redis).await;
+    for way in ["save 3600 1", FORGETFUL[0]] {
+        for policy in ["allkeys-lru", "volatile-lru"] {
+            let target = Redis::start(&[way, &limit, &format!("maxmemory-policy {policy}")]);
+            target.run(&["SET", "mine", "value"]);
+            let failure = saved.restore_into(&target, OnExisting::Replace).await.unwrap_err();
+            assert_eq!(failure.reason, Reason::NoSpace, "{way}, {policy}: {failure:?}");
+            assert!(failure.message.contains("raise it to more"), "{}", failure.message);
+            assert_eq!(target.run(&["GET", "mine"]).text(), "value", "nothing was touched");
+
+            // A backup that does not tell how much memory is needed: it is found out at the end, though all of the keys expire some day.
+            let told = saved.manifest.artifacts[0].properties.remove("heldMemory").unwrap();
+            let failure = saved.restore_into(&target, OnExisting::Replace).await.unwrap_err();
+            saved.manifest.artifacts[0].properties.insert("heldMemory".into(), told);
+            assert_eq!(failure.reason, Reason::NoSpace, "{way}, {policy}: {failure:?}");
+            assert!(failure.message.contains("evicted"), "{}", failure.message);
+            assert_eq!(target.info("role"), "master");
+        }
+    }
+    // A target that has the memory takes it.
+    let limit = format!("maxmemory {}", number("used_memory") + (1 << 20));
+    let target = Redis::start(&[&limit, "maxmemory-policy allkeys-lru"]);
+    saved.restore_into(&target, OnExisting::Fail).await.unwrap();
+    assert_eq!(target.run(&["DBSIZE"]).number(), 40_000);
+}
+
+/// A key of a slot, and the slot.
+fn key_of(node: &Redis, begins: &str, range: std::ops::RangeInclusive<i64>) -> (String, String) {
+    let slot = |key: &str| node.run(&["CLUSTER", "KEYSLOT", key]).number();
+    let key = (0..100_000).map(|n| format!("{begins}:{n}")).find(|key| range.contains(&slot(key))).unwrap();
+    let slot = slot(&key).to_string();
+    (key, slot)
+}
+
+/// Begins to move a slot between primaries, as whoever reshards a cluster does.
+fn open_slot(from: &Redis, to: &Redis, slot: &str) {
+    let (id, other) = (from.run(&["CLUSTER", "MYID"]).text(), to.run(&["CLUSTER", "MYID"]).text());
+    assert_eq!(to.run(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &id]).text(), "OK");
+    assert_eq!(from.run(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &other]).text(), "OK");
+}
+
+fn close_slot(nodes: &[Redis], slot: &str) {
+    for node in nodes {
+        node.run(&["CLUSTER", "SETSLOT", slot, "STABLE"]);
+    }
+}
+
+async fn try_to_save(redis: &Redis, sink: &mut MemorySink) -> Result<(), Failure> {
+    let source = Source { name: "cache".into(), redis: Some(redis.source()), ..Source::default() };
+    dump(&source, &RedisSecretFiles::none().mounts, Path::new("/nonexistent"), sink).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_key_that_moves_while_a_cluster_is_saved_is_not_lost_unsaid() {
+    let nodes = std::sync::Arc::new(cluster());
+    // The first primary is saved first; meanwhile a key comes to it from the second one, whose slot it stays.
+    let (key, slot) = key_of(&nodes[1], "moves", 5461..=10922);
+    nodes[1].run(&["SET", &key, "value"]);
+    open_slot(&nodes[1], &nodes[0], &slot);
+    let mut sink = MemorySink::default();
+    let failure = try_to_save(&nodes[2], &mut sink).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::SourceIncomplete, "{failure:?}");
+    assert!(failure.message.contains(&format!("open slots: {slot} (importing, at")), "{}", failure.message);
+    assert!(sink.stored.is_empty(), "it was seen beforehand");
+    let failure = saved_elsewhere().await.restore_into(&nodes[0], OnExisting::Replace).await.unwrap_err();
+    assert!(failure.message.contains(&slot), "a target is found out likewise: {failure:?}");
+
+    // It is waited for.
+    let closing = nodes.clone();
+    let (opened, early) = (slot.clone(), std::time::Instant::now());
+    let closer = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        close_slot(&closing, &opened);
+    });
+    let mut sink = MemorySink::default();
+    try_to_save(&nodes[2], &mut sink).await.unwrap();
+    closer.join().unwrap();
+    assert!(early.elapsed().as_secs() >= 2);
+    assert_eq!(sink.stored.len(), 3);
+
+    // It begins while the first one is saved.
+    let (moving, moved, of) = (nodes.clone(), key.clone(), slot.clone());
+    let hook = Box::new(move |bytes| {
+        if bytes == 0 {
+            open_slot(&moving[1], &moving[0], &of);
+            let port = moving[0].port.to_string();
+            assert_eq!(moving[1].run(&["MIGRATE", "127.0.0.1", &port, &moved, "0", "5000"]).text(), "OK");
+        }
+    });
+    let mut sink = MemorySink { hook: Some(hook), ..MemorySink::default() };
+    let failure = try_to_save(&nodes[2], &mut sink).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::SourceIncomplete, "{failure:?}");
+    assert!(failure.message.contains(&slot), "{}", failure.message);
+    let holds = |stored: &memory::Stored| memchr::memmem::find(&stored.bytes, key.as_bytes()).is_some();
+    assert!(!sink.stored.iter().any(holds), "the key is in none of them");
+}
+
+/// A backup of a single server.
+async fn saved_elsewhere() -> Saved {
+    let alone = Redis::start(&[]);
+    alone.run(&["SET", "key", "value"]);
+    save_open(&alone).await
+}
+
+#[tokio::test]
+async fn of_a_primary_only_keys_of_its_slots_come_back() {
+    let nodes = cluster();
+    // Both are the second primary's; what the first one has of them is left over from a slot that moved.
+    let (both, slot) = key_of(&nodes[1], "both", 5461..=10922);
+    let (alone, other) = key_of(&nodes[1], "alone", 5461..=10922);
+    nodes[1].run(&["SET", &both, "right"]);
+    nodes[0].run(&["SET", &key_of(&nodes[0], "own", 0..=5460).0, "value"]);
+    let before = content_of(&nodes);
+    let mut first = nodes[0].client();
+    for (key, slot) in [(&both, &slot), (&alone, &other)] {
+        nodes[0].run(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &nodes[1].run(&["CLUSTER", "MYID"]).text()]);
+        first.run(&["ASKING"]);
+        assert_eq!(first.run(&["SET", key, "left over"]).text(), "OK");
+        nodes[0].run(&["CLUSTER", "SETSLOT", slot, "STABLE"]);
+    }
+    let mut saved = save_open(&nodes[2]).await;
+    let strays: Vec<Option<&str>> =
+        saved.manifest.artifacts.iter().map(|entry| entry.properties.get("strays").map(String::as_str)).collect();
+    assert_eq!(strays, [Some("2"), None, None]);
+
+    let single = Redis::start(&[]);
+    let restored = saved.restore_into(&single, OnExisting::Fail).await.unwrap();
+    assert_eq!(restored.items, 2);
+    assert!(restored.message.contains("2 keys left out, of slots that another primary served"), "{}", restored.message);
+    assert_eq!(single.content(), before);
+    saved.restore_into(&nodes[1], OnExisting::Replace).await.unwrap();
+    assert_eq!(content_of(&nodes), before);
+}
+
+#[tokio::test]
+async fn a_module_that_no_key_needs_is_not_asked_for() {
+    let redis = Redis::start(&[]);
+    redis.run(&["SET", "key", "value"]);
+    let mut saved = save_open(&redis).await;
+    // Data of a search module, such as Redis 8 writes with every dump, and no checksum.
+    let entry = &mut saved.source.stored[0];
+    let id = "ft_index0".bytes().fold(0_u64, |all, c| {
+        let characters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        all << 6 | characters.iter().position(|known| *known == c).unwrap() as u64
+    }) << 10;
+    entry.bytes.splice(9..9, [&[0xf7, 0x81][..], &id.to_be_bytes(), &[2, 1, 0]].concat());
+    let end = entry.bytes.len() - 8;
+    entry.bytes[end..].fill(0);
+    // As a dump of it tells.
+    let mut reader = holdfast::archive::rdb::RdbReader::new("dump");
+    holdfast::engine::Inspect::feed(&mut reader, &entry.bytes).unwrap();
+    let properties = holdfast::engine::Inspect::finish(&mut reader).unwrap().properties;
+    let manifest = &mut saved.manifest.artifacts[0].properties;
+    manifest.extend(properties);
+    manifest.insert("modules".into(), "ReJSON,bf,search,timeseries,vectorset".into());
+    // By replication the server would end.
+    let target = Redis::start(&[]);
+    target.run(&["SET", "mine", "value"]);
+    let restored = saved.restore_into(&target, OnExisting::Replace).await.unwrap();
+    assert!(
+        restored.message.contains("key by key, since no key needs the module that it has not loaded"),
+        "{restored:?}"
+    );
+    assert!(restored.message.ends_with("data of the module type ft_index0"), "{}", restored.message);
+    assert_eq!(target.run(&["GET", "key"]).text(), "value");
+    // Where a key needs one, it and no other is asked for.
+    let manifest = &mut saved.manifest.artifacts[0].properties;
+    manifest.insert("moduleTypes".into(), "TSDB-TYPE".into());
+    let failure = saved.restore_into(&target, OnExisting::Replace).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::InvalidConfiguration, "{failure:?}");
+    assert!(failure.message.ends_with("it has not loaded timeseries for TSDB-TYPE"), "{}", failure.message);
+}

@@ -18,6 +18,14 @@ pub(super) enum Op {
     Raw(u8),
     /// This many bytes, least significant first, whose value is kept.
     Little(u8),
+    /// When the first field of a hash expires: eight bytes, in milliseconds since 1970. The others are counted from there.
+    FieldBase,
+    /// When a field of a hash expires, as a number: 0 for never.
+    FieldTtl,
+    /// When a field of a hash expires: eight bytes, in milliseconds since 1970, or -1 for never.
+    FieldExpiry,
+    /// A listpack of fields, values and expiries, those that expire last at its end.
+    FieldList,
     /// A floating-point number as text, with one byte of length before it.
     TextualDouble,
     /// A length, and then so many times what is named here.
@@ -31,7 +39,8 @@ pub(super) enum Op {
 }
 
 use Op::{
-    Keep, KeepSome, Length, Little, Many, MetadataClass, ModuleData, ModuleType, Number, Raw, Text, TextualDouble,
+    FieldBase, FieldExpiry, FieldList, FieldTtl, Keep, KeepSome, Length, Little, Many, MetadataClass, ModuleData,
+    ModuleType, Number, Raw, Text, TextualDouble,
 };
 
 /// What modules keep beside the next key (Redis from 8.6 on). Its type comes right behind.
@@ -120,12 +129,12 @@ pub(super) fn of_type(kind: u8, flavour: Flavour, version: u32) -> Option<&'stat
         19 => STREAM_2,
         21 => STREAM_3,
         // Hash with expiries, in milliseconds or none.
-        22 if flavour == Flavour::Valkey => &[Many(&[Text, Text, Raw(8)])],
-        22 => &[Many(&[Length, Text, Text])],
-        23 if flavour == Flavour::Redis => &[Text],
+        22 if flavour == Flavour::Valkey => &[Many(&[Text, Text, FieldExpiry])],
+        22 => &[Many(&[FieldTtl, Text, Text])],
+        23 if flavour == Flavour::Redis => &[FieldList],
         // The next expiry first; then expiries relative to it.
-        24 if flavour == Flavour::Redis => &[Raw(8), Many(&[Length, Text, Text])],
-        25 if flavour == Flavour::Redis => &[Raw(8), Text],
+        24 if flavour == Flavour::Redis => &[FieldBase, Many(&[FieldTtl, Text, Text])],
+        25 if flavour == Flavour::Redis => &[FieldBase, FieldList],
         26 if flavour == Flavour::Redis && version >= REDIS_8_6 => STREAM_4,
         _ => return None,
     })

@@ -4,6 +4,7 @@
 //! means is left to the server, which gets the very bytes another server wrote.
 
 mod element;
+mod fields;
 mod grammar;
 mod lzf;
 mod payload;
@@ -18,6 +19,7 @@ use crate::engine::{Inspect, Inspection};
 use crate::store::manifest::ItemCount;
 use crate::task::Failure;
 use element::{Head, metadata_class, module_type};
+use fields::Fields;
 use grammar::{Flavour, Op};
 pub use payload::{FOOTER_BYTES, Payload};
 pub use visit::{Entry, Visit};
@@ -49,12 +51,32 @@ const FACTS: [&[u8]; 11] = [
 const MOST_FIELDS: usize = 16;
 /// The longest key or library of functions where they are kept.
 pub const KEEP_LIMIT: usize = 16 << 20;
+/// The longest listpack of fields that expire that is looked into. Servers make them no longer unless they are told to.
+const LIST_LIMIT: usize = 1 << 20;
 /// How much is kept where only the beginning matters.
 const SOME_LIMIT: usize = 256;
 /// More bytes than any element has before its payload.
 const LONGEST_HEAD: usize = 320;
 /// How deep repetitions nest: pending entries of consumers of groups of a stream, and a module's data.
 const DEEPEST: usize = 8;
+
+/// Property: keys that expire, by database, such as `db0=2,db3=1`.
+const EXPIRES: &str = "expires";
+/// Property: keys that do not, and are hashes all of whose fields do, in the same way.
+const LAPSES: &str = "lapses";
+
+/// How many keys of each database may go by themselves, as the properties of an inspection tell.
+pub fn transient(properties: &BTreeMap<String, String>) -> BTreeMap<u64, u64> {
+    let mut counts = BTreeMap::new();
+    for list in [EXPIRES, LAPSES].iter().filter_map(|name| properties.get(*name)) {
+        for (database, count) in list.split(',').filter_map(|one| one.strip_prefix("db")?.split_once('=')) {
+            if let (Ok(database), Ok(count)) = (database.parse::<u64>(), count.parse::<u64>()) {
+                *counts.entry(database).or_default() += count;
+            }
+        }
+    }
+    counts
+}
 
 /// Keys of a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +85,8 @@ pub struct Keyspace {
     pub keys: u64,
     /// Those that expire.
     pub expires: u64,
+    /// Hashes all of whose fields expire, which take the key with them.
+    pub lapses: u64,
 }
 
 /// Reads an RDB as it passes.
@@ -89,6 +113,12 @@ pub struct RdbReader<V = ()> {
     functions: u64,
     server: Option<String>,
     module_types: BTreeMap<String, u64>,
+    /// Types of modules whose data belongs to no key.
+    module_data: BTreeSet<String>,
+    /// Expiries of the fields of the hash that is under way.
+    hash: Fields,
+    /// When the last field of the value that has ended expires; none where not all do.
+    lapses: Option<i64>,
     /// Metadata has come, and the key that it is beside has not.
     before_key: bool,
     /// Names of fields that are not known.
@@ -155,6 +185,9 @@ impl<V: Visit> RdbReader<V> {
             functions: 0,
             server: None,
             module_types: BTreeMap::new(),
+            module_data: BTreeSet::new(),
+            hash: Fields::default(),
+            lapses: None,
             before_key: false,
             fields: BTreeSet::new(),
         }
@@ -203,7 +236,7 @@ impl<V: Visit> RdbReader<V> {
                     if let Some(from) = under_way.take() {
                         self.visitor.value(&bytes[from..at])?;
                     }
-                    self.visitor.end()?;
+                    self.visitor.end(self.lapses)?;
                 }
                 (Place::Metadata, _) => {
                     if let Some(from) = under_way.take() {
@@ -309,6 +342,7 @@ impl<V: Visit> RdbReader<V> {
             });
         }
         self.entry.kind = mark;
+        self.hash = Fields::default();
         self.place = Place::Key;
         self.push(if V::KEEPS { &[Op::Keep] } else { &[Op::Text] }, 1)
     }
@@ -352,6 +386,22 @@ impl<V: Visit> RdbReader<V> {
                 self.number = little.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
                 Ok(Some(little.len()))
             }
+            Op::FieldBase => {
+                let Some(base) = bytes.first_chunk() else { return Ok(None) };
+                self.hash.begin(i64::from_le_bytes(*base));
+                Ok(Some(base.len()))
+            }
+            Op::FieldTtl => {
+                let Some((taken, ttl)) = self.length(bytes)? else { return Ok(None) };
+                self.hash.relative(ttl);
+                Ok(Some(taken))
+            }
+            Op::FieldExpiry => {
+                let Some(at) = bytes.first_chunk() else { return Ok(None) };
+                self.hash.absolute(i64::from_le_bytes(*at));
+                Ok(Some(at.len()))
+            }
+            Op::FieldList => self.keep_text(bytes, LIST_LIMIT),
             Op::TextualDouble => {
                 // Above that: not a number, and the infinities.
                 self.skip = if bytes[0] <= 252 { u64::from(bytes[0]) } else { 0 };
@@ -379,8 +429,10 @@ impl<V: Visit> RdbReader<V> {
                 let name = module_type(id);
                 if self.place == Place::Record(grammar::MODULE_AUX) {
                     self.texts.push(name.clone().into_bytes());
+                    self.module_data.insert(name);
+                } else {
+                    *self.module_types.entry(name).or_default() += 1;
                 }
-                *self.module_types.entry(name).or_default() += 1;
                 Ok(Some(taken))
             }
             Op::MetadataClass => {
@@ -427,7 +479,8 @@ impl<V: Visit> RdbReader<V> {
             Head::Plain(length) => (length, None),
             Head::Lzf(length, plain) => (length, Some(plain)),
         };
-        if limit == KEEP_LIMIT && length.max(plain.unwrap_or(0)) > KEEP_LIMIT as u64 && V::KEEPS {
+        let too_long = length.max(plain.unwrap_or(0)) > limit as u64;
+        if limit == KEEP_LIMIT && too_long && V::KEEPS && !V::PASSES_LONG {
             return Err(Failure::new(
                 Reason::InvalidConfiguration,
                 format!(
@@ -439,7 +492,12 @@ impl<V: Visit> RdbReader<V> {
             ));
         }
         self.skip = length;
-        let limit = if limit == KEEP_LIMIT && !V::KEEPS { 0 } else { limit };
+        // What is not kept is empty.
+        let limit = match limit {
+            KEEP_LIMIT if too_long || !V::KEEPS => 0,
+            LIST_LIMIT if too_long => 0,
+            limit => limit,
+        };
         self.keeping = Some(Keeping { text: Vec::new(), limit, plain });
         if length == 0 {
             self.kept()?;
@@ -460,7 +518,7 @@ impl<V: Visit> RdbReader<V> {
         let text = match plain {
             None => text,
             // What is long is not needed where only the beginning matters, or nothing at all.
-            Some(_) if limit != KEEP_LIMIT => Vec::new(),
+            Some(_) if limit == 0 || limit == SOME_LIMIT => Vec::new(),
             Some(plain) => usize::try_from(plain)
                 .ok()
                 .and_then(|plain| lzf::decompress(&text, plain))
@@ -502,9 +560,14 @@ impl<V: Visit> RdbReader<V> {
                 self.push(ops, 1)?;
             }
             Place::Value => {
+                if matches!(self.entry.kind, 23 | 25) && self.flavour == Flavour::Redis {
+                    self.hash.list(self.texts.pop().as_deref().unwrap_or_default());
+                }
+                self.lapses = self.hash.lapse();
                 let keyspace = self.databases.entry(self.entry.database).or_default();
                 keyspace.keys += 1;
                 keyspace.expires += u64::from(self.entry.expires.is_some());
+                keyspace.lapses += u64::from(self.lapses.is_some() && self.entry.expires.is_none());
                 self.entry = Entry { database: self.entry.database, ..Entry::default() };
                 self.place = Place::Mark;
             }
@@ -625,14 +688,14 @@ impl<V: Visit> Inspect for RdbReader<V> {
         if let Some(server) = &self.server {
             properties.insert("serverVersion".to_owned(), server.clone());
         }
-        let expires: Vec<String> = self
-            .databases
-            .iter()
-            .filter(|(_, keyspace)| keyspace.expires > 0)
-            .map(|(number, keyspace)| format!("db{number}={}", keyspace.expires))
-            .collect();
-        if !expires.is_empty() {
-            properties.insert("expires".to_owned(), expires.join(","));
+        let counted = |of: fn(&Keyspace) -> u64| -> Vec<String> {
+            let counts = self.databases.iter().map(|(number, keyspace)| (number, of(keyspace)));
+            counts.filter(|(_, count)| *count > 0).map(|(number, count)| format!("db{number}={count}")).collect()
+        };
+        for (name, counts) in [(EXPIRES, counted(|k| k.expires)), (LAPSES, counted(|k| k.lapses))] {
+            if !counts.is_empty() {
+                properties.insert(name.to_owned(), counts.join(","));
+            }
         }
         if !self.fields.is_empty() {
             let fields: Vec<&str> = self.fields.iter().map(String::as_str).collect();
@@ -641,6 +704,10 @@ impl<V: Visit> Inspect for RdbReader<V> {
         if !self.module_types.is_empty() {
             let types: Vec<&str> = self.module_types.keys().map(String::as_str).collect();
             properties.insert("moduleTypes".to_owned(), types.join(","));
+        }
+        if !self.module_data.is_empty() {
+            let types: Vec<&str> = self.module_data.iter().map(String::as_str).collect();
+            properties.insert("moduleData".to_owned(), types.join(","));
         }
         Ok(Inspection { items, total, properties })
     }

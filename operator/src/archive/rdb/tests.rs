@@ -31,6 +31,8 @@ struct Collect {
     /// By the place of their keys.
     metadata: BTreeMap<usize, Vec<u8>>,
     besides: Vec<String>,
+    /// Of hashes all of whose fields expire, by their keys.
+    lapses: BTreeMap<String, i64>,
     ended: usize,
 }
 
@@ -68,7 +70,10 @@ impl Visit for Collect {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Failure> {
+    fn end(&mut self, lapses: Option<i64>) -> Result<(), Failure> {
+        if let (Some(at), Some((_, key, _))) = (lapses, self.keys.last()) {
+            self.lapses.insert(String::from_utf8_lossy(key).into_owned(), at);
+        }
         self.ended += 1;
         Ok(())
     }

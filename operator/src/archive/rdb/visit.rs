@@ -7,6 +7,9 @@ pub trait Visit: Send {
     /// Whether keys and libraries of functions are wanted. Where not, they are not kept, and the visitor is told neither.
     const KEEPS: bool;
 
+    /// Whether a key or library that is too long to be kept is told as an empty one; otherwise it ends the reading.
+    const PASSES_LONG: bool = false;
+
     /// The version of the format, before anything else.
     fn version(&mut self, _version: u32) {}
 
@@ -35,8 +38,8 @@ pub trait Visit: Send {
         Ok(())
     }
 
-    /// Its value has ended.
-    fn end(&mut self) -> Result<(), Failure> {
+    /// Its value has ended. Where it is a hash all of whose fields expire: when the last of them does, in milliseconds since 1970.
+    fn end(&mut self, _lapses: Option<i64>) -> Result<(), Failure> {
         Ok(())
     }
 }

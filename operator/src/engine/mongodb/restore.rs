@@ -112,7 +112,10 @@ const MOST_CHANGES: usize = 8;
 /// Indexes that are not as they were, in words.
 fn changes<'a>(wanted: impl Iterator<Item = &'a Wanted>) -> String {
     let all: Vec<String> = wanted.flat_map(|wanted| wanted.metadata.changes(&wanted.collection)).collect();
-    let mut words: String = all.iter().take(MOST_CHANGES).map(|change| format!("; {change}")).collect();
+    let mut words = String::new();
+    for change in all.iter().take(MOST_CHANGES) {
+        let _ = write!(words, "; {change}");
+    }
     if all.len() > MOST_CHANGES {
         let _ = write!(words, "; and {} indexes more", all.len() - MOST_CHANGES);
     }

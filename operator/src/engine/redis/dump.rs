@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_crds::Reason;
 use tracing::warn;
@@ -13,16 +13,23 @@ use super::facts::{Facts, Shard};
 use super::link::{Address, Link, Login};
 use super::resp::Reply;
 use super::server::Server;
+use super::slots::{self, Node, PrimaryReader};
 use super::transfer::{End, Transfer};
 use super::trouble;
 use crate::archive::rdb::{NEWEST_VALKEY, RdbReader};
-use crate::engine::{ArtifactMetadata, ArtifactSink, Dumped};
+use crate::engine::{ArtifactMetadata, ArtifactSink, Dumped, Inspect};
 use crate::task::Failure;
 
 /// Format of an artifact.
 pub(super) const RDB: &str = "rdb";
+/// Property: memory that the keys took, with what the server keeps for each of them.
+pub(super) const HELD: &str = "heldMemory";
 /// A server that saves says so once a second; one that says nothing for this long is not there any more.
 const SILENCE_LIMIT: Duration = Duration::from_mins(2);
+/// How long slots whose keys move are waited for. Whoever moves many at once has changed the cluster by then anyhow.
+const OPEN_LIMIT: Duration = Duration::from_secs(30);
+/// How often they are looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Dumps a server, or every primary of a cluster.
 pub(super) async fn dump(login: &Login, sink: &mut impl ArtifactSink) -> Result<Dumped, Failure> {
@@ -31,21 +38,20 @@ pub(super) async fn dump(login: &Login, sink: &mut impl ArtifactSink) -> Result<
     ready(&server.place(), &facts)?;
     let mut consistency = "snapshot";
     if facts.is_cluster() {
-        let shards = server.shards().await?;
-        for shard in &shards {
+        let before = resting(login, sink).await?;
+        for shard in &before.shards {
             let login = login.at(shard.address.clone());
             let mut primary = Server::connect(&login).await?;
             let facts = primary.facts().await?;
             ready(&primary.place(), &facts)?;
-            one(primary, &facts, format!("{}.rdb", name_of(&shard.address)), true, sink).await?;
+            one(primary, &facts, format!("{}.rdb", name_of(&shard.address)), Some(&shard.ranges), sink).await?;
         }
-        let mut server = Server::connect(login).await?;
-        at_rest(&server.place(), &shards, &server.shards().await?)?;
-        if shards.len() > 1 {
+        at_rest(&server.place(), &before, &Layout::of(login).await?)?;
+        if before.shards.len() > 1 {
             consistency = "fuzzy";
         }
     } else {
-        one(server, &facts, "dump.rdb".to_owned(), false, sink).await?;
+        one(server, &facts, "dump.rdb".to_owned(), None, sink).await?;
     }
     Ok(Dumped {
         server_version: facts.server(),
@@ -69,23 +75,69 @@ fn ready(place: &str, facts: &Facts) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A slot that moved while one primary after the other was saved may be in two of them, or in none.
-fn at_rest(place: &str, before: &[Shard], after: &[Shard]) -> Result<(), Failure> {
-    if before == after {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Reason::SourceIncomplete,
-        format!("{place}: slots moved or a primary changed while the cluster was saved: save it when it is at rest"),
-    ))
+/// Who serves what in a cluster.
+struct Layout {
+    shards: Vec<Shard>,
+    /// What each of the primaries says of itself.
+    nodes: Vec<Node>,
 }
 
-/// Dumps one server.
+impl Layout {
+    /// As it is now.
+    async fn of(login: &Login) -> Result<Self, Failure> {
+        let shards = Server::connect(login).await?.shards().await?;
+        let mut nodes = Vec::new();
+        for shard in &shards {
+            nodes.push(Server::connect(&login.at(shard.address.clone())).await?.node().await?);
+        }
+        Ok(Self { shards, nodes })
+    }
+
+    fn open(&self) -> Option<String> {
+        slots::open(&self.shards, &self.nodes)
+    }
+}
+
+/// The cluster once no slot of it is open: of an open one the keys are in two primaries, and move while one after the other is saved.
+async fn resting(login: &Login, sink: &mut impl ArtifactSink) -> Result<Layout, Failure> {
+    let start = Instant::now();
+    loop {
+        let layout = Layout::of(login).await?;
+        let Some(open) = layout.open() else { return Ok(layout) };
+        if start.elapsed() > OPEN_LIMIT {
+            return Err(Failure::new(
+                Reason::SourceIncomplete,
+                format!(
+                    "redis at {}: keys move between primaries, and {} seconds later they still do: open slots: {open}: save the cluster when \
+                     it is at rest, or close what an interrupted move has left open with redis-cli --cluster fix",
+                    login.address,
+                    OPEN_LIMIT.as_secs()
+                ),
+            ));
+        }
+        sink.alive();
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// A slot that moved while one primary after the other was saved may be in two of them, or in none, and so may each key of an open one.
+fn at_rest(place: &str, before: &Layout, after: &Layout) -> Result<(), Failure> {
+    let why = if let Some(open) = after.open() {
+        format!("keys began to move between primaries while the cluster was saved: open slots: {open}")
+    } else if before.shards != after.shards || before.nodes != after.nodes {
+        "slots moved or a primary changed while the cluster was saved".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(Reason::SourceIncomplete, format!("{place}: {why}: save it when it is at rest")))
+}
+
+/// Dumps one server; of a cluster one that serves these slots.
 async fn one(
     mut server: Server,
     facts: &Facts,
     name: String,
-    cluster: bool,
+    ranges: Option<&[(u16, u16)]>,
     sink: &mut impl ArtifactSink,
 ) -> Result<(), Failure> {
     let place = server.place();
@@ -93,9 +145,15 @@ async fn one(
         ("server".to_owned(), facts.server()),
         ("node".to_owned(), server.login.address.to_string()),
         ("role".to_owned(), if facts.is_replica() { "replica" } else { "primary" }.to_owned()),
-        ("mode".to_owned(), if cluster { "cluster" } else { "standalone" }.to_owned()),
+        ("mode".to_owned(), if ranges.is_some() { "cluster" } else { "standalone" }.to_owned()),
         ("usedMemory".to_owned(), facts.text("used_memory_dataset").to_owned()),
     ]);
+    if let Some(held) = facts.held() {
+        properties.insert(HELD.to_owned(), held.to_string());
+    }
+    if let Some(ranges) = ranges {
+        properties.insert(slots::SERVED.to_owned(), slots::write(ranges));
+    }
     if let Some(modules) = server.modules().await?.filter(|modules| !modules.is_empty()) {
         properties.insert("modules".to_owned(), modules.into_iter().collect::<Vec<_>>().join(","));
     }
@@ -123,13 +181,24 @@ async fn one(
     let hangup = link.hangup();
     let whole = Arc::new(AtomicBool::new(false));
     let stream = Told { stream: Transfer::new(link, end, whole.clone()), place: place.clone() };
-    let inspect = Box::new(RdbReader::new(format!("dump of {place}")));
+    let inspect: Box<dyn Inspect> = match ranges {
+        Some(ranges) => Box::new(PrimaryReader::new(format!("dump of {place}"), ranges)),
+        None => Box::new(RdbReader::new(format!("dump of {place}"))),
+    };
     let metadata = ArtifactMetadata { format: RDB.to_owned(), properties, ..ArtifactMetadata::default() };
     let stored = sink.store(&name, Box::new(stream), inspect, metadata).await;
     // The link of a replica ends with the transfer: nothing that is written later is wanted.
     drop(hangup);
     match stored {
-        Ok(_) if whole.load(Ordering::Acquire) => Ok(()),
+        Ok(inspection) if whole.load(Ordering::Acquire) => {
+            if let Some(strays) = inspection.properties.get(slots::STRAYS) {
+                warn!(
+                    "{place}: it holds {strays} keys of slots that other primaries serve, left over from slots that moved: no restore brings \
+                     them back"
+                );
+            }
+            Ok(())
+        }
         Ok(_) => Err(Failure::new(Reason::DumpFailed, format!("{place}: the transfer was not read to its end"))),
         Err(failure) if failure.reason == Reason::SourceIncomplete => Err(explained(&login, failure).await),
         Err(failure) => Err(failure),

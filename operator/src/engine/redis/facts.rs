@@ -51,6 +51,38 @@ impl Facts {
         }
     }
 
+    /// Memory that its keys take, with what it keeps for each; none where it does not tell.
+    pub fn held(&self) -> Option<u64> {
+        const BESIDES: [&str; 6] = [
+            "used_memory_startup",
+            "mem_clients_normal",
+            "mem_clients_slaves",
+            "mem_replication_backlog",
+            "mem_aof_buffer",
+            "mem_cluster_links",
+        ];
+        let used = self.number("used_memory");
+        let besides: u64 = BESIDES.iter().map(|name| self.number(name)).sum();
+        (used > 0 && self.number("used_memory_startup") > 0).then(|| used.saturating_sub(besides))
+    }
+
+    /// Memory that it takes while it holds no key.
+    pub fn idle_memory(&self) -> u64 {
+        self.number("used_memory_startup") + self.number("mem_clients_normal")
+    }
+
+    /// Whether it lets go of keys for want of memory just now.
+    pub fn is_evicting(&self) -> bool {
+        let counted = self.number("used_memory").saturating_sub(self.number("mem_not_counted_for_evict"));
+        let limit = self.number("maxmemory");
+        limit > 0 && counted > limit && !matches!(self.text("maxmemory_policy"), "" | "noeviction")
+    }
+
+    /// Keys that it has let go of for want of memory.
+    pub fn evicted(&self) -> u64 {
+        self.number("evicted_keys")
+    }
+
     /// Major and minor number of the version of Redis that it is or says it is like.
     pub fn version(&self) -> (u32, u32) {
         numbers(self.text("redis_version"))

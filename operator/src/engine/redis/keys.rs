@@ -10,7 +10,8 @@ use holdfast_crds::Reason;
 use super::facts::{self, Shard};
 use super::link::Link;
 use super::resp::{self, Reply};
-use super::survey::HELD_BYTES;
+use super::slots::Served;
+use super::survey::{HELD_BYTES, Long};
 use crate::archive::rdb::{Entry, FOOTER_BYTES, KEEP_LIMIT, Payload, RdbReader, Visit};
 use crate::engine::Inspect;
 use crate::task::Failure;
@@ -25,10 +26,12 @@ const BATCH_BYTES: usize = 256 << 10;
 pub(super) struct Counts {
     /// Keys sent, by the database they went into.
     pub sent: BTreeMap<u64, u64>,
-    /// Those of them that expire.
+    /// Those of them that expire, or all of whose fields do.
     pub expiring: BTreeMap<u64, u64>,
     /// Keys that had expired, and were not sent.
     pub expired: u64,
+    /// Keys of slots that the primary they were in did not serve, which were not sent.
+    pub strays: u64,
 }
 
 /// The connections that keys go to, and what has been sent over them so far.
@@ -148,11 +151,18 @@ pub(super) struct KeyWriter {
 }
 
 impl KeyWriter {
-    /// Into `pour`; `long` as a survey of the same stream found.
-    pub fn new(what: &str, pour: Arc<Mutex<Pour>>, long: Vec<(u64, u64)>, failed: Arc<Mutex<Option<Failure>>>) -> Self {
+    /// Into `pour`; `long` as a survey of the same stream found. Of a primary's dump only keys of the slots that it served.
+    pub fn new(
+        what: &str,
+        pour: Arc<Mutex<Pour>>,
+        long: Vec<Long>,
+        served: Option<Served>,
+        failed: Arc<Mutex<Option<Failure>>>,
+    ) -> Self {
         let sender = Sender {
             pour,
             long: long.into(),
+            served,
             ordinal: 0,
             version: 0,
             entry: Entry::default(),
@@ -187,8 +197,8 @@ impl Write for KeyWriter {
 enum State {
     /// It is not wanted.
     Passed,
-    /// It is held until its end.
-    Held,
+    /// It is held until its end, for this database.
+    Held(u64),
     /// It goes on as it comes: so many bytes of it are still to come.
     Streamed(Box<Payload>, u64),
 }
@@ -196,7 +206,8 @@ enum State {
 /// Sends each key as it is found.
 struct Sender {
     pour: Arc<Mutex<Pour>>,
-    long: VecDeque<(u64, u64)>,
+    long: VecDeque<Long>,
+    served: Option<Served>,
     ordinal: u64,
     version: u32,
     entry: Entry,
@@ -279,29 +290,31 @@ impl Visit for Sender {
         let metadata = std::mem::take(&mut self.metadata);
         let mut pour = self.pour.lock().unwrap_or_else(PoisonError::into_inner);
         self.entry = *entry;
-        let length = self.long.pop_front_if(|(ordinal, _)| *ordinal == self.ordinal).map(|(_, length)| length);
+        let long = self.long.pop_front_if(|long| long.ordinal == self.ordinal);
         self.ordinal += 1;
-        if entry.expires.is_some_and(|at| at <= now()) {
+        self.state = State::Passed;
+        if self.served.as_ref().is_some_and(|served| !served.holds(key)) {
+            pour.counts.strays += 1;
+            return Ok(());
+        }
+        let lapses = long.and_then(|long| long.lapses);
+        if is_over(entry.expires) || is_over(lapses) {
             pour.counts.expired += 1;
-            self.state = State::Passed;
             return Ok(());
         }
         self.key.clear();
         self.key.extend_from_slice(key);
         let database = pour.database.unwrap_or(entry.database);
-        *pour.counts.sent.entry(database).or_default() += 1;
-        if entry.expires.is_some() {
-            *pour.counts.expiring.entry(database).or_default() += 1;
-        }
-        let replace = pour.replace;
-        let pipe = pour.pipe(key);
-        pipe.select(database)?;
         self.held.clear();
         self.held.extend_from_slice(&metadata);
         self.held.push(entry.kind);
-        self.state = match length {
-            None => State::Held,
-            Some(length) => {
+        self.state = match long {
+            None => State::Held(database),
+            Some(Long { length, .. }) => {
+                pour.counts.add(database, entry.expires.or(lapses).is_some());
+                let replace = pour.replace;
+                let pipe = pour.pipe(key);
+                pipe.select(database)?;
                 self.head(&mut pipe.out, length, replace);
                 pipe.out.extend_from_slice(&self.held);
                 pipe.flush()?;
@@ -317,7 +330,7 @@ impl Visit for Sender {
     fn value(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         match &mut self.state {
             State::Passed => Ok(()),
-            State::Held => {
+            State::Held(_) => {
                 if self.held.len() as u64 + bytes.len() as u64 > HELD_BYTES {
                     return Err(another_backup());
                 }
@@ -332,14 +345,22 @@ impl Visit for Sender {
         }
     }
 
-    fn end(&mut self) -> Result<(), Failure> {
+    fn end(&mut self, lapses: Option<i64>) -> Result<(), Failure> {
         let state = std::mem::replace(&mut self.state, State::Passed);
         let mut pour = self.pour.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Held(database) = state {
+            if is_over(lapses) {
+                pour.counts.expired += 1;
+                return Ok(());
+            }
+            pour.counts.add(database, self.entry.expires.or(lapses).is_some());
+        }
         let replace = pour.replace;
         let pipe = pour.pipe(&self.key);
         let payload = match state {
             State::Passed => return Ok(()),
-            State::Held => {
+            State::Held(database) => {
+                pipe.select(database)?;
                 let mut payload = Payload::new();
                 payload.feed(&self.held);
                 self.head(&mut pipe.out, self.held.len() as u64 + FOOTER_BYTES, replace);
@@ -355,6 +376,20 @@ impl Visit for Sender {
         }
         pipe.queued(self.about())
     }
+}
+
+impl Counts {
+    fn add(&mut self, database: u64, expires: bool) {
+        *self.sent.entry(database).or_default() += 1;
+        if expires {
+            *self.expiring.entry(database).or_default() += 1;
+        }
+    }
+}
+
+/// Whether something has expired.
+fn is_over(expires: Option<i64>) -> bool {
+    expires.is_some_and(|at| at <= now())
 }
 
 /// What was surveyed is not what comes.

@@ -19,7 +19,7 @@ use super::server::Server;
 use super::serving::{Sending, Serving};
 use super::settle;
 use super::target::{Assessed, Backup};
-use crate::archive::rdb::RdbReader;
+use crate::archive::rdb::{RdbReader, transient};
 use crate::engine::{ArtifactSource, Restored};
 use crate::task::Failure;
 
@@ -92,16 +92,24 @@ pub(super) async fn restore(
     };
     // Its role comes first, whatever else went wrong.
     let promoted = promotion.perform(server).await;
-    let (bytes, keys) = match (restored, promoted) {
+    let (bytes, transient, keys) = match (restored, promoted) {
         (Err(failure), Err(left)) => {
             return Err(Failure::new(failure.reason, format!("{}; {}", failure.message, left.message)));
         }
         (restored, promoted) => {
-            let bytes = restored?;
+            let (bytes, transient) = restored?;
             promoted?;
-            (bytes, compared?)
+            (bytes, transient, compared?)
         }
     };
+    // A replica holds more than its memory may be; a primary does not, and lets go of what has expired.
+    let now = settle::calm(server).await?;
+    let evicted = now.evicted().saturating_sub(facts.evicted());
+    let found = now.keyspace();
+    // Others may write to it again.
+    let found =
+        backup.keys.iter().map(|(number, keys)| (*number, *found.get(number).unwrap_or(&0).min(keys))).collect();
+    settle::kept(&place, &backup.keys, &transient, &found, evicted)?;
     // What stores first has its dump in place already.
     settle::persist(server, !assessed.stores_first).await?;
     let databases = backup.keys.len();
@@ -112,20 +120,20 @@ pub(super) async fn restore(
     }))
 }
 
-/// Sends the backup and waits until the target has loaded it.
+/// Sends the backup and waits until the target has loaded it; how many bytes it had, and how many keys of each database may go by themselves.
 async fn pour(
     server: &mut Server,
     stream: &TcpStream,
     entry: &crate::store::manifest::ArtifactEntry,
     reader: Box<RdbReader>,
     source: &mut impl ArtifactSource,
-) -> Result<u64, Failure> {
+) -> Result<(u64, BTreeMap<u64, u64>), Failure> {
     let place = server.place();
     let hangup = Hangup::of(stream);
     let broke = Arc::new(AtomicBool::new(false));
     let sending = Sending::new(stream, broke.clone())
         .map_err(|error| Failure::new(Reason::RestoreFailed, format!("{place}: {error}")))?;
-    let (bytes, _) = source.fetch(entry, Box::new(sending), reader).await.map_err(|failure| {
+    let (bytes, inspection) = source.fetch(entry, Box::new(sending), reader).await.map_err(|failure| {
         if broke.load(Ordering::Acquire) {
             Failure::new(
                 Reason::RestoreFailed,
@@ -148,7 +156,7 @@ async fn pour(
         }
         if facts.text("master_link_status") == "up" && !facts.is("loading") {
             hangup.keep();
-            return Ok(bytes);
+            return Ok((bytes, transient(&inspection.properties)));
         }
         let busy = facts.is("master_sync_in_progress") || facts.is("loading");
         strikes = if busy { 0 } else { strikes + 1 };

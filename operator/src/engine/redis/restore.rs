@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_crds::{OnExisting, Reason};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::facts::Shard;
 use super::keys::{Counts, KeyWriter, Pour};
@@ -12,6 +12,7 @@ use super::link::Login;
 use super::replica::{self, Tried};
 use super::server::Server;
 use super::settle;
+use super::slots::{SERVED, Served};
 use super::survey::{Seen, Survey, Surveyor};
 use super::target::{self, Backup, Way};
 use crate::archive::rdb::RdbReader;
@@ -79,6 +80,9 @@ async fn by_key(
         surveys.push(survey);
     }
 
+    if !left_out.is_empty() {
+        warn!("{place}: it goes key by key, since {why}{}", left_behind(&left_out));
+    }
     let mut servers = Vec::new();
     match shards {
         None => servers.push(Server::connect(&server.login).await?),
@@ -87,6 +91,10 @@ async fn by_key(
                 servers.push(Server::connect(&server.login.at(shard.address.clone())).await?);
             }
         }
+    }
+    let mut evicted = 0;
+    for server in &mut servers {
+        evicted += server.facts().await?.evicted();
     }
     if on_existing == OnExisting::Replace {
         for server in &mut servers {
@@ -103,7 +111,9 @@ async fn by_key(
     let mut bytes = 0;
     for (entry, survey) in backup.artifacts.iter().zip(surveys) {
         let failed = Arc::new(Mutex::new(None));
-        let writer = KeyWriter::new(&format!("backup {}", entry.key), pour.clone(), survey.long, failed.clone());
+        let belonging = entry.properties.get(SERVED).and_then(|slots| Served::read(slots));
+        let what = format!("backup {}", entry.key);
+        let writer = KeyWriter::new(&what, pour.clone(), survey.long, belonging, failed.clone());
         let fetched = source.fetch(entry, Box::new(writer), Box::new(Seen)).await;
         let refused = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (fetched, _) = fetched.map_err(|failure| {
@@ -114,18 +124,30 @@ async fn by_key(
     }
     let counts = pour.lock().unwrap_or_else(PoisonError::into_inner).counts().clone();
     drop(hangups);
-    finish(server, shards, backup, &counts).await?;
+    finish(server, shards, backup, &counts, evicted).await?;
     let keys: u64 = counts.sent.values().sum();
     let expired = if counts.expired > 0 { format!(", {} more had expired", counts.expired) } else { String::new() };
     Ok(Restored {
         items: i64::try_from(keys).unwrap_or(i64::MAX),
         bytes,
         message: format!(
-            "{place}: {keys} keys in {} databases{expired}; key by key, since {why}{}",
+            "{place}: {keys} keys in {} databases{expired}; key by key, since {why}{}{}",
             counts.sent.len(),
+            astray(counts.strays),
             left_behind(&left_out)
         ),
     })
+}
+
+/// Keys that were in another primary than that of their slot.
+fn astray(strays: u64) -> String {
+    match strays {
+        0 => String::new(),
+        1 => "; 1 key left out, of a slot that another primary served (left over from a slot that moved)".to_owned(),
+        several => {
+            format!("; {several} keys left out, of slots that another primary served (left over from slots that moved)")
+        }
+    }
 }
 
 /// What did not come along.
@@ -165,6 +187,7 @@ async fn finish(
     shards: Option<&[Shard]>,
     backup: &Backup<'_>,
     counts: &Counts,
+    evicted_before: u64,
 ) -> Result<(), Failure> {
     let mut nodes = Vec::new();
     match shards {
@@ -176,14 +199,18 @@ async fn finish(
         }
     }
     let mut found: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut evicted = 0;
     for node in &mut nodes {
-        for (number, keys) in node.facts().await?.keyspace() {
+        let facts = settle::calm(node).await?;
+        evicted += facts.evicted();
+        for (number, keys) in facts.keyspace() {
             if backup.database.is_none_or(|database| database == number) {
                 *found.entry(number).or_default() += keys;
             }
         }
     }
-    settle::compare(&server.place(), &counts.sent, &counts.expiring, &found)?;
+    let evicted = evicted.saturating_sub(evicted_before);
+    settle::kept(&server.place(), &counts.sent, &counts.expiring, &found, evicted)?;
     for node in &mut nodes {
         settle::persist(node, true).await?;
     }

@@ -6,6 +6,7 @@ use holdfast_crds::Reason;
 
 use super::facts::{self, Facts, Shard};
 use super::link::{Link, Login};
+use super::slots::{self, Node};
 use super::trouble;
 use crate::task::Failure;
 
@@ -70,6 +71,19 @@ impl Server {
             let reply = link.must(&["CLUSTER", "SLOTS"], Reason::SourceUnreachable)?;
             facts::shards(&reply, &asked)
                 .map_err(|why| Failure::new(Reason::SourceUnreachable, format!("{}: {why}", link.place())))
+        })
+        .await
+    }
+
+    /// What a node of a cluster says of itself.
+    pub async fn node(&mut self) -> Result<Node, Failure> {
+        self.with(|link| {
+            let reply = link.must(&["CLUSTER", "NODES"], Reason::SourceUnreachable)?;
+            let text = reply.text().unwrap_or_default();
+            slots::node(&text).ok_or_else(|| {
+                let why = "CLUSTER NODES gave an answer that is not understood: no line of it is the node's own";
+                Failure::new(Reason::SourceUnreachable, format!("{}: {why}", link.place()))
+            })
         })
         .await
     }

@@ -15,11 +15,22 @@ pub(super) const HELD_BYTES: u64 = 4 << 20;
 /// So many things that are left out are told.
 const MOST_LEFT_OUT: usize = 16;
 
+/// A value that is sent as it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Long {
+    /// Which key of the stream.
+    pub ordinal: u64,
+    /// Length of its payload.
+    pub length: u64,
+    /// When the last of its fields expires, where it is a hash all of whose fields do.
+    pub lapses: Option<i64>,
+}
+
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Survey {
-    /// Values longer than [`HELD_BYTES`]: which key of the stream, and the length of its payload.
-    pub long: Vec<(u64, u64)>,
+    /// Values longer than [`HELD_BYTES`].
+    pub long: Vec<Long>,
     /// Length of the longest payload.
     pub longest: u64,
     /// The key it belongs to, for messages.
@@ -80,10 +91,10 @@ impl Visit for Surveyor {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Failure> {
+    fn end(&mut self, lapses: Option<i64>) -> Result<(), Failure> {
         if self.length > HELD_BYTES {
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.long.push((self.ordinal, self.length));
+            found.long.push(Long { ordinal: self.ordinal, length: self.length, lapses });
             if self.length > found.longest {
                 found.longest = self.length;
                 found.longest_key = String::from_utf8_lossy(&self.key).into_owned();
@@ -128,7 +139,12 @@ mod tests {
         let payload = 1 + 5 + u64::from(length) + 10;
         assert_eq!(
             survey,
-            Survey { long: vec![(1, payload)], longest: payload, longest_key: "big".into(), left_out: BTreeSet::new() }
+            Survey {
+                long: vec![Long { ordinal: 1, length: payload, lapses: None }],
+                longest: payload,
+                longest_key: "big".into(),
+                left_out: BTreeSet::new()
+            }
         );
     }
 
@@ -146,7 +162,8 @@ mod tests {
         reader.feed(&vec![7; 5 << 20]).unwrap();
         reader.feed(b"\x00\x01b\x01x").unwrap();
         let survey = found.lock().unwrap().clone();
-        assert_eq!(survey.long, [(0, 11 + 1 + 5 + u64::from(length) + 10)]);
+        let payload = 11 + 1 + 5 + u64::from(length) + 10;
+        assert_eq!(survey.long, [Long { ordinal: 0, length: payload, lapses: None }]);
         let left_out: Vec<&str> = survey.left_out.iter().map(String::as_str).collect();
         assert_eq!(left_out, ["data of the module type AAAAAAAAA", "the field \"other\""]);
     }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use holdfast_crds::{OnExisting, Reason};
 
-use super::dump::RDB;
+use super::dump::{HELD, RDB};
 use super::facts::{self, Facts, Shard};
 use super::resp::Reply;
 use super::server::{Server, permitted};
-use super::trouble;
+use super::{modules, slots, trouble};
 use crate::engine;
 use crate::store::manifest::{ArtifactEntry, Manifest};
 use crate::task::{Failure, RedisTarget};
@@ -36,9 +36,18 @@ pub(super) struct Backup<'a> {
     version: u32,
     /// How many libraries of functions there are.
     pub functions: u64,
+    /// Modules that the server had loaded.
     modules: BTreeSet<String>,
-    needs_modules: bool,
+    /// Types of modules that keys are of.
+    module_types: BTreeSet<String>,
+    /// Types of modules that have data which belongs to no key.
+    module_data: BTreeSet<String>,
+    /// Memory that the values took.
     dataset: u64,
+    /// The same with what the server keeps for each key; none where the backup does not tell.
+    held: Option<u64>,
+    /// What was saved: `Redis 8.6`.
+    servers: BTreeSet<String>,
 }
 
 impl<'a> Backup<'a> {
@@ -52,8 +61,11 @@ impl<'a> Backup<'a> {
             version: 0,
             functions: 0,
             modules: BTreeSet::new(),
-            needs_modules: false,
+            module_types: BTreeSet::new(),
+            module_data: BTreeSet::new(),
             dataset: 0,
+            held: Some(0),
+            servers: BTreeSet::new(),
         };
         for entry in &manifest.artifacts {
             if entry.format != RDB {
@@ -66,9 +78,16 @@ impl<'a> Backup<'a> {
             backup.version = backup.version.max(u32::try_from(number("rdbVersion")).unwrap_or(u32::MAX));
             backup.functions = backup.functions.max(number("functionLibraries"));
             backup.dataset += number("usedMemory");
-            backup.needs_modules |= entry.properties.contains_key("moduleTypes");
-            let modules = entry.properties.get("modules").into_iter().flat_map(|names| names.split(','));
-            backup.modules.extend(modules.map(str::to_owned));
+            let held = entry.properties.get(HELD).and_then(|text| text.parse::<u64>().ok());
+            backup.held = backup.held.zip(held).map(|(all, one)| all + one);
+            backup.servers.extend(entry.properties.get("server").map(|server| line_of(server)));
+            let names = |name: &str| {
+                let names = entry.properties.get(name).into_iter().flat_map(|names| names.split(','));
+                names.map(str::to_owned).collect::<Vec<_>>()
+            };
+            backup.modules.extend(names("modules"));
+            backup.module_types.extend(names("moduleTypes"));
+            backup.module_data.extend(names("moduleData"));
             for item in &entry.item_counts {
                 let database = item.name.strip_prefix("db").and_then(|number| number.parse().ok());
                 let database =
@@ -88,6 +107,14 @@ impl<'a> Backup<'a> {
             )));
         }
         Ok(backup)
+    }
+
+    /// How much memory a server needs at least to hold it. What it keeps for each key is known from a server of its own line only.
+    fn needed(&self, facts: &Facts) -> u64 {
+        match self.held {
+            Some(held) if self.servers == BTreeSet::from([line_of(&facts.server())]) => held + facts.idle_memory(),
+            _ => self.dataset,
+        }
     }
 
     /// The databases that will hold keys, with how many.
@@ -180,16 +207,29 @@ async fn cluster(server: &mut Server, backup: &Backup<'_>, on_existing: OnExisti
             ),
         ));
     }
+    let mut nodes = Vec::new();
     for shard in &shards {
         let mut primary = Server::connect(&server.login.at(shard.address.clone())).await?;
         let facts = primary.facts().await?;
         ready(&primary.place(), &facts)?;
+        // Who may not ask finds it out from the answers to the first keys.
+        nodes.push(primary.node().await.unwrap_or_default());
         // Each has its part of the keys; how much memory that takes is not known beforehand.
         fits(&mut primary, &facts, backup, &BTreeMap::new()).await?;
         if on_existing == OnExisting::Fail {
             empty(&mut primary, &facts, backup).await?;
         }
         may_write(&mut primary, backup, on_existing).await?;
+    }
+    if let Some(open) = slots::open(&shards, &nodes) {
+        return Err(Failure::new(
+            Reason::SourceUnreachable,
+            format!(
+                "{}: keys of it move between primaries, which would refuse some of those that come: open slots: {open}: wait until they are \
+                 closed, or close what an interrupted move has left open with redis-cli --cluster fix",
+                server.place()
+            ),
+        ));
     }
     let way = Way::Keys("it is a cluster".to_owned());
     Ok(Assessed { way, abandoned: false, shards: Some(shards), stores_first: false })
@@ -249,26 +289,30 @@ async fn fits(
             )));
         }
     }
-    if backup.needs_modules
-        && let Some(loaded) = server.modules().await?
-    {
-        let missing: Vec<&str> = backup.modules.difference(&loaded).map(String::as_str).collect();
-        if !missing.is_empty() || loaded.is_empty() {
-            let missing = if missing.is_empty() { "any module".to_owned() } else { missing.join(", ") };
+    if let Some(loaded) = server.modules().await? {
+        let missing = modules::missing(&backup.module_types, &backup.modules, &loaded);
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
             return Err(invalid(format!("the backup holds values of modules, and it has not loaded {missing}")));
         }
     }
     let limit = facts.number("maxmemory");
-    if !expected.is_empty() && limit > 0 && backup.dataset > limit {
+    let needed = backup.needed(facts);
+    if !expected.is_empty() && limit > 0 && needed > limit {
         return Err(Failure::new(
             Reason::NoSpace,
             format!(
-                "{place}: the keys took {} bytes of memory where they were saved, and maxmemory is {limit}: raise it",
-                backup.dataset
+                "{place}: the keys take about {needed} bytes of memory, as they did where they were saved, and maxmemory is {limit}: raise it \
+                 to more than that"
             ),
         ));
     }
     Ok(())
+}
+
+/// Name, major and minor number of a server: versions of one line keep their keys in the same way.
+fn line_of(server: &str) -> String {
+    server.rsplit_once('.').map_or(server, |(line, _)| line).to_owned()
 }
 
 /// The version of RDB that a server writes, which is the newest it reads.
@@ -329,6 +373,13 @@ async fn way(server: &mut Server, backup: &Backup<'_>, diskless: Option<&str>) -
     }
     if server.setting("tls-replication").await?.as_deref() == Some("yes") {
         return keys("it wants TLS for replication (tls-replication)");
+    }
+    // A server without the module ends where its loader comes to its data.
+    if let Some(loaded) = server.modules().await?
+        && let missing = modules::missing(&backup.module_data, &backup.modules, &loaded)
+        && !missing.is_empty()
+    {
+        return keys(&format!("no key needs the module that it has not loaded ({})", missing.join(", ")));
     }
     let save = server.setting("save").await?;
     let append = server.setting("appendonly").await?;
