@@ -103,7 +103,7 @@ async fn hashes_whose_fields_expire_come_back_in_each_way() {
     }
 }
 
-/// Waits until a hash would have expired by now, and what is left of it.
+/// Waits until a hash has gone with the last of its fields.
 fn lapse(redis: &Redis, key: &str) {
     redis::until("the fields' expiry", || redis.run(&["EXISTS", key]).number() == 0);
 }

@@ -600,7 +600,7 @@ async fn keys_that_the_target_evicts_are_no_success() {
 /// A key of a slot, and the slot.
 fn key_of(node: &Redis, begins: &str, range: std::ops::RangeInclusive<i64>) -> (String, String) {
     let slot = |key: &str| node.run(&["CLUSTER", "KEYSLOT", key]).number();
-    let key = (0..).map(|n| format!("{begins}:{n}")).find(|key| range.contains(&slot(key))).unwrap();
+    let key = (0..100_000).map(|n| format!("{begins}:{n}")).find(|key| range.contains(&slot(key))).unwrap();
     let slot = slot(&key).to_string();
     (key, slot)
 }
@@ -640,10 +640,10 @@ async fn a_key_that_moves_while_a_cluster_is_saved_is_not_lost_unsaid() {
 
     // It is waited for.
     let closing = nodes.clone();
-    let (closes, early) = (slot.clone(), std::time::Instant::now());
+    let (opened, early) = (slot.clone(), std::time::Instant::now());
     let closer = std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_secs(2));
-        close_slot(&closing, &closes);
+        close_slot(&closing, &opened);
     });
     let mut sink = MemorySink::default();
     try_to_save(&nodes[2], &mut sink).await.unwrap();
@@ -653,14 +653,14 @@ async fn a_key_that_moves_while_a_cluster_is_saved_is_not_lost_unsaid() {
 
     // It begins while the first one is saved.
     let (moving, moved, of) = (nodes.clone(), key.clone(), slot.clone());
-    let mut sink = MemorySink::default();
-    sink.hook = Some(Box::new(move |bytes| {
+    let hook = Box::new(move |bytes| {
         if bytes == 0 {
             open_slot(&moving[1], &moving[0], &of);
             let port = moving[0].port.to_string();
             assert_eq!(moving[1].run(&["MIGRATE", "127.0.0.1", &port, &moved, "0", "5000"]).text(), "OK");
         }
-    }));
+    });
+    let mut sink = MemorySink { hook: Some(hook), ..MemorySink::default() };
     let failure = try_to_save(&nodes[2], &mut sink).await.unwrap_err();
     assert_eq!(failure.reason, Reason::SourceIncomplete, "{failure:?}");
     assert!(failure.message.contains(&slot), "{}", failure.message);
