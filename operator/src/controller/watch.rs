@@ -639,8 +639,7 @@ mod tests {
             counters: Arc::default(),
         };
         let start = Start { client: &client, scope: Some("shop"), sinks: &sinks };
-        let watched =
-            Watched { of: |w| &w.backups, read: slim_backup, changed: backup_changed, frees: |_, _| false };
+        let watched = Watched { of: |w| &w.backups, read: slim_backup, changed: backup_changed, frees: |_, _| false };
         start.kind(None, watched);
         for _ in 0..2 {
             tokio::time::timeout(Duration::from_secs(30), lists.recv()).await.unwrap();
@@ -682,8 +681,7 @@ mod tests {
             counters: counters.clone(),
         };
         let start = Start { client: &client, scope: Some("shop"), sinks: &sinks };
-        let watched =
-            Watched { of: |w| &w.backups, read: slim_backup, changed: backup_changed, frees: |_, _| false };
+        let watched = Watched { of: |w| &w.backups, read: slim_backup, changed: backup_changed, frees: |_, _| false };
         start.kind(None, watched);
         let figure = |value: u8| {
             let text = super::super::metrics::render(None, &counters).unwrap();

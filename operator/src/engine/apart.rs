@@ -106,7 +106,6 @@ fn one_claim<'a>(one: Chosen<'a>, other: Chosen<'a>) -> Option<(Files<'a>, Files
 mod tests {
     use std::io::Write;
 
-
     use super::super::{Inspect, Inspection};
     use super::*;
     use crate::store::manifest::{ArtifactEntry, ItemCount};

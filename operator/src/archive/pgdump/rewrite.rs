@@ -169,16 +169,16 @@ mod tests {
             let archive = Writer::archive(minor, &entries());
             for size in [1, 3, 64, 1 << 20] {
                 assert_eq!(rewritten(&archive, size, &[]).unwrap(), archive);
-                let anew = Change::Rewrite { drop_owner: true, definition: Some("GRANT;\n".to_owned()) };
-                let changes = [(4001, Change::LeaveOut), (3200, Change::LeaveOut), (4000, anew)];
-                let changed = rewritten(&archive, size, &changes).unwrap();
+                let other = Change::Rewrite { drop_owner: true, definition: Some("GRANT;\n".to_owned()) };
+                let changes = [(4001, Change::LeaveOut), (3200, Change::LeaveOut), (4000, other)];
+                let anew = rewritten(&archive, size, &changes).unwrap();
                 let mut reader = PgDumpReader::new("changed");
-                reader.feed(&changed).unwrap();
+                reader.feed(&anew).unwrap();
                 let found = reader.finish().unwrap();
                 assert_eq!(found.properties["tocEntries"], "7");
                 assert_eq!(found.items.len(), 3);
                 let (mut contents, handle) = ContentsReader::new("changed");
-                contents.write_all(&changed).unwrap_err();
+                contents.write_all(&anew).unwrap_err();
                 let entries = handle.entries().unwrap().unwrap();
                 assert!(entries.iter().all(|entry| ![4001, 3200].contains(&entry.id)));
                 let acl = entries.iter().find(|entry| entry.id == 4000).unwrap();

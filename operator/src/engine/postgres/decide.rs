@@ -267,13 +267,11 @@ impl Decider<'_> {
                 }
             }
             match &statement.role {
-                Named::Everybody => true,
-                Named::Role(role) if self.rights.roles.contains_key(role) => true,
-                Named::Role(role) => {
+                Named::Role(role) if !self.rights.roles.contains_key(role) => {
                     dropped.push(role.clone());
                     false
                 }
-                Named::Unclear => true,
+                Named::Everybody | Named::Role(_) | Named::Unclear => true,
             }
         });
         self.decision.missing.extend(dropped);

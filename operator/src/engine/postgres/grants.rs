@@ -40,9 +40,13 @@ pub(super) fn filter(definition: &str, mut keep: impl FnMut(&Grant<'_>) -> bool)
             match &grantor {
                 Some(role) => {
                     let role = crate::archive::table_name::quote_identifier(role);
-                    kept.push_str(&format!(
-                        "SET SESSION AUTHORIZATION {role};\n{text};\nRESET SESSION AUTHORIZATION;\n"
-                    ));
+                    kept.extend([
+                        "SET SESSION AUTHORIZATION ",
+                        &role,
+                        ";\n",
+                        text,
+                        ";\nRESET SESSION AUTHORIZATION;\n",
+                    ]);
                 }
                 None => kept.extend([text, ";\n"]),
             }
@@ -60,10 +64,9 @@ pub(super) fn outside_quotes(text: &str, words: &str) -> Option<usize> {
     for (at, byte) in text.bytes().enumerate() {
         match (within, byte) {
             (Some(quote), byte) if quote == byte => within = None,
-            (Some(_), _) => {}
             (None, b'"' | b'\'') => within = Some(byte),
             (None, _) if text.as_bytes()[at..].starts_with(words.as_bytes()) => found = Some(at),
-            (None, _) => {}
+            _ => {}
         }
     }
     found

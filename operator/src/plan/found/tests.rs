@@ -495,17 +495,6 @@ fn backups_whose_data_is_gone_count_for_nothing_until_it_is_back() {
         assert_eq!(of(&policy, &with_store(&told, backups.clone(), vec![]), now).actions, []);
     }
 
-    // What ended just before it was missed is judged, too: the reading waits until it can.
-    let mut young = complete(22);
-    young.status.as_mut().unwrap().completion_time = Some(Time(after(later, -3)));
-    let seen = with_store(&probed, vec![complete(21), young], vec![]);
-    let waiting = of(&policy, &seen, after(later, 4));
-    assert_eq!((&waiting.actions[..], waiting.next_check), (&[][..], Some(after(later, 8))));
-    let asked = of(&policy, &seen, after(later, 8));
-    let answer = answered(&asked, judgement(&[], &[21, 22]), after(later, 8));
-    let judged = ObservedPolicy { catalogues: vec![answer], ..seen };
-    assert_eq!(reported(&of(&policy, &judged, after(later, 12))).len(), 2);
-
     // The listing decides: of what it lacks the Backup says so, and the policy counts without it.
     let asked = of(&policy, &suspicions[0], now);
     let answer = answered(&asked, judgement(&[21], &[22]), now);
@@ -555,6 +544,33 @@ fn backups_whose_data_is_gone_count_for_nothing_until_it_is_back() {
     let [back] = &reported(&told)[..] else { panic!("{told:?}") };
     let status = plan_policy(&policy, &observed(vec![complete(21), back.clone()], vec![]), after(due, 10)).status;
     assert_eq!(status.backups.map(|b| (b.complete, b.missing)), Some((2, 0)));
+}
+
+#[test]
+fn what_ended_just_before_it_was_missed_is_judged_too_because_the_reading_waits_until_it_can() {
+    let noon: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+    let place = place_of(&store());
+    let mut policy = policy();
+    let catalogue = CatalogueStatus { place: place.clone(), time: Some(Time(noon)), ..CatalogueStatus::default() };
+    policy.status = Some(BackupPolicyStatus { catalogue: Some(catalogue), ..BackupPolicyStatus::default() });
+    let probed = after(noon, 100);
+    let mut store = ready_store();
+    store.status.as_mut().unwrap().missing = Some(holdfast_crds::MissingStatus {
+        place,
+        time: Time(probed),
+        runs: vec!["shop/20261122T020000Z-3f9a1c".into()],
+    });
+    let mut young = complete(22);
+    young.status.as_mut().unwrap().completion_time = Some(Time(after(probed, -3)));
+    let seen = ObservedPolicy { store: Some(Arc::new(store)), ..observed(vec![complete(21), young], vec![]) };
+    let at = |now: Timestamp| look(&policy, &seen, now.as_second());
+
+    let waiting = at(after(probed, 4));
+    assert_eq!((&waiting.actions[..], waiting.next_check), (&[][..], Some(after(probed, 8))));
+    let asked = at(after(probed, 8));
+    let answer = answered(&asked, judgement(&[], &[21, 22]), after(probed, 8));
+    let judged = ObservedPolicy { catalogues: vec![answer], ..seen };
+    assert_eq!(reported(&look(&policy, &judged, after(probed, 12).as_second())).len(), 2);
 }
 
 #[test]

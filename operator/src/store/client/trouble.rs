@@ -176,7 +176,9 @@ impl Trouble {
                     _ => trouble,
                 }
             }
-            SdkError::ResponseError(_) if causes(error).any(|cause| cause.is::<Foreign>()) => Self::of(Kind::Foreign, chain(error)),
+            SdkError::ResponseError(_) if causes(error).any(<dyn Error>::is::<Foreign>) => {
+                Self::of(Kind::Foreign, chain(error))
+            }
             SdkError::ResponseError(_) => match status {
                 // An answer that is no S3: a page of a proxy, a login form.
                 Some(status @ 400..500) => Self::from_answer(status, "", &chain(error)),
