@@ -451,10 +451,10 @@ async fn a_role_logs_in_again_though_another_of_its_attributes_is_a_superusers()
     let mut saved = save(source).await;
     new.sql("postgres", "CREATE ROLE attr_restorer LOGIN CREATEROLE CREATEDB PASSWORD 'x'");
     let restorer = Secret::of("attr_restorer", "x");
-    let restored = saved.restore(&new.target(&restorer.mounts, None), OnExisting::Fail, &restorer).await.unwrap();
+    let outcome = saved.restore(&new.target(&restorer.mounts, None), OnExisting::Fail, &restorer).await.unwrap();
     let roles = "SELECT string_agg(rolname || ' ' || rolcanlogin || ' ' || rolconnlimit, ', ' ORDER BY rolname) FROM pg_roles WHERE rolname IN ('attr_app', 'attr_plain')";
     assert_eq!(new.sql("postgres", roles), "attr_app true 7, attr_plain true -1");
-    assert!(restored.message.contains("ALTER ROLE attr_app REPLICATION;"), "{}", restored.message);
+    assert!(outcome.message.contains("ALTER ROLE attr_app REPLICATION;"), "{}", outcome.message);
     assert_eq!(new.sql("attr", "SELECT tableowner FROM pg_tables WHERE tablename = 't'"), "attr_plain");
 }
 
