@@ -259,7 +259,7 @@ async fn a_swap_that_was_cut_off_is_undone_in_every_claim_of_the_restore() {
         assert!(report.message.contains(told), "{}", report.message);
         assert_eq!(files(half.path()), of(&[("a", "old"), ("b", "old")]));
         assert_eq!(files(whole.path()), of(&[("c", "old")]));
-        assert_eq!(volume::leftovers(half.path()), Vec::<String>::new());
+        assert!(!half.path().join(".holdfast-restore-0000000a/swap").exists(), "what is left is no half swap");
     }
     // One that cannot be undone is a failure: its steps are no steps.
     write(half.path(), &[(".holdfast-restore-0000000a/swap", b"nonsense\n")]);

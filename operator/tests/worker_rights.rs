@@ -157,7 +157,7 @@ async fn a_key_that_may_not_delete_makes_an_append_only_store() {
         assert!(report.message.contains("append-only: it stays"), "{}", report.message);
     }
     let after: Vec<String> = test.keys().await.into_iter().filter(|key| !before.contains(key)).collect();
-    assert_eq!(after, ["prod/.holdfast/canary"], "one, however often it is probed");
+    assert_eq!(after, ["prod/.holdfast/canary-shop-main"], "one, however often it is probed");
     let report = run(&backup(store.clone(), from.path(), 1)).await;
     assert_eq!(report.reason, Reason::Completed, "{}", report.message);
 

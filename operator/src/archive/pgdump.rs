@@ -21,6 +21,8 @@ const INT: usize = 5;
 const PROLOGUE: usize = 11;
 /// Longest name kept; the server's own limit is 63 bytes.
 const NAME_LIMIT: usize = 4096;
+/// The same of what the entry is called.
+const TAG_LIMIT: usize = 64 << 10;
 /// Most bytes of COPY statements that are kept: of a hundred thousand tables there are less.
 const STATEMENTS_LIMIT: usize = 16 << 20;
 /// Longest text that can be in an archive: no value of the server is longer.
@@ -127,6 +129,8 @@ struct Entry {
     namespace: String,
     copy: Option<Box<str>>,
     definition: String,
+    /// The definition is longer than what is kept of it.
+    cut: bool,
     owner: String,
     dependencies: Vec<i64>,
 }
@@ -330,7 +334,12 @@ impl PgDumpReader {
             Field::Definition => self.entry.description == "ENCODING",
             _ => self.keeps(field),
         };
-        if length > TEXT_LIMIT || (length > NAME_LIMIT && is_name) {
+        // A function's has its arguments.
+        let name_limit = if field == Field::Tag { TAG_LIMIT } else { NAME_LIMIT };
+        if field == Field::Definition {
+            self.entry.cut = length > self.definition_limit();
+        }
+        if length > TEXT_LIMIT || (length > name_limit && is_name) {
             return Err(self.broken(format_args!("it is damaged: a text of {length} bytes")));
         }
         if length == 0 {
@@ -374,6 +383,12 @@ impl PgDumpReader {
                     self.properties.insert("archiveEncoding".to_owned(), encoding.to_owned());
                 }
                 if let Some(kept) = &mut self.contents {
+                    let mut text = text;
+                    if matches!(self.entry.description.as_str(), "FUNCTION" | "PROCEDURE")
+                        && let Some(body) = text.find("\n    AS ")
+                    {
+                        text.truncate(body);
+                    }
                     kept.take(text.len());
                     self.entry.definition = text;
                 }

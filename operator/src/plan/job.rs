@@ -378,7 +378,17 @@ pub fn settle_name(request: &RestoreRequest) -> String {
 
 /// The Job that undoes what a restore has left half done in volumes: in the place of that one, as whom it ran, with what it mounted. None where it
 /// wrote into none.
-pub fn settle(request: &RestoreRequest, restore: &Job) -> Option<Job> {
+pub fn settle(install: &Install, request: &RestoreRequest, restore: &Job) -> Option<Job> {
+    let task = Task::Settle(settle_task(restore)?);
+    template::in_the_place_of(install, restore, settle_name(request), &task, 2, HOUSEKEEPING_SECONDS)
+}
+
+/// Whether there is such a Job to make.
+pub fn settles(restore: &Job) -> bool {
+    settle_task(restore).is_some()
+}
+
+fn settle_task(restore: &Job) -> Option<SettleTask> {
     let Some(Task::Restore(task)) = template::task_of(restore) else { return None };
     let RestoreTask { store, targets, sources, .. } = *task;
     let is_restored = |source: &String| sources.as_ref().is_none_or(|sources| sources.contains(source));
@@ -386,11 +396,7 @@ pub fn settle(request: &RestoreRequest, restore: &Job) -> Option<Job> {
         .into_iter()
         .filter(|target| target.server.claim_name().is_some() && is_restored(&target.source))
         .collect();
-    if targets.is_empty() {
-        return None;
-    }
-    let task = Task::Settle(SettleTask { store, targets });
-    template::in_the_place_of(restore, settle_name(request), &task, 2, HOUSEKEEPING_SECONDS)
+    (!targets.is_empty()).then_some(SettleTask { store, targets })
 }
 
 /// A store as a worker sees it.

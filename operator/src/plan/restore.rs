@@ -108,7 +108,7 @@ pub fn plan_restore(
 ) -> Plan<RestoreRequestStatus> {
     let mut plan = Plan::keep(request.status.clone().unwrap_or_default());
     if request.metadata.deletion_timestamp.is_some() {
-        scale::cancel(&mut plan, request, observed, now);
+        scale::cancel(&mut plan, install, request, observed, now);
         return plan;
     }
     match (plan.status.phase, plan.status.job_uid.clone()) {
@@ -118,14 +118,14 @@ pub fn plan_restore(
         (BackupPhase::Completed | BackupPhase::Failed, _) => {
             // A Pod that never started must not start later. A Job that ended stays as long as the request does.
             // Nor must one go on for ever that another container keeps.
-            if let Some(attempt) = &observed.job {
+            if let Some(attempt) = observed.job.as_ref().filter(|_| !settle::is_to_be_made(observed)) {
                 plan.stop(attempt, now);
             }
             if let Some(backup) = observed.safety.as_deref().filter(|backup| safety::has_not_started(backup)) {
                 // It would be made for nothing.
                 plan.actions.push(Action::DeleteBackup(Target::version(&backup.metadata)));
             }
-            scale::bring_back(&mut plan, request, observed, now);
+            scale::bring_back(&mut plan, install, request, observed, now);
         }
     }
     plan

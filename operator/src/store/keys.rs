@@ -113,9 +113,9 @@ pub fn canary_folder(s3: &S3Spec) -> String {
     below(s3, ".holdfast/")
 }
 
-/// Key of the canary object of a store that it cannot be deleted from: one, however often the store is probed.
-pub fn lasting_canary(s3: &S3Spec) -> String {
-    format!("{}canary", canary_folder(s3))
+/// Key of the canary object of a store that nothing is deleted from: one, however often the store is probed.
+pub fn lasting_canary(s3: &S3Spec, namespace: &str, store: &str) -> String {
+    format!("{}canary-{namespace}-{store}", canary_folder(s3))
 }
 
 /// Key of one probe's canary object.

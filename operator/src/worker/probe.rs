@@ -28,7 +28,11 @@ pub(super) async fn run(task: &ProbeTask, attempt: &Attempt) -> Result<Report, F
         let message = format!("bucket {} answers (read-only: nothing was written)", s3.bucket);
         return Ok(look_around(&bucket, task, message).await);
     }
-    let key = if bucket.is_append_only() { keys::lasting_canary(s3) } else { keys::canary(s3, &attempt.name) };
+    let key = if bucket.is_append_only() {
+        keys::lasting_canary(s3, &task.namespace, &task.store.name)
+    } else {
+        keys::canary(s3, &attempt.name)
+    };
     let content = Bytes::from(format!("holdfast canary {}\n", attempt.name));
     bucket.put(&key, content.clone()).await.map_err(|f| as_probe(&f, "write to"))?;
     let result = read_and_list(&bucket, task, &key, &content).await;

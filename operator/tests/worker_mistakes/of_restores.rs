@@ -169,13 +169,13 @@ async fn a_mistake_in_a_restore_is_told_with_its_field() {
             "a public key in the identity's Secret",
             opened(Some("public")),
             Reason::KeyMissing,
-            &[IDENTITY, "spec.encryption.identitySecret", "it is a public key"],
+            &[IDENTITY, "spec.encryption.identitySecret", "public keys, which belong into spec.encryption.recipients"],
         ),
         mistake(
             "half a key in the identity's Secret",
             opened(Some("cut")),
             Reason::KeyMissing,
-            &[IDENTITY, "line 1", "AGE-SECRET-KEY-1…"],
+            &[IDENTITY, "line 1", "identities that were cut or mistyped"],
         ),
         mistake(
             "an empty key in the identity's Secret",

@@ -28,6 +28,8 @@ pub struct ContentsEntry {
     pub owner: String,
     /// The statements that make it, of the kinds that a restore decides by; maybe only their beginning.
     pub definition: String,
+    /// Only a part of the definition is kept.
+    pub cut: bool,
     /// Numbers of what it needs. Not all of them are entries.
     pub dependencies: Vec<i64>,
     /// It has rows or other data.
@@ -83,6 +85,7 @@ impl Kept {
             schema: entry.namespace.clone(),
             owner: entry.owner.clone(),
             definition: entry.definition.clone(),
+            cut: entry.cut,
             dependencies: entry.dependencies.clone(),
             has_data: entry.has_data,
         });
@@ -185,6 +188,7 @@ mod tests {
                         schema: "public".into(),
                         owner: "owner".into(),
                         definition: String::new(),
+                        cut: false,
                         dependencies: vec![204],
                         has_data: true,
                     }

@@ -226,7 +226,7 @@ impl Decider<'_> {
                 (own, _) => own,
             };
         if !may {
-            self.leave(entry, "they are on something that another role owns", statement(&entry.definition), false);
+            self.leave(entry, "they are on something that another role owns", statement(entry), false);
             return;
         }
         let rewritten = self.grants(entry, true);
@@ -247,7 +247,7 @@ impl Decider<'_> {
             } else {
                 format!("role {} is not there", entry.owner)
             };
-            self.leave(entry, &why, statement(&entry.definition), false);
+            self.leave(entry, &why, statement(entry), false);
             return;
         }
         let rewritten = self.grants(entry, false);
@@ -260,14 +260,14 @@ impl Decider<'_> {
         let mut passed_on = Vec::new();
         let kept = grants::filter(&entry.definition, |statement| {
             if let Some(grantor) = &statement.grantor {
-                let there = self.rights.roles.contains_key(grantor);
+                let there = self.is_there(grantor);
                 if !(self.rights.superuser && there) {
                     passed_on.push(statement.text.to_owned());
                     return false;
                 }
             }
             match &statement.role {
-                Named::Role(role) if !self.rights.roles.contains_key(role) => {
+                Named::Role(role) if !self.is_there(role) => {
                     dropped.push(role.clone());
                     false
                 }
@@ -288,9 +288,19 @@ impl Decider<'_> {
         kept
     }
 
+    /// A name in another encoding than ours cannot be looked up: such a role counts as there, and the server says whether it is.
+    fn is_there(&self, role: &str) -> bool {
+        role.contains(char::REPLACEMENT_CHARACTER) || self.rights.roles.contains_key(role)
+    }
+
     fn rewrite(&mut self, entry: &ContentsEntry, rewritten: Option<String>) {
         let change = match rewritten {
             None => return,
+            // Written anew it would be another one.
+            Some(text) if !text.is_empty() && !is_whole(entry) => {
+                let why = "some of it cannot be restored, and it is too long, or in another encoding than UTF-8, to be taken apart";
+                return self.leave(entry, why, String::new(), true);
+            }
             Some(text) if text.is_empty() => Change::LeaveOut,
             Some(text) => Change::Rewrite { drop_owner: false, definition: Some(text) },
         };
@@ -301,11 +311,11 @@ impl Decider<'_> {
     fn policy(&mut self, entry: &ContentsEntry) {
         let Some((list, named)) = grants::roles_of_policy(&entry.definition) else { return };
         let (there, gone): (Vec<&String>, Vec<&String>) =
-            named.iter().partition(|role| *role == PUBLIC || self.rights.roles.contains_key(*role));
+            named.iter().partition(|role| *role == PUBLIC || self.is_there(role));
         if gone.is_empty() {
             return;
         }
-        let change = if there.is_empty() {
+        let change = if there.is_empty() || !is_whole(entry) {
             self.gone.insert(entry.id, "its policy is left out".to_owned());
             Change::LeaveOut
         } else {
@@ -323,7 +333,7 @@ impl Decider<'_> {
             return;
         };
         let role = role.0;
-        if role.eq_ignore_ascii_case(PUBLIC) || self.rights.roles.contains_key(&role) {
+        if role.eq_ignore_ascii_case(PUBLIC) || self.is_there(&role) {
             return;
         }
         self.decision.changes.insert(entry.id, Change::LeaveOut);
@@ -359,7 +369,7 @@ impl Decider<'_> {
             // It says so already.
             self.decision.changes.insert(entry.id, Change::LeaveOut);
         } else {
-            self.leave(entry, "another role owns it", statement(&entry.definition), false);
+            self.leave(entry, "another role owns it", statement(entry), false);
         }
     }
 
@@ -372,7 +382,7 @@ impl Decider<'_> {
 
     fn leave_object(&mut self, entry: &ContentsEntry, why: &str) {
         self.gone.insert(entry.id, describe(entry));
-        self.leave(entry, why, statement(&entry.definition), true);
+        self.leave(entry, why, statement(entry), true);
     }
 
     /// What needs something that is left out cannot be there without it.
@@ -389,7 +399,7 @@ impl Decider<'_> {
                 if is_about(entry) {
                     self.decision.changes.insert(entry.id, Change::LeaveOut);
                 } else {
-                    self.leave(entry, &format!("it needs {gone}"), statement(&entry.definition), true);
+                    self.leave(entry, &format!("it needs {gone}"), statement(entry), true);
                 }
             }
             if !more {
@@ -440,7 +450,7 @@ impl Decision {
         } else {
             "restore with a superuser, or leave it out with onUnrestorable: Report and have a superuser run it afterwards"
         };
-        Some(format!("{}; {way_out}", parts.join("; ")))
+        Some(format!("{way_out}: {}", parts.join("; ")))
     }
 
     /// What is restored otherwise than it was, or not at all.
@@ -520,13 +530,56 @@ fn is_about(entry: &ContentsEntry) -> bool {
     matches!(entry.kind.as_str(), "COMMENT" | "ACL" | "SECURITY LABEL")
 }
 
-/// A statement in one line, cut where it is long.
-fn statement(definition: &str) -> String {
-    let line = definition.split_whitespace().collect::<Vec<_>>().join(" ");
+/// Whether all of an entry's definition is known, byte for byte.
+fn is_whole(entry: &ContentsEntry) -> bool {
+    !entry.cut && !entry.definition.contains(char::REPLACEMENT_CHARACTER)
+}
+
+/// An entry's statement in one line, cut where it is long. Connections and options may hold passwords, and are left out.
+fn statement(entry: &ContentsEntry) -> String {
+    let shown = match entry.kind.as_str() {
+        "SUBSCRIPTION" | "SERVER" | "FOREIGN DATA WRAPPER" | "USER MAPPING" => without_literals(&entry.definition),
+        "FUNCTION" | "PROCEDURE" => entry.definition.split("\n    AS ").next().unwrap_or_default().to_owned(),
+        _ => entry.definition.clone(),
+    };
+    let line = shown.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(STATEMENT) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
+}
+
+/// Statements with `'…'` for each string in them, to the end for one that is cut. Strings are as pg_dump writes them: a quote is doubled, and in
+/// those that begin with an E a backslash takes the next character along.
+fn without_literals(statements: &str) -> String {
+    let mut shown = String::new();
+    let mut characters = statements.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => {
+                shown.push(character);
+                for inner in characters.by_ref() {
+                    shown.push(inner);
+                    if inner == '"' {
+                        break;
+                    }
+                }
+            }
+            '\'' => {
+                let escapes = shown.ends_with('E');
+                shown.push_str("'…'");
+                while let Some(inner) = characters.next() {
+                    if inner == '\\' && escapes {
+                        characters.next();
+                    } else if inner == '\'' && characters.next_if_eq(&'\'').is_none() {
+                        break;
+                    }
+                }
+            }
+            _ => shown.push(character),
+        }
+    }
+    shown
 }
 
 /// Kinds of which pg_restore says the owner.

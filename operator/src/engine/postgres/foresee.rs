@@ -46,13 +46,19 @@ pub(super) async fn foresee(
         }
         let decision = decide(&entries, &rights);
         if let Some(refusal) = decision.refusal(&rights.user, tolerance) {
+            let touched = if backup.globals.is_some() && !roles_to_come {
+                "roles were made, no database was touched"
+            } else {
+                "nothing was touched"
+            };
             return Err(Failure::new(
                 Reason::SourceRefused,
-                format!("{}: nothing was touched: {refusal}", server.place(Some(&wanted.database))),
+                format!("{}: {touched}: {refusal}", server.place(Some(&wanted.database))),
             ));
         }
         for entry in &mut entries {
             entry.definition = String::new();
+            entry.dependencies = Vec::new();
         }
         all.push(Foreseen { entries, decision });
     }

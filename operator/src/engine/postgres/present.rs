@@ -1,6 +1,6 @@
 //! Compares what an archive's table of contents names with what is in the catalogues after the restore, kind by kind. Asks the server.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use holdfast_crds::Reason;
 
@@ -12,27 +12,27 @@ use crate::task::Failure;
 
 /// Most of what is missing is named up to this many.
 const NAMED: usize = 5;
+/// So many names are asked for at a time, more or less: an answer is read as a whole.
+const PAGE: usize = 50_000;
 
 /// Kinds of entries and the query that gives, of what is there, the names that a table of contents has for them, each behind its schema.
-/// Of functions and their like only the number in each schema is compared: their names there have arguments in pg_dump's own words.
+/// Of functions and their like only the number in each schema is compared: their names there have arguments in pg_dump's own words. Defaults are
+/// not compared: pg_dump names one for an inherited column that has none of its own, and the server keeps nothing of that.
 const KINDS: &[(&[&str], &str)] = &[
     (
         &["TABLE", "VIEW", "MATERIALIZED VIEW", "SEQUENCE", "FOREIGN TABLE", "INDEX"],
-        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace",
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname !~ '^pg_'",
     ),
     (
         &["TYPE", "DOMAIN", "SHELL TYPE"],
-        "SELECT n.nspname, t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace",
+        "SELECT n.nspname, t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid
+           WHERE n.nspname !~ '^pg_' AND (t.typrelid = 0 OR c.relkind = 'c') AND (t.typtype <> 'b' OR t.typcategory <> 'A')",
     ),
     (
         &["CONSTRAINT", "FK CONSTRAINT", "CHECK CONSTRAINT"],
         "SELECT n.nspname, coalesce(c.relname, t.typname) || ' ' || o.conname FROM pg_constraint o JOIN pg_namespace n ON n.oid = o.connamespace
-           LEFT JOIN pg_class c ON c.oid = o.conrelid LEFT JOIN pg_type t ON t.oid = o.contypid",
-    ),
-    (
-        &["DEFAULT"],
-        "SELECT n.nspname, c.relname || ' ' || a.attname FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid
-           JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.adnum",
+           LEFT JOIN pg_class c ON c.oid = o.conrelid LEFT JOIN pg_type t ON t.oid = o.contypid
+           WHERE n.nspname !~ '^pg_' AND (o.contype <> 'n' OR NOT o.convalidated)",
     ),
     (
         &["TRIGGER"],
@@ -93,27 +93,29 @@ const KINDS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Kinds of which only the number in each schema is compared.
-const COUNTED: &[(&[&str], &str)] = &[
-    (
-        &["FUNCTION", "PROCEDURE", "AGGREGATE"],
-        "SELECT n.nspname, count(*) FROM pg_proc o JOIN pg_namespace n ON n.oid = o.pronamespace GROUP BY 1",
-    ),
-    (
-        &["OPERATOR"],
-        "SELECT n.nspname, count(*) FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace GROUP BY 1",
-    ),
-    (
-        &["OPERATOR CLASS"],
-        "SELECT n.nspname, count(*) FROM pg_opclass o JOIN pg_namespace n ON n.oid = o.opcnamespace GROUP BY 1",
-    ),
-    (
-        &["OPERATOR FAMILY"],
-        "SELECT n.nspname, count(*) FROM pg_opfamily o JOIN pg_namespace n ON n.oid = o.opfnamespace GROUP BY 1",
-    ),
-    (&["CAST"], "SELECT '', count(*) FROM pg_cast WHERE oid >= 16384"),
-    (&["TRANSFORM"], "SELECT '', count(*) FROM pg_transform WHERE oid >= 16384"),
+/// Kinds of which only the number is compared, the catalogue that has them, and its column for the schema; none: all are counted together.
+const COUNTED: &[(&[&str], &str, Option<&str>)] = &[
+    (&["FUNCTION", "PROCEDURE", "AGGREGATE"], "pg_proc", Some("pronamespace")),
+    (&["OPERATOR"], "pg_operator", Some("oprnamespace")),
+    (&["OPERATOR CLASS"], "pg_opclass", Some("opcnamespace")),
+    (&["OPERATOR FAMILY"], "pg_opfamily", Some("opfnamespace")),
+    (&["CAST"], "pg_cast", None),
+    (&["TRANSFORM"], "pg_transform", None),
 ];
+
+/// The query that counts them. What belongs to an extension comes with that, and a table of contents does not name it.
+fn count(catalogue: &str, schema: Option<&str>) -> String {
+    let own = format!(
+        "NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = '{catalogue}'::regclass AND d.objid = o.oid AND d.deptype = 'e')"
+    );
+    match schema {
+        Some(column) => format!(
+            "SELECT n.nspname, count(*) FROM {catalogue} o JOIN pg_namespace n ON n.oid = o.{column} WHERE {own} GROUP BY 1"
+        ),
+        // From this number on they are not the server's own.
+        None => format!("SELECT '', count(*) FROM {catalogue} o WHERE o.oid >= 16384 AND {own}"),
+    }
+}
 
 /// Fails where something that was to be restored is not there.
 pub(super) async fn confirm(server: &Server, database: &str, foreseen: &Foreseen) -> Result<(), Failure> {
@@ -126,34 +128,35 @@ pub(super) async fn confirm(server: &Server, database: &str, foreseen: &Foreseen
             !entry.tag.contains(char::REPLACEMENT_CHARACTER) && !entry.schema.contains(char::REPLACEMENT_CHARACTER)
         })
         .collect();
+    if restored.is_empty() || has_no_encoding(server, database).await? {
+        return Ok(());
+    }
     let mut missing = Vec::new();
     for (kinds, query) in KINDS {
-        let named: Vec<&&ContentsEntry> =
-            restored.iter().filter(|entry| kinds.contains(&entry.kind.as_str())).collect();
-        if named.is_empty() {
-            continue;
+        let named = restored.iter().filter(|entry| kinds.contains(&entry.kind.as_str()));
+        let mut left: BTreeMap<(String, String), &str> =
+            named.map(|entry| ((in_schema(entry), entry.tag.clone()), entry.kind.as_str())).collect();
+        let pages = left.len().div_ceil(PAGE);
+        for page in 0..pages {
+            for there in pairs(server, database, &paged(query, page, pages)).await? {
+                left.remove(&there);
+            }
         }
-        let there: BTreeSet<(String, String)> = pairs(server, database, query).await?.into_iter().collect();
-        missing.extend(
-            named
-                .into_iter()
-                .filter(|entry| !there.contains(&(in_schema(entry), entry.tag.clone())))
-                .map(|entry| format!("{} {}", entry.kind.to_lowercase(), name(entry))),
-        );
+        missing.extend(left.into_iter().map(|((schema, tag), kind)| {
+            let name = if schema.is_empty() { tag } else { format!("{schema}.{tag}") };
+            format!("{} {}", kind.to_lowercase(), name.replace('\n', " "))
+        }));
     }
-    for (kinds, query) in COUNTED {
+    for (kinds, catalogue, schema) in COUNTED {
         let mut wanted: BTreeMap<String, u64> = BTreeMap::new();
         for entry in restored.iter().filter(|entry| kinds.contains(&entry.kind.as_str())) {
-            *wanted.entry(entry.schema.clone()).or_default() += 1;
+            let of = if schema.is_some() { entry.schema.clone() } else { String::new() };
+            *wanted.entry(of).or_default() += 1;
         }
         if wanted.is_empty() {
             continue;
         }
-        let by_schema = kinds.first() != Some(&"CAST") && kinds.first() != Some(&"TRANSFORM");
-        if !by_schema {
-            wanted = BTreeMap::from([(String::new(), wanted.values().sum())]);
-        }
-        let there: BTreeMap<String, u64> = pairs(server, database, query)
+        let there: BTreeMap<String, u64> = pairs(server, database, &count(catalogue, *schema))
             .await?
             .into_iter()
             .filter_map(|(schema, count)| Some((schema, count.parse().ok()?)))
@@ -198,10 +201,18 @@ fn in_schema(entry: &ContentsEntry) -> String {
     }
 }
 
-fn name(entry: &ContentsEntry) -> String {
-    let schema = in_schema(entry);
-    let name = if schema.is_empty() { entry.tag.clone() } else { format!("{schema}.{}", entry.tag) };
-    name.replace('\n', " ")
+/// A part of what a query gives, where that is much.
+fn paged(query: &str, page: usize, pages: usize) -> String {
+    if pages == 1 {
+        return query.to_owned();
+    }
+    format!("SELECT * FROM ({query}) q(a, b) WHERE mod(abs(hashtext(b::text)::bigint), {pages}) = {page}")
+}
+
+/// Whether names of the database may be bytes of any kind, which the server gives to nobody who asks for text.
+async fn has_no_encoding(server: &Server, database: &str) -> Result<bool, Failure> {
+    let answer = pairs(server, database, "SELECT getdatabaseencoding(), ''").await?;
+    Ok(answer.iter().any(|(encoding, _)| encoding == "SQL_ASCII"))
 }
 
 /// Two columns of a query, in a form that any name survives.

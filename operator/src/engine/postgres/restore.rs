@@ -82,9 +82,7 @@ pub(super) async fn restore(
     };
     // Whatever happened, nothing of the restore's own stays.
     let left = plan.tear_down(server).await;
-    if !left.is_empty() {
-        notes.push(format!("{} could not be removed again: drop them by hand", roles::list(&left)));
-    }
+    notes.extend(left.iter().cloned());
     match result {
         Ok(summary) => {
             notes.insert(0, summary);
@@ -93,7 +91,7 @@ pub(super) async fn restore(
         }
         Err(mut failure) => {
             if !left.is_empty() {
-                add(&mut failure, &format!("{} could not be removed again", roles::list(&left)));
+                add(&mut failure, &left.join("; "));
             }
             Err(failure)
         }

@@ -98,19 +98,25 @@ impl RolePlan {
         server.run(database, &script).await.map(|_| ())
     }
 
-    /// Removes the stand-ins; the names of those that would not go.
+    /// Takes back what was lent and removes the stand-ins; what would not go, in words, with what to do.
     pub async fn tear_down(&self, server: &Server) -> Vec<String> {
         let mut left = Vec::new();
         for role in &self.borrowed {
-            let script = format!("REVOKE {} FROM CURRENT_USER GRANTED BY CURRENT_USER;\n", quote_identifier(role));
+            let role = quote_identifier(role);
+            let script = format!("REVOKE {role} FROM CURRENT_USER GRANTED BY CURRENT_USER;\n");
             if server.run(&server.maintenance, &script).await.is_err() {
-                left.push(role.clone());
+                let user = quote_identifier(&server.login.user);
+                left.push(format!(
+                    "the membership in role {role} for the time of the restore could not be taken back: REVOKE {role} FROM {user} GRANTED BY {user}"
+                ));
             }
         }
         for role in &self.stand_ins {
-            let script = format!("DROP ROLE IF EXISTS {};\n", quote_identifier(role));
-            if server.run(&server.maintenance, &script).await.is_err() {
-                left.push(role.clone());
+            let role = quote_identifier(role);
+            if server.run(&server.maintenance, &format!("DROP ROLE IF EXISTS {role};\n")).await.is_err() {
+                left.push(format!(
+                    "role {role}, made for the time of the restore, could not be removed again: drop it by hand"
+                ));
             }
         }
         left

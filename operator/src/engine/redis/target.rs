@@ -289,12 +289,21 @@ async fn fits(
             )));
         }
     }
-    if let Some(loaded) = server.modules().await? {
-        let missing = modules::missing(&backup.module_types, &backup.modules, &loaded);
-        if !missing.is_empty() {
-            let missing = missing.join(", ");
-            return Err(invalid(format!("the backup holds values of modules, and it has not loaded {missing}")));
+    match server.modules().await? {
+        Some(loaded) => {
+            let missing = modules::missing(&backup.module_types, &backup.modules, &loaded);
+            if !missing.is_empty() {
+                let missing = missing.join(", ");
+                return Err(invalid(format!("the backup holds values of modules, and it has not loaded {missing}")));
+            }
         }
+        // It would be emptied before it refused them.
+        None if !backup.module_types.is_empty() => {
+            let message =
+                "the backup holds values of modules, and the user may not ask which it has loaded: grant +module|list";
+            return Err(Failure::new(Reason::SourceRefused, format!("{place}: {message}")));
+        }
+        None => {}
     }
     let limit = facts.number("maxmemory");
     let needed = backup.needed(facts);
@@ -375,11 +384,19 @@ async fn way(server: &mut Server, backup: &Backup<'_>, diskless: Option<&str>) -
         return keys("it wants TLS for replication (tls-replication)");
     }
     // A server without the module ends where its loader comes to its data.
-    if let Some(loaded) = server.modules().await?
-        && let missing = modules::missing(&backup.module_data, &backup.modules, &loaded)
-        && !missing.is_empty()
-    {
-        return keys(&format!("no key needs the module that it has not loaded ({})", missing.join(", ")));
+    match server.modules().await? {
+        Some(loaded) => {
+            let missing = modules::missing(&backup.module_data, &backup.modules, &loaded);
+            if !missing.is_empty() {
+                return keys(&format!("no key needs the module that it has not loaded ({})", missing.join(", ")));
+            }
+        }
+        None if !backup.module_data.is_empty() => {
+            return keys(
+                "the backup holds data of modules, and nobody may ask it which it has loaded (grant +module|list)",
+            );
+        }
+        None => {}
     }
     let save = server.setting("save").await?;
     let append = server.setting("appendonly").await?;

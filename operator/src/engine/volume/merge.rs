@@ -113,6 +113,7 @@ impl Merge<'_> {
         let held = self.scope.holds(&path);
         match (old, new) {
             (Some(Kind::Other), Some(Kind::Folder)) if !held => Err(in_the_way(&path, true)),
+            (Some(Kind::Other), Some(Kind::Other)) if !held => Err(not_saved(&path)),
             (None | Some(Kind::Other), Some(_)) => take(Step::Place, &path).map(|()| None),
             (Some(Kind::Other), None) if held => take(Step::Away, &path).map(|()| None),
             (Some(Kind::Folder), new) if held => match (self.keeps_something(level, &path, name)?, new) {
@@ -151,7 +152,8 @@ impl Merge<'_> {
                 (true, Some(Kind::Other)) => Err(in_the_way(&path, false)),
                 (true, None) => self.enter(level, path, name, false, Way::Stays, Some(Step::Keep)).map(Some),
             },
-            (Some(Kind::Other), Some(new)) => Err(in_the_way(&path, new == Kind::Folder)),
+            (Some(Kind::Other), Some(Kind::Other)) => Err(not_saved(&path)),
+            (Some(Kind::Other), Some(Kind::Folder)) => Err(in_the_way(&path, true)),
             (Some(Kind::Folder), Some(Kind::Other)) => Err(in_the_way(&path, false)),
             (Some(Kind::Folder), Some(Kind::Folder)) => {
                 self.enter(level, path, name, true, Way::Stays, Some(Step::Keep)).map(Some)
@@ -281,6 +283,17 @@ fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// Something that stays is where something of another kind is to come.
+/// A backup that was made before manifests told what a source saves may hold more than the source saves by now.
+fn not_saved(path: &[u8]) -> Failure {
+    let path = printable(&path[..path.len().min(300)]);
+    Failure::new(
+        Reason::TargetNotEmpty,
+        format!(
+            "{path} is in the backup and in the volume, and the policy's source leaves it out by now, so no safety backup holds it: write include and exclude as they were when the backup was made, or move it away; what was there is as before"
+        ),
+    )
+}
+
 fn in_the_way(path: &[u8], by_a_folder: bool) -> Failure {
     let (comes, stays) = if by_a_folder {
         ("a folder", "something else that the source does not save")

@@ -20,7 +20,7 @@ use super::merge::find;
 use super::names::content;
 use super::place::{Owners, Placer, failed, no_space};
 use super::scope::{Scope, saved};
-use super::stage::{Stage, clear, interrupted, not_empty, write_unit};
+use super::stage::{Leftovers, Stage, clear, interrupted, not_empty, write_unit};
 use super::swap::{Old, Swap};
 use super::{Going, INDEX_FORMAT, TAR_FORMAT};
 use crate::archive::tar::printable;
@@ -247,7 +247,7 @@ pub(super) async fn restore(
 /// Undoes what an attempt that is no more has left half done.
 pub(super) async fn settle(root: &Path) -> Result<bool, Failure> {
     let root = root.to_owned();
-    blocking(move || clear(&Beneath::new(open_root(&root)?))).await
+    blocking(move || clear(&Beneath::new(open_root(&root)?), Leftovers::Stay)).await
 }
 
 /// Fetches the list of entries, to its end, before anything is written. `chosen`: what is meant; none: everything.

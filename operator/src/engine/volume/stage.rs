@@ -62,7 +62,7 @@ impl Stage {
     /// Where the volume cannot be written, or another restore is at work in it.
     pub(super) fn create(root: OwnedFd) -> Result<Self, Failure> {
         let volume = Beneath::new(root);
-        clear(&volume)?;
+        clear(&volume, Leftovers::Go)?;
         let name = format!("{PREFIX}{:08x}", fastrand::u32(..)).into_bytes();
         let trouble = |error| failed(&name, error, 0, volume.root());
         rustix::fs::mkdirat(volume.root(), &*name, Mode::RWXU).map_err(trouble)?;
@@ -191,11 +191,20 @@ pub(super) fn not_empty(names: &[Vec<u8>]) -> Failure {
     )
 }
 
-/// Undoes interrupted swaps, and removes what earlier attempts left. Whether a swap was undone.
+/// What becomes of what earlier attempts have left, once no swap of theirs is half done any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leftovers {
+    /// It is removed, however long that takes.
+    Go,
+    /// The next restore removes it: whoever waits for the volume need not wait for that.
+    Stay,
+}
+
+/// Undoes interrupted swaps. Whether one was undone.
 ///
 /// # Errors
 /// Where that cannot be done, or another restore is at work.
-pub(super) fn clear(volume: &Beneath) -> Result<bool, Failure> {
+pub(super) fn clear(volume: &Beneath, leftovers: Leftovers) -> Result<bool, Failure> {
     let root = volume.root();
     let mut undone = false;
     let list = names(root).map_err(|e| failed(b"the volume's root", e, 0, root))?;
@@ -219,7 +228,9 @@ pub(super) fn clear(volume: &Beneath) -> Result<bool, Failure> {
             rustix::fs::unlinkat(&hidden, SWAP, AtFlags::empty()).map_err(trouble)?;
             undone = true;
         }
-        remove_tree(root, &name).map_err(trouble)?;
+        if leftovers == Leftovers::Go {
+            remove_tree(root, &name).map_err(trouble)?;
+        }
     }
     Ok(undone)
 }

@@ -215,8 +215,16 @@ fn environment(task: &Task, said: Vec<EnvironmentVariable>) -> Vec<EnvVar> {
     task.chain([pod_name]).chain(said.into_iter().map(|said| variable(said.name, said.value))).collect()
 }
 
-/// Another Job in the place of one that was: with its Pod's shape and all that it mounts, for another task.
-pub(super) fn in_the_place_of(before: &Job, name: String, task: &Task, retries: i32, timeout: i64) -> Option<Job> {
+/// Another Job in the place of one that was: with its Pod's shape and all that it mounts, for another task and with today's image, which knows
+/// the task.
+pub(super) fn in_the_place_of(
+    install: &Install,
+    before: &Job,
+    name: String,
+    task: &Task,
+    retries: i32,
+    timeout: i64,
+) -> Option<Job> {
     let given = |labels: Option<BTreeMap<String, String>>| -> BTreeMap<String, String> {
         let mut labels = labels.unwrap_or_default();
         // The API server's own.
@@ -234,6 +242,8 @@ pub(super) fn in_the_place_of(before: &Job, name: String, task: &Task, retries: 
     let metadata = template.metadata.get_or_insert_default();
     metadata.labels = Some(given(metadata.labels.take()));
     let container = template.spec.as_mut()?.containers.iter_mut().find(|c| c.name == WORKER_CONTAINER)?;
+    container.image = Some(install.image.clone());
+    container.image_pull_policy = Some(install.image_pull_policy.clone());
     container.args = Some(vec!["worker".to_owned(), task.subcommand().to_owned()]);
     let said = container.env.take().unwrap_or_default().into_iter().filter(|e| !is_of_a_task(&e.name));
     let of_task = task.to_environment().into_iter();

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 
 use super::{ObservedRestore, complete_is, settle};
 use crate::plan::action::{Action, Event, Plan, Target};
+use crate::plan::job::Install;
 use crate::plan::names::SCALE_FINALIZER;
+use crate::plan::observed::Attempt;
 use crate::plan::refused::say;
 use crate::plan::status::after;
 use crate::task::Failure;
@@ -124,6 +126,7 @@ pub(super) fn down(
 /// Gives the workloads of a request that is over back what they had, then lets the request go when it is deleted.
 pub(super) fn bring_back(
     plan: &mut Plan<RestoreRequestStatus>,
+    install: &Install,
     request: &RestoreRequest,
     observed: &ObservedRestore,
     now: Timestamp,
@@ -140,17 +143,18 @@ pub(super) fn bring_back(
         // It may still write.
         return plan.check_at(after(now, LOOK_SECONDS));
     }
-    settle_and_give_back(plan, request, observed, now);
+    settle_and_give_back(plan, install, request, observed, now);
 }
 
 /// Nothing starts on a volume that is half swapped.
 fn settle_and_give_back(
     plan: &mut Plan<RestoreRequestStatus>,
+    install: &Install,
     request: &RestoreRequest,
     observed: &ObservedRestore,
     now: Timestamp,
 ) {
-    match settle::progress(plan, request, observed, now) {
+    match settle::progress(plan, install, request, observed, now) {
         settle::Progress::Done => give_back(plan, request, observed),
         settle::Progress::Waits(why) => {
             plan.check_at(after(now, LOOK_SECONDS));
@@ -183,6 +187,7 @@ fn not_back(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, fai
 /// A request that is being deleted: its Job first, then the workloads, then the finalizer.
 pub(super) fn cancel(
     plan: &mut Plan<RestoreRequestStatus>,
+    install: &Install,
     request: &RestoreRequest,
     observed: &ObservedRestore,
     now: Timestamp,
@@ -203,7 +208,8 @@ pub(super) fn cancel(
         return plan.actions.push(release(request));
     }
     plan.check_at(after(now, LOOK_SECONDS));
-    if let Some(attempt) = observed.job.as_ref().filter(|a| a.job.end.is_none()) {
+    let goes_on = |attempt: &&Attempt| attempt.job.end.is_none() && !settle::is_to_be_made(observed);
+    if let Some(attempt) = observed.job.as_ref().filter(goes_on) {
         // By it the Job's Pods are found once the Job is gone.
         plan.status.job_uid = Some(attempt.job.uid.clone());
         if !attempt.job.deleting {
@@ -214,7 +220,7 @@ pub(super) fn cancel(
     if observed.pods_left && now < after(deleted, POD_SECONDS) {
         return;
     }
-    settle_and_give_back(plan, request, observed, now);
+    settle_and_give_back(plan, install, request, observed, now);
 }
 
 fn give_back(plan: &mut Plan<RestoreRequestStatus>, request: &RestoreRequest, observed: &ObservedRestore) {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::ObservedRestore;
 use crate::plan::action::{Action, Plan};
-use crate::plan::job;
+use crate::plan::job::{self, Install};
 use crate::plan::status::{find, reason_of};
 use crate::plan::verdict::{Patience, Verdict, judge};
 use crate::task::Failure;
@@ -23,11 +23,13 @@ pub(super) enum Progress {
 const WAITS: &str = "workloads of scaleDown come back once a swap that was cut off is undone in their volumes";
 
 /// Whether a swap may have been begun and not ended. A worker that tells what it restored has touched something; one that was cut off tells
-/// nothing.
+/// nothing, and where nobody says why either, the reason is [`Reason::RestoreFailed`].
 pub fn may_be_half_done(request: &RestoreRequest, status: &RestoreRequestStatus) -> bool {
     let reason = find(&status.conditions, ConditionType::Complete).and_then(reason_of);
-    let cut_off =
-        matches!(reason, Some(Reason::PodLost | Reason::OOMKilled | Reason::DeadlineExceeded | Reason::Stalled));
+    let cut_off = matches!(
+        reason,
+        Some(Reason::PodLost | Reason::OOMKilled | Reason::DeadlineExceeded | Reason::Stalled | Reason::RestoreFailed)
+    );
     status.phase == BackupPhase::Failed
         && status.job_uid.is_some()
         && !request.spec.dry_run
@@ -35,9 +37,15 @@ pub fn may_be_half_done(request: &RestoreRequest, status: &RestoreRequestStatus)
         && status.scaled_down.iter().any(|workload| workload.outcome.is_none())
 }
 
+/// Whether the Job that undoes it is still to be made, for which that of the restore must be there.
+pub(super) fn is_to_be_made(observed: &ObservedRestore) -> bool {
+    observed.settle.is_none() && observed.cut_off.as_deref().is_some_and(job::settles)
+}
+
 /// Has them seen to.
 pub(super) fn progress(
     plan: &mut Plan<RestoreRequestStatus>,
+    install: &Install,
     request: &RestoreRequest,
     observed: &ObservedRestore,
     now: Timestamp,
@@ -47,13 +55,19 @@ pub(super) fn progress(
     }
     let Some(attempt) = &observed.settle else {
         // Without a volume in the restore there is nothing to see to, and without its Job nobody knows where.
-        let Some(job) = observed.cut_off.as_deref().and_then(|restore| job::settle(request, restore)) else {
+        let Some(job) = observed.cut_off.as_deref().and_then(|restore| job::settle(install, request, restore)) else {
             return Progress::Done;
         };
         plan.actions.push(Action::CreateJob(Box::new(job)));
         return Progress::Waits(WAITS);
     };
-    match judge(attempt, Reason::RestoreFailed, Patience::RUN, now) {
+    let verdict = judge(attempt, Reason::RestoreFailed, Patience::RUN, now);
+    let is_over = matches!(verdict, Verdict::Completed(_) | Verdict::Failed(..));
+    if is_over && attempt.job.end.is_none() && !attempt.job.deleting {
+        // It must not begin, or be tried again, once the workloads may be back.
+        plan.actions.push(Action::delete_job(&attempt.job));
+    }
+    match verdict {
         Verdict::Running => Progress::Waits(WAITS),
         Verdict::Waiting { check_at, .. } => {
             plan.check_at(check_at);

@@ -17,6 +17,13 @@ const TOLD: usize = 80;
 /// What the headers begin with that services of the kind have: S3 and its like, Google's, Alibaba's.
 const MARKS: [&str; 3] = ["x-amz-", "x-goog-", "x-oss-"];
 
+/// The same of Amazon's services that stand before anything, and pass on what that says.
+const PASSED_ON: [&str; 2] = ["x-amz-cf-", "x-amz-apigw-"];
+
+fn is_mark(header: &str) -> bool {
+    MARKS.iter().any(|mark| header.starts_with(mark)) && !PASSED_ON.iter().any(|mark| header.starts_with(mark))
+}
+
 /// What came instead of a store's answer, in words.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -95,7 +102,7 @@ impl Intercept for Genuine {
             status: response.status().as_u16(),
             content_type: headers.get("content-type").unwrap_or_default(),
             etag: headers.contains_key("etag"),
-            marked: headers.iter().any(|(name, _)| MARKS.iter().any(|mark| name.starts_with(mark))),
+            marked: headers.iter().any(|(name, _)| is_mark(name)),
             body: response.body().bytes().unwrap_or_default(),
         };
         match answer.foreign() {

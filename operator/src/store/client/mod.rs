@@ -238,6 +238,16 @@ impl Bucket {
         Ok(self.look(key).await?.map(|head| head.size))
     }
 
+    /// Whether the store gives the first byte of an object that it calls archived.
+    async fn is_readable(&self, key: &str) -> Result<bool, Trouble> {
+        let asked = self.client.get_object().bucket(&*self.name).key(key).range("bytes=0-0");
+        match self.within(asked.send()).await {
+            Ok(_) => Ok(true),
+            Err(trouble) if trouble.kind == Kind::Archived => Ok(false),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
     /// What the store says of an object without giving it; none where there is no such object.
     ///
     /// An answer to HEAD has no body, so its 404 may be about anything and come from whatever stands before a store. It is asked again by a
@@ -250,7 +260,17 @@ impl Bucket {
         let result = self.retrying(&what, || async {
             let asked = self.within(self.client.head_object().bucket(&*self.name).key(key).send()).await;
             let (length, archived) = match asked {
-                Ok(reply) => (reply.content_length, archive(&reply)),
+                Ok(reply) => {
+                    let archived = match archive(&reply) {
+                        // Elsewhere than at Amazon the class may be the name of any pool: whether it can be read is found out by reading.
+                        Some(words) if self.is_readable(key).await? => {
+                            tracing::debug!("{key} {words}, says the store, and gives it");
+                            None
+                        }
+                        archived => archived,
+                    };
+                    (reply.content_length, archived)
+                }
                 Err(trouble) if trouble.status == Some(404) => {
                     let reply = self.within(self.client.get_object().bucket(&*self.name).key(key).send()).await?;
                     (reply.content_length, None)

@@ -317,3 +317,47 @@ fn workloads_come_back_at_once_where_no_volume_can_be_half_swapped() {
     let plan = plan_restore(&install(), &of_database, &down(Some(job.clone())), at(5601));
     assert_eq!(scales(&plan).len(), 2);
 }
+
+#[test]
+fn the_job_of_a_restore_that_was_cut_off_stays_until_what_undoes_it_is_made_of_it() {
+    let (request, restore) = cut_off();
+    // Its node is silent: the Pod may still write, and the Job has not ended.
+    let lost = crate::plan::fixture::attempt(a_job("r"), vec![crate::plan::fixture::running_pod("p")]);
+    let silent =
+        ObservedRestore { cut_off: Some(Box::new(restore)), job: Some(lost), pods_left: true, ..there(0, 0, &[]) };
+    let plan = plan_restore(&install(), &request, &silent, at(5601));
+    assert_eq!((&plan.actions[..], plan.next_check.is_some()), (&[][..], true));
+    let plan = plan_restore(&install(), &request, &ObservedRestore { pods_left: false, ..silent }, at(5700));
+    let [Action::CreateJob(settle)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+    assert_eq!(settle.metadata.labels.as_ref().unwrap()["holdfast.dev/task"], "settle");
+    let worker = &settle.spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers[0];
+    assert_eq!(worker.image.as_ref(), Some(&install().image), "today's image knows the task");
+}
+
+#[test]
+fn what_undoes_a_swap_and_is_given_up_never_begins_later() {
+    let (request, _) = cut_off();
+    // Its Pod was killed, and would be made anew beneath what runs by then.
+    let mut settle = crate::plan::fixture::attempt(
+        crate::plan::observed::ObservedJob { failed_pods: 2, retries: 2, ..a_job("s") },
+        vec![crate::plan::fixture::ended_pod("p", 10, r#"{"reason":"InvalidConfiguration","message":"no"}"#)],
+    );
+    settle.pods[0].phase = "Running".into();
+    let seen = ObservedRestore { settle: Some(settle), ..there(0, 0, &[]) };
+    let plan = plan_restore(&install(), &request, &seen, at(5604));
+    assert!(plan.actions.iter().any(|a| matches!(a, Action::DeleteJob(_))), "{:?}", plan.actions);
+    assert!(plan.status.scaled_down.iter().all(|w| w.outcome.is_some()), "{:?}", plan.status.scaled_down);
+}
+
+#[test]
+fn a_worker_that_ended_without_a_word_may_have_left_a_swap_half_done() {
+    let (request, restore) = cut_off();
+    for reason in [Reason::PodLost, Reason::RestoreFailed, Reason::Stalled] {
+        let mut over = Plan::keep(request.status.clone().unwrap());
+        complete_is(&mut over, &request, Some(false), reason, "exit code 255", at(5600));
+        let request = RestoreRequest { status: Some(over.status), ..request.clone() };
+        let seen = ObservedRestore { cut_off: Some(Box::new(restore.clone())), ..there(0, 0, &[]) };
+        let plan = plan_restore(&install(), &request, &seen, at(5601));
+        assert!(matches!(&plan.actions[..], [Action::CreateJob(_)]), "{reason}: {:?}", plan.actions);
+    }
+}
