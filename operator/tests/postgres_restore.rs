@@ -80,9 +80,9 @@ async fn everything_comes_back_into_a_new_and_into_an_empty_database() {
         let restored = saved.restore_as_superuser(&cluster, &new, OnExisting::Fail).await.unwrap();
         assert_eq!(
             restored.message,
-            format!("14 tables, 1,536 rows restored into {new} on 127.0.0.1:{}", cluster.port)
+            format!("16 tables, 1,537 rows restored into {new} on 127.0.0.1:{}", cluster.port)
         );
-        assert_eq!(restored.items, 14);
+        assert_eq!(restored.items, 16);
         assert_eq!(restored.bytes, saved.manifest.artifacts[0].source_bytes);
         assert_eq!(cluster.fingerprint(&new), before);
 
@@ -180,7 +180,7 @@ async fn replace_puts_the_backup_into_place_under_open_sessions() {
             ) == "1"
         });
         let restored = saved.restore_as_superuser(&cluster, "replaced", OnExisting::Replace).await.unwrap();
-        assert_eq!(restored.items, 14);
+        assert_eq!(restored.items, 16);
         assert_eq!(cluster.fingerprint("replaced"), before);
         assert_eq!(leftovers(&cluster, "replaced"), Vec::<String>::new());
         assert!(sleeper.join().unwrap().is_err());

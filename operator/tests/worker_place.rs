@@ -67,7 +67,8 @@ async fn restored(store: StoreTask, targets: Vec<RestoreTarget>, on_existing: On
 
 /// Each file with its content.
 fn files(folder: &Path) -> BTreeMap<String, String> {
-    let files = look(folder).into_iter().filter(|(_, seen)| seen.kind != "folder");
+    let is_hidden = |path: &Path| path.to_string_lossy().starts_with(".holdfast-restore-");
+    let files = look(folder).into_iter().filter(|(path, seen)| seen.kind != "folder" && !is_hidden(path));
     files.map(|(path, seen)| (path.display().to_string(), String::from_utf8(seen.content).unwrap())).collect()
 }
 

@@ -48,6 +48,11 @@ CREATE TABLE public.parent (a int);
 CREATE TABLE public.child (b int) INHERITS (public.parent);
 INSERT INTO public.parent VALUES (1);
 INSERT INTO public.child VALUES (2, 3), (4, 5);
+-- pg_dump names a default of a column that inherits one and has none of its own.
+CREATE TABLE public.defaulted (a int DEFAULT 1);
+CREATE TABLE public.undefaulted () INHERITS (public.defaulted);
+ALTER TABLE public.undefaulted ALTER a DROP DEFAULT;
+INSERT INTO public.undefaulted VALUES (2);
 CREATE UNLOGGED TABLE public.unlogged (a int);
 INSERT INTO public.unlogged VALUES (1);
 
