@@ -110,17 +110,25 @@ impl Cluster {
         body: Option<&Value>,
     ) -> Result<Value, Refused> {
         let bytes = body.map(|b| serde_json::to_vec(b).unwrap()).unwrap_or_default();
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("/{path}"))
-            .header(http::header::CONTENT_TYPE, content_type)
-            .header(http::header::ACCEPT, "application/json")
-            .body(bytes)
-            .unwrap();
-        match self.block_on(self.client.request::<Value>(request)) {
-            Ok(value) => Ok(value),
-            Err(kube::Error::Api(status)) => Err(Refused { code: status.code, message: status.message }),
-            Err(other) => panic!("{method} /{path}: {other}"),
+        let request = || {
+            Request::builder()
+                .method(method)
+                .uri(format!("/{path}"))
+                .header(http::header::CONTENT_TYPE, content_type)
+                .header(http::header::ACCEPT, "application/json")
+                .body(bytes.clone())
+                .unwrap()
+        };
+        // A server closes a connection at any time; what does the same twice is sent again.
+        let mut tries = if [Method::GET, Method::PATCH].contains(method) { 3 } else { 1 };
+        loop {
+            tries -= 1;
+            match self.block_on(self.client.request::<Value>(request())) {
+                Ok(value) => return Ok(value),
+                Err(kube::Error::Api(status)) => return Err(Refused { code: status.code, message: status.message }),
+                Err(kube::Error::Service(_) | kube::Error::HyperError(_)) if tries > 0 => {}
+                Err(other) => panic!("{method} /{path}: {other}"),
+            }
         }
     }
 
