@@ -28,15 +28,6 @@ use job::{run, run_id};
 use proxy::{Fate, Proxy};
 use s3::{Server, TestBucket};
 
-/// A folder whose backup is more than one part of an upload.
-fn large() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let mut noise = vec![0; 20 << 20];
-    fastrand::Rng::with_seed(7).fill(&mut noise);
-    volume::write(folder.path(), &[("a/one", b"1"), ("a/two", &noise)]);
-    folder
-}
-
 fn backup(store: StoreTask, from: &Path, day: u32) -> Task {
     let task = job::backup_on(
         day,
@@ -74,7 +65,7 @@ fn away(test: &TestBucket, seconds: u64, from: fn(&str) -> bool) -> (Proxy, Arc<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_away_for_a_while_in_the_middle_costs_neither_a_backup_nor_a_restore() {
-    let (from, to) = (large(), tempfile::tempdir().unwrap());
+    let (from, to) = (volume::large(), tempfile::tempdir().unwrap());
     let test = Server::shared().await.bucket().await;
     let report = run(&backup(test.store(), from.path(), 1)).await;
     assert_eq!(report.reason, Reason::Completed, "{}", report.message);
@@ -100,7 +91,7 @@ async fn a_store_that_is_away_for_a_while_in_the_middle_costs_neither_a_backup_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_takes_connections_and_never_answers_ends_a_backup_in_time() {
-    let from = large();
+    let from = volume::large();
     let test = Server::shared().await.bucket().await;
     // The kernel takes connections, and nobody ever reads from them.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -121,7 +112,7 @@ async fn a_store_that_takes_connections_and_never_answers_ends_a_backup_in_time(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_falls_silent_in_the_middle_ends_a_backup_and_leaves_no_manifest() {
-    let from = large();
+    let from = volume::large();
     let test = Server::shared().await.bucket().await;
     let silent = AtomicBool::new(false);
     let proxy = Proxy::start(test.server.port(), move |line, _| {
@@ -141,7 +132,7 @@ async fn a_store_that_falls_silent_in_the_middle_ends_a_backup_and_leaves_no_man
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_refuses_three_of_ten_requests_all_the_time_costs_nothing_but_time() {
-    let (from, to) = (large(), tempfile::tempdir().unwrap());
+    let (from, to) = (volume::large(), tempfile::tempdir().unwrap());
     let test = Server::shared().await.bucket().await;
     let refused = Arc::new(AtomicUsize::new(0));
     let count = refused.clone();
@@ -200,7 +191,7 @@ async fn clocks_that_are_apart_are_told_by_what_each_says_and_a_try_by_the_store
     let refusing = Proxy::start(test.server.port(), |_, _| {
         Fate::Answer("403 Forbidden\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT", SKEWED.into())
     });
-    let from = large();
+    let from = volume::large();
     let store = test.store_at(refusing.endpoint());
     for task in [job::probe(store.clone()), backup(store, from.path(), 1)] {
         let report = run(&task).await;

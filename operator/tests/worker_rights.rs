@@ -38,15 +38,6 @@ fn denied() -> String {
     "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>".to_owned()
 }
 
-/// A folder whose backup is more than one part of an upload.
-fn large() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let mut noise = vec![0; 20 << 20];
-    fastrand::Rng::with_seed(7).fill(&mut noise);
-    volume::write(folder.path(), &[("a/one", b"1"), ("a/two", &noise)]);
-    folder
-}
-
 fn backup(store: StoreTask, from: &Path, day: u32) -> Task {
     let source = Source { name: "db".into(), volume: Some(volume::source()), ..Source::default() };
     let task = job::backup_on(day, store, source, volume::mounts(from));
@@ -61,7 +52,7 @@ fn restore(store: StoreTask, to: &Path, day: u32) -> Task {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_demands_headers_gets_them_with_each_object_and_a_refusal_names_them() {
-    let from = large();
+    let from = volume::large();
     let test = Server::shared().await.bucket().await;
     let begins_an_object =
         |line: &str| (line.starts_with("PUT") || line.starts_with("POST")) && !line.contains("uploadId=");
@@ -130,7 +121,7 @@ async fn a_bucket_that_demands_headers_gets_them_with_each_object_and_a_refusal_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_may_not_delete_makes_an_append_only_store() {
-    let from = large();
+    let from = volume::large();
     let test = Server::shared().await.bucket().await;
     let (deletes, no_manifests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (count, refuse) = (deletes.clone(), no_manifests.clone());

@@ -351,3 +351,12 @@ pub fn is_root() -> bool {
     }
     root
 }
+
+/// A folder whose backup is more than one part of an upload.
+pub fn large() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut noise = vec![0; 20 << 20];
+    fastrand::Rng::with_seed(7).fill(&mut noise);
+    write(folder.path(), &[("a/one", b"1"), ("a/two", &noise)]);
+    folder
+}

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use holdfast_crds::{Reason, RestoreRequest, RestoreRequestStatus};
+use holdfast_crds::{RestoreRequest, RestoreRequestStatus};
 
+use super::settle::is_cut_off;
 use crate::plan::observed::ObservedJob;
 use crate::task::{Failure, Outcome, Report};
 
@@ -21,11 +22,9 @@ pub(super) fn told(
     if failure.reason.is_never_started() {
         return Failure::new(failure.reason, format!("{}; nothing was touched", failure.message));
     }
-    let cut_off =
-        [Reason::PodLost, Reason::OOMKilled, Reason::DeadlineExceeded, Reason::Stalled].contains(&failure.reason);
     let knows =
         matches!(report.and_then(|r| r.outcome.as_ref()), Some(Outcome::Restore(done)) if !done.sources.is_empty());
-    if !cut_off || knows || job.sources.is_empty() {
+    if !is_cut_off(failure.reason) || knows || job.sources.is_empty() {
         return failure;
     }
     let engines: BTreeSet<&str> = job.sources.iter().map(|(_, engine)| engine.as_str()).collect();
@@ -71,7 +70,7 @@ fn state(engine: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_crds::{OnExisting, RestoreFrom, RestoreRequestSpec};
+    use holdfast_crds::{OnExisting, Reason, RestoreFrom, RestoreRequestSpec};
 
     use super::*;
     use crate::plan::fixture::{job, meta};

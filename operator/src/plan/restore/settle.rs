@@ -22,14 +22,16 @@ pub(super) enum Progress {
 
 const WAITS: &str = "workloads of scaleDown come back once a swap that was cut off is undone in their volumes";
 
+/// Whether a worker that ended with this reason was ended by somebody else, wherever it was.
+pub(super) fn is_cut_off(reason: Reason) -> bool {
+    matches!(reason, Reason::PodLost | Reason::OOMKilled | Reason::DeadlineExceeded | Reason::Stalled)
+}
+
 /// Whether a swap may have been begun and not ended. A worker that tells what it restored has touched something; one that was cut off tells
 /// nothing, and where nobody says why either, the reason is [`Reason::RestoreFailed`].
 pub fn may_be_half_done(request: &RestoreRequest, status: &RestoreRequestStatus) -> bool {
     let reason = find(&status.conditions, ConditionType::Complete).and_then(reason_of);
-    let cut_off = matches!(
-        reason,
-        Some(Reason::PodLost | Reason::OOMKilled | Reason::DeadlineExceeded | Reason::Stalled | Reason::RestoreFailed)
-    );
+    let cut_off = reason.is_some_and(|reason| is_cut_off(reason) || reason == Reason::RestoreFailed);
     status.phase == BackupPhase::Failed
         && status.job_uid.is_some()
         && !request.spec.dry_run
