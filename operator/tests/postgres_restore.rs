@@ -7,27 +7,12 @@ mod postgres;
 
 use std::sync::Arc;
 
-use holdfast::engine::{Restored, check_target, dump, restore};
-use holdfast::store::manifest::Manifest;
+use holdfast::engine::{Restored, check_target, restore};
 use holdfast::task::{Failure, RestoreTarget};
-use holdfast_crds::{OnExisting, PostgresFormat, PostgresSource, Reason, Source};
-use postgres::{Cluster, MemorySink, MemorySource, RICH, Secret, Spoil, until};
+use holdfast_crds::{OnExisting, PostgresFormat, PostgresSource, Reason};
+use postgres::{Cluster, RICH, Saved, Secret, Spoil, save, until};
 
 const BOTH: [PostgresFormat; 2] = [PostgresFormat::Custom, PostgresFormat::Plain];
-
-/// A backup in memory.
-struct Saved {
-    manifest: Manifest,
-    source: MemorySource,
-}
-
-async fn save(source: PostgresSource) -> Saved {
-    let secret = Secret::superuser();
-    let source = Source { name: "db".into(), postgres: Some(source), ..Source::default() };
-    let mut sink = MemorySink::default();
-    let dumped = dump(&source, &secret.mounts, &secret.scratch(), &mut sink).await.unwrap();
-    Saved { manifest: sink.manifest(&dumped.tool_version, &dumped.server_version), source: sink.into_source() }
-}
 
 async fn save_database(cluster: &Cluster, database: &str, format: PostgresFormat) -> Saved {
     save(PostgresSource { database: Some(database.into()), format, ..cluster.source() }).await

@@ -6,25 +6,10 @@
 #[path = "support/postgres.rs"]
 mod postgres;
 
-use holdfast::engine::{Restored, check_contents, check_target, dump, restore};
-use holdfast::store::manifest::Manifest;
+use holdfast::engine::{Restored, check_contents, check_target, restore};
 use holdfast::task::{Failure, RestoreTarget, Target};
-use holdfast_crds::{OnExisting, OnUnrestorable, PostgresFormat, PostgresSource, Reason, Source};
-use postgres::{Cluster, MemorySink, MemorySource, Secret};
-
-/// A backup in memory.
-struct Saved {
-    manifest: Manifest,
-    source: MemorySource,
-}
-
-async fn save(source: PostgresSource) -> Saved {
-    let secret = Secret::superuser();
-    let source = Source { name: "db".into(), postgres: Some(source), ..Source::default() };
-    let mut sink = MemorySink::default();
-    let dumped = dump(&source, &secret.mounts, &secret.scratch(), &mut sink).await.unwrap();
-    Saved { manifest: sink.manifest(&dumped.tool_version, &dumped.server_version), source: sink.into_source() }
-}
+use holdfast_crds::{OnExisting, OnUnrestorable, PostgresFormat, PostgresSource, Reason};
+use postgres::{Cluster, Saved, Secret, save};
 
 async fn save_database(cluster: &Cluster, database: &str) -> Saved {
     save(PostgresSource { database: Some(database.into()), ..cluster.source() }).await

@@ -31,8 +31,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use holdfast::engine::dump;
+use holdfast::store::manifest::Manifest;
 use holdfast::task::{Mounts, PostgresTarget, RestoreTarget, Target};
-use holdfast_crds::{PasswordSecret, PostgresSource};
+use holdfast_crds::{PasswordSecret, PostgresSource, Source};
 
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub use memory::{MemorySink, MemorySource, Spoil, Stored};
@@ -456,3 +458,20 @@ impl Secret {
 
 /// A schema with what dumps find hard.
 pub const RICH: &str = include_str!("rich.sql");
+
+/// A backup in memory.
+pub struct Saved {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its artifacts.
+    pub source: MemorySource,
+}
+
+/// Dumps as a superuser.
+pub async fn save(source: PostgresSource) -> Saved {
+    let secret = Secret::superuser();
+    let source = Source { name: "db".into(), postgres: Some(source), ..Source::default() };
+    let mut sink = MemorySink::default();
+    let dumped = dump(&source, &secret.mounts, &secret.scratch(), &mut sink).await.unwrap();
+    Saved { manifest: sink.manifest(&dumped.tool_version, &dumped.server_version), source: sink.into_source() }
+}
